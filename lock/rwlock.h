@@ -1,0 +1,61 @@
+/*
+ * rwlock.h -- a shared/exclusive lock: nested, timed, fair, robust, upgradable; across threads and processes.
+ *
+ * The words live in a struct lock_region (several processes) or in private memory (threads of one process).
+ * A dead owner is a result; the caller decides what to do about it.
+ */
+#ifndef STEAD_LOCK_RWLOCK_H
+#define STEAD_LOCK_RWLOCK_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "lock/presence.h"
+
+enum rwlock_which { RWLOCK_STORE, RWLOCK_APPLY, RWLOCK_COUNT }; /* the locks that a region holds */
+
+struct rwlock; /* this process's handle on one lock */
+
+struct rwlock_host {
+    struct lock_region *region;  /* NULL: a lock among the threads of this process, in private memory        */
+    enum rwlock_which which;
+    struct presence *presence;   /* with region                                                              */
+    int fd;                      /* with companion_byte                                                      */
+    bool companion;              /* exclusive holders also take LOCK_BYTE_APPLY for WRITE, because readers   */
+                                 /* without write permission lock by that byte alone                         */
+};
+
+int rwlock_open(struct rwlock **out, const struct rwlock_host *host);
+/* Frees the handle.  EBUSY if a thread of this process holds the lock. */
+int rwlock_close(struct rwlock *lock);
+void rwlock_forget(struct rwlock *lock); /* fork child */
+
+/*
+ * rwlock_lock -- deadline_ns: 0 = try.
+ * 0; EBUSY (try), ETIMEDOUT; EDEADLK (second upgrader, wait for oneself, cycle over several locks);
+ * EOWNERDEAD: held exclusively, a previous exclusive holder (process or thread) died inside; call
+ * rwlock_make_consistent() or the unlock makes it ENOTRECOVERABLE for everyone (a shared request that meets a dead
+ * owner is given EOWNERDEAD with the lock held exclusively as well).
+ */
+int rwlock_lock(struct rwlock *lock, bool exclusive, int64_t deadline_ns);
+/* Undoes this thread's newest lock.  EPERM if it holds none. */
+int rwlock_unlock(struct rwlock *lock);
+int rwlock_make_consistent(struct rwlock *lock); /* EINVAL if there is nothing to repair */
+
+/* This thread's levels.  The newest is exclusive and the only exclusive one: its unlock ends the section. */
+bool rwlock_held_exclusive(const struct rwlock *lock);
+bool rwlock_held(const struct rwlock *lock);
+bool rwlock_unlock_ends_exclusive(const struct rwlock *lock);
+bool rwlock_held_by_process(const struct rwlock *lock); /* any thread: for close */
+bool rwlock_others_wait(const struct rwlock *lock);     /* any thread or process: a hint */
+
+struct rwlock_info {
+    uint32_t id; /* attachment */
+    pid_t pid, tid;
+    bool waiting, exclusive, alive;
+    int64_t since_ns; /* CLOCK_MONOTONIC; waiters only, else 0 */
+};
+int rwlock_each(const struct rwlock *lock, int (*visit)(const struct rwlock_info *, void *arg), void *arg);
+
+#endif

@@ -1,0 +1,126 @@
+/*
+ * image.h -- the heap range of one store file mapped in this process, and its transactions.
+ *
+ *   IMAGE_PRIVATE  SOLE and TURNS writer: MAP_PRIVATE; changed pages found, logged, applied (see commit.c)
+ *   IMAGE_SHARED   LIVE: MAP_SHARED
+ *   IMAGE_READ     read-only: MAP_SHARED, PROT_READ; of a crashed store nobody recovers: MAP_PRIVATE with a private
+ *                  replay of the log
+ *
+ * persist/ knows no lock and no heap.  "Exclusive" below means: the caller guarantees that no other thread or
+ * process runs any call on this image or writes to it; "apply lock" means: and no reader looks at the file.
+ */
+#ifndef STEAD_PERSIST_IMAGE_H
+#define STEAD_PERSIST_IMAGE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/report.h"
+#include "persist/file.h"
+#include "persist/format.h"
+
+enum image_kind { IMAGE_PRIVATE, IMAGE_SHARED, IMAGE_READ };
+
+struct image;
+
+/* Shared by all attached processes (in the lock unit), zeroed by the first opener: where the log ends, what is durable,
+ * what is applied, how long the image is.  Volatile: truth after a crash is the files. */
+#define IMAGE_SHARED_BYTES 512
+struct image_shared;
+
+struct image_options {
+    enum image_kind kind;
+    bool turns;                  /* IMAGE_PRIVATE: other processes commit to the same log between image_refresh() calls */
+    bool any_address;            /* IMAGE_READ: elsewhere if the recorded address is taken            */
+    bool first;                  /* nobody else is attached: recover, start a log, rebuild `shared`   */
+    struct image_shared *shared; /* NULL: no write permission                                         */
+    uint64_t max_private_bytes;  /* 0 = no limit */
+};
+
+/*
+ * image_create -- make a complete, sealed store file, atomically: a temporary nameless file, synced, then linked.
+ *   super    identity, address, capacity, permissions' facts filled in by the caller; sequence, lengths by this call
+ *   unit     the first UNIT_BYTES of the image
+ * 0, EEXIST (somebody else was first), ENOSPC, errno.  A crash at any point leaves no file or a whole one.
+ */
+int image_create(const struct file *file, struct superblock *super, const void *unit, unsigned permissions);
+
+/*
+ * image_open -- map the image; the gate is held by the caller.
+ * Alone (first) with a log to replay: recovers first (writers) or replays privately (readers).
+ * *super is what superblock_read() gave; updated to the state that holds after the call (open, with log salt).
+ * STEAD_ADDRESS_TAKEN names the mapping in the way; STEAD_LOG_MISSING; STEAD_CORRUPT; errno.
+ */
+int image_open(struct image **out, struct file *file, struct superblock *super, const struct image_options *options);
+
+void *image_base(const struct image *image);
+uint64_t image_bytes(const struct image *image);    /* readable and writable from base */
+uint64_t image_capacity(const struct image *image);
+bool image_recovered(const struct image *image);    /* this open replayed a log */
+uint64_t image_commit_seq(const struct image *image);
+
+/* [base, base + bytes) becomes usable, disk blocks reserved (fallocate, never its emulation).  Thread-safe. */
+int image_extend(struct image *image, uint64_t bytes);
+/* Others extended the file: map what is there now.  Cheap when nothing changed.  Returns the new image_bytes. */
+uint64_t image_follow(struct image *image);
+
+/* ---- IMAGE_PRIVATE ---- */
+
+/* Captures every change since the last commit and appends it to the log; exclusive.  used_bytes: the image's length
+ * as of this commit (bytes past it mean nothing).  On success *seq is the commit's number, to be given to image_sync().
+ * If nothing changed, *seq is the last commit's and nothing is written.  ENOSPC, EINTR, EFBIG, STEAD_LIMIT: nothing
+ * happened.  STEAD_FAILED: poisoned. */
+int image_commit(struct image *image, uint64_t used_bytes, uint64_t *seq);
+/* Returns when commits up to seq are durable.  Any number of threads at once; they share a sync. */
+int image_sync(struct image *image, uint64_t seq);
+/* Drops every change since the last commit; exclusive. */
+int image_rollback(struct image *image);
+/* TURNS, exclusive, at the start of a section: private pages are dropped and the view is the last commit of whoever
+ * had the turn.  *changed: whether anybody else committed since. */
+int image_refresh(struct image *image, bool *changed);
+/* Applies every durable commit to the file; apply lock.  Does not sync the file. */
+int image_apply(struct image *image);
+bool image_has_unapplied(const struct image *image);
+/* Log over its limit, or enough unapplied pages: a checkpoint (or at least an apply) is due. */
+bool image_wants_checkpoint(const struct image *image);
+/* image_sync + image_apply, file synced, log emptied; apply lock. */
+int image_checkpoint(struct image *image);
+bool image_failed(const struct image *image);
+
+/* ---- IMAGE_SHARED ---- */
+/* Ranged msync of the used range and a fresh header; lock words' unit is not synced. */
+int image_flush(struct image *image, struct superblock *super, uint64_t used_bytes);
+
+/* ---- the end ---- */
+struct image_free_range { uint64_t offset, bytes; };
+/*
+ * image_seal -- the last process, exclusive, apply lock: checkpoint, page checksums, punch free ranges, both superblocks
+ * sealed with a sync between, truncate to used_bytes, unlink the log.  On error the image stays open.
+ */
+int image_seal(struct image *image, struct superblock *super, uint64_t used_bytes,
+               const struct image_free_range *free_ranges, unsigned free_range_count);
+/* Unmaps and frees; writes nothing. */
+void image_close(struct image *image);
+void image_forget(struct image *image); /* fork child: frees memory, closes the log's descriptor */
+
+struct image_stat {
+    uint64_t file_bytes, private_bytes, log_bytes, commit_seq, durable_seq, applied_seq;
+};
+void image_stat(struct image *image, struct image_stat *stat);
+
+/* P-invariants: page checksums of every page in use at the last commit, the checksum table, the log; by pread.
+ * name_object(ctx, offset, text): says in words which object a page belongs to, for the report. */
+void image_check(struct image *image, struct report *report,
+                 void (*name_object)(void *ctx, uint64_t offset, char *text, unsigned text_bytes), void *ctx);
+/* Image bytes at the last commit (file + unapplied log), by pread: for heap_check's reader and backup. */
+int image_read_committed(struct image *image, uint64_t offset, void *buffer, size_t bytes);
+
+/* A sealed copy of the last commit at path; exclusive against commits of this process (IMAGE_PRIVATE), apply lock.
+ * Reflink where it can.  EEXIST. */
+int image_backup(struct image *image, const struct superblock *super, const char *path);
+
+/* Keeps [0, used_bytes) in memory: mlock (LIVE, read) or through a second shared read-only mapping (private). */
+int image_pin(struct image *image, uint64_t used_bytes);
+int image_unpin(struct image *image);
+
+#endif

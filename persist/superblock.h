@@ -1,0 +1,21 @@
+/*
+ * superblock.h -- the two fixed blocks that say what a store is and where its last sealed or running state begins.
+ * Layout: format.h.  Two copies in units 0 and 1; the valid one with the higher sequence wins.
+ */
+#ifndef STEAD_PERSIST_SUPERBLOCK_H
+#define STEAD_PERSIST_SUPERBLOCK_H
+
+#include "base/report.h"
+#include "persist/file.h"
+#include "persist/format.h"
+
+/* Reads and chooses.  STEAD_NOT_A_STORE, STEAD_VERSION, STEAD_CORRUPT (with a sentence), errno. Any bytes are safe. */
+int superblock_read(const struct file *file, struct superblock *super);
+/* Writes the next sequence into the copy that does not hold the current one; syncs if asked. */
+int superblock_write(const struct file *file, struct superblock *super, bool sync);
+/* Close: both copies with the same sequence, a sync between and after. */
+int superblock_seal(const struct file *file, struct superblock *super);
+/* S-invariants of docs/invariants.md, by pread. */
+void superblock_check(const struct file *file, struct report *report);
+
+#endif
