@@ -1,0 +1,43 @@
+/*
+ * map.h -- the image's address range in this process: reserved PROT_NONE in full, mapped only as far as the file is
+ * long, piece by piece as the groups of format.h lie in the file.
+ */
+#ifndef STEAD_PERSIST_MAP_H
+#define STEAD_PERSIST_MAP_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "persist/format.h"
+
+enum map_kind { MAP_IMAGE_PRIVATE, MAP_IMAGE_SHARED, MAP_IMAGE_READ };
+
+struct map {
+    uint8_t *base;
+    uint64_t bytes;    /* mapped from base; atomic access outside the mutex */
+    uint64_t capacity; /* reserved from base, guard units around it          */
+    const uint8_t *twin; /* the same bytes through a second MAP_SHARED PROT_READ mapping, or NULL if not asked for:
+                            what the file (page cache) holds, whatever the private pages say */
+    int fd;
+    enum map_kind kind;
+    pthread_mutex_t mutex; /* extending */
+};
+
+/* image offset -> file offset; the image bytes from there that lie contiguously in the file; the file offset of the
+ * page checksum of the page at image_offset; the file length that holds image_bytes of image. */
+uint64_t format_file_offset(uint64_t image_offset);
+uint64_t format_contiguous(uint64_t image_offset);
+uint64_t format_checksum_offset(uint64_t image_offset);
+uint64_t format_file_bytes(uint64_t image_bytes);
+/* The image bytes a file of this length holds. */
+uint64_t format_image_bytes(uint64_t file_bytes);
+
+/* Reserves [address, address + capacity) (address NULL: anywhere) with MAP_FIXED_NOREPLACE and maps bytes of the file.
+ * STEAD_ADDRESS_TAKEN names the mapping in the way (/proc/self/maps); ENOMEM; errno. */
+int map_open(struct map *map, int fd, enum map_kind kind, void *address, uint64_t bytes, uint64_t capacity, bool twin);
+/* Maps more of an already longer file. */
+int map_extend(struct map *map, uint64_t bytes);
+void map_close(struct map *map);
+
+#endif
