@@ -292,6 +292,21 @@ STEAD_API int stead_backup(stead *store, const char *path);
 STEAD_API int stead_pin(stead *store);
 STEAD_API int stead_unpin(stead *store);
 
+/* Who holds and who waits for the store's lock, for people.  Stops at and returns visit's first non-zero. */
+typedef struct {
+    pid_t pid, tid;  /* as that process sees itself                                    */
+    bool waiting;    /* else: holding                                                  */
+    bool exclusive;
+    bool alive;
+    int64_t waiting_ns; /* how long; 0 for holders, whose "since when" is not kept    */
+} stead_lock_info;
+STEAD_API int stead_each_lock(stead *store, int (*visit)(const stead_lock_info *info, void *arg), void *arg);
+
+/* What of ours lives in memory without a file: kind "store" (name "shm:NAME"), "semaphore", "event". */
+STEAD_API int stead_each_section(int (*visit)(const char *name, const char *kind, void *arg), void *arg);
+/* The value of a named semaphore, or 0/1 of a named event, without opening it for use.  ENOENT, errno. */
+STEAD_API int stead_sync_value(const char *name, const char *kind, unsigned *value);
+
 /* ---- scoped lock: gcc and clang ---------------------------------------------------------------- */
 #if defined(__GNUC__)
 STEAD_API void stead_locked_end_(stead **held); /* for STEAD_LOCKED only */
@@ -302,7 +317,8 @@ STEAD_API stead *stead_locked_begin_(stead *store, stead_lock_mode mode);
  * STEAD_LOCKED(s, mode) { ... } -- runs the block once with the lock held, waiting for ever for it, and
  * releases it on any path out (break, return, goto; longjmp is not "any path").  If the lock cannot be had
  * the block does not run and stead_last_error() says why.  A TURNS section that cannot commit is rolled
- * back and sets the thread's last error.
+ * back and sets the thread's last error.  LIVE after a writer's death: the block runs with
+ * stead_last_error() == EOWNERDEAD, and must call stead_make_consistent().
  */
 #define STEAD_LOCKED(s, mode)                                                                                  \
     for (stead *STEAD_CAT_(stead_held_, __LINE__) __attribute__((cleanup(stead_locked_end_))) =                \
