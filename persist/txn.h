@@ -1,0 +1,68 @@
+/*
+ * txn.h -- the transactions of one private image: what changed, the log, application to the file, recovery.
+ * Behind image.h: image.c maps the file and forwards; the contracts of image_commit() and its siblings hold here.
+ *
+ * Order of calls, first opener (gate held, nobody else attached):
+ *     superblock_read -> if SUPER_OPEN_LOGGED: txn_recover -> map_open -> txn_open (starts a new, empty log and writes
+ *     the superblock that names it).  *super is kept by pointer and changed under "exclusive" only.
+ * Further openers (TURNS): map_open -> txn_open (reads nothing that can move) -> txn_refresh before anything else.
+ * The end: txn_checkpoint, superblock_seal, file_unlink(log_path), txn_close.
+ */
+#ifndef STEAD_PERSIST_TXN_H
+#define STEAD_PERSIST_TXN_H
+
+#include "persist/image.h"
+#include "persist/map.h"
+#include "persist/superblock.h"
+
+struct txn;
+
+/*
+ * txn_recover -- bring the file to the last commit of its log; alone, gate held, nothing mapped.
+ * super->state must be SUPER_OPEN_LOGGED.  On success the file is synced, *super holds the commit's number and length
+ * and has been written with the number of a new, empty log; *replayed says whether the log held commits.
+ * Bytes of the file past used_bytes are zero afterwards, their page checksums too.
+ * STEAD_LOG_MISSING (no log, or another one's), STEAD_CORRUPT, EIO, ENOSPC: the old log is as it was.
+ */
+int txn_recover(const struct file *file, struct superblock *super, bool *replayed);
+
+/*
+ * txn_private_replay -- the same in memory for a reader of a crashed store nobody recovers: applies the log to the
+ * private (MAP_IMAGE_PRIVATE, writable) pages of map, writes no file.  *super is updated in memory.
+ */
+int txn_private_replay(const struct file *file, struct superblock *super, struct map *map, bool *replayed);
+
+/* See above.  map (kind MAP_IMAGE_PRIVATE, its `bytes` may grow), file and super must outlive the transaction engine. */
+int txn_open(struct txn **out, struct map *map, const struct file *file, struct superblock *super,
+             const struct image_options *options);
+/* Unmaps nothing, writes nothing. */
+void txn_close(struct txn *txn);
+void txn_forget(struct txn *txn); /* fork child: frees memory and closes descriptors of its own copy */
+
+/* The contracts of image_commit(), image_sync(), ... */
+int txn_commit(struct txn *txn, uint64_t used_bytes, uint64_t *seq);
+int txn_sync(struct txn *txn, uint64_t seq);
+int txn_rollback(struct txn *txn);
+int txn_refresh(struct txn *txn, bool *changed);
+int txn_apply(struct txn *txn);
+bool txn_has_unapplied(const struct txn *txn);
+bool txn_wants_checkpoint(const struct txn *txn);
+int txn_checkpoint(struct txn *txn);
+bool txn_failed(const struct txn *txn);
+uint64_t txn_commit_seq(const struct txn *txn);
+uint64_t txn_used_bytes(const struct txn *txn); /* at the last commit */
+
+/* private_bytes, log_bytes, commit_seq, durable_seq, applied_seq; file_bytes is the caller's. */
+void txn_stat(struct txn *txn, struct image_stat *stat);
+
+/* Bytes of the image at the last commit: unapplied pages from memory, the rest by pread.  Apply lock. */
+int txn_read_committed(struct txn *txn, uint64_t offset, void *buffer, size_t bytes);
+
+/* W-invariants (docs/invariants.d/txn.md): the log's header and every record in it, by pread. */
+void txn_check(struct txn *txn, struct report *report);
+
+/* What `shared` says, for processes without a txn (read-only openers): the last commit in the file, the length of the
+ * image at it.  false if shared was never filled in. */
+bool txn_shared_applied(const struct image_shared *shared, uint64_t *commit_seq, uint64_t *used_bytes);
+
+#endif
