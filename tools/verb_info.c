@@ -1,0 +1,198 @@
+/* verb_info.c -- what a store is, who uses it, and, with --locks, who holds its lock. */
+#include "command.h"
+#include "output.h"
+
+#include <grp.h>
+#include <inttypes.h>
+#include <pwd.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+/* Lock holders, collected first and printed afterwards: nothing slow happens inside the visit. */
+struct info_locks {
+    stead_lock_info *list;
+    size_t count, room;
+};
+
+static int info_take_lock(const stead_lock_info *lock, void *arg)
+{
+    struct info_locks *locks = arg;
+    if (locks->count == locks->room) {
+        size_t room = locks->room == 0 ? 16 : 2 * locks->room;
+        stead_lock_info *list = realloc(locks->list, room * sizeof *list);
+        if (list == NULL)
+            return -1;
+        locks->list = list;
+        locks->room = room;
+    }
+    locks->list[locks->count++] = *lock;
+    return 0;
+}
+
+static void info_print_locks(const struct info_locks *locks)
+{
+    if (locks->count == 0)
+        printf("locks            none held\n");
+    for (size_t i = 0; i < locks->count; i++) {
+        const stead_lock_info *lock = &locks->list[i];
+        printf("lock             process %ld thread %ld %s %s", (long)lock->pid, (long)lock->tid,
+               lock->waiting ? "waits for" : "holds", lock->exclusive ? "exclusive" : "shared");
+        if (lock->waiting)
+            printf(", for %.3f s", (double)lock->waiting_ns / 1e9);
+        puts(lock->alive ? "" : " (died)");
+    }
+}
+
+static void info_json_locks(struct json *json, const struct info_locks *locks)
+{
+    json_begin(json, "locks", '[');
+    for (size_t i = 0; i < locks->count; i++) {
+        const stead_lock_info *lock = &locks->list[i];
+        json_begin(json, NULL, '{');
+        json_number(json, "pid", (uint64_t)lock->pid);
+        json_number(json, "tid", (uint64_t)lock->tid);
+        json_text(json, "mode", lock->exclusive ? "exclusive" : "shared");
+        json_flag(json, "waiting", lock->waiting);
+        json_flag(json, "alive", lock->alive);
+        if (lock->waiting)
+            json_number(json, "waiting_ns", (uint64_t)lock->waiting_ns);
+        json_end(json, '}');
+    }
+    json_end(json, ']');
+}
+
+static const char *info_user(char *buffer, uid_t id)
+{
+    const struct passwd *user = getpwuid(id);
+    snprintf(buffer, OUTPUT_TEXT_BYTES, "%s (%lu)", user != NULL ? user->pw_name : "?", (unsigned long)id);
+    return buffer;
+}
+
+static const char *info_group(char *buffer, gid_t id)
+{
+    const struct group *group = getgrgid(id);
+    snprintf(buffer, OUTPUT_TEXT_BYTES, "%s (%lu)", group != NULL ? group->gr_name : "?", (unsigned long)id);
+    return buffer;
+}
+
+static void info_line_bytes(const char *label, uint64_t bytes)
+{
+    char text[OUTPUT_TEXT_BYTES];
+    printf("%-16s %s (%" PRIu64 ")\n", label, output_bytes(text, bytes), bytes);
+}
+
+static void info_line_time(const char *label, time_t when)
+{
+    char text[OUTPUT_TEXT_BYTES];
+    printf("%-16s %s\n", label, output_time(text, when));
+}
+
+static void info_print(const char *name, const struct look *look, const stead_status *status)
+{
+    char text[OUTPUT_TEXT_BYTES];
+    printf("store            ");
+    output_safe(name);
+    printf("\nid               ");
+    output_safe(status->id);
+    printf("\nstate            %s\n", look_state(look, status));
+    printf("sharing          %s\n", look_sharing(status->sharing));
+    printf("attached         %u\n", look_attached(status));
+    printf("base             %p\n", status->base);
+    info_line_bytes("capacity", status->capacity_bytes);
+    info_line_bytes("file", status->file_bytes);
+    info_line_bytes("used", status->used_bytes);
+    info_line_bytes("live", status->live_bytes);
+    printf("live blocks      %" PRIu64 "\n", status->live_blocks);
+    printf("commits          %" PRIu64 "\n", status->commit_seq);
+    info_line_bytes("log", status->log_bytes);
+    printf("creator          process %ld\n", (long)status->creator_pid);
+    printf("last change by   process %ld\n", (long)status->last_change_pid);
+    info_line_time("created", status->created);
+    info_line_time("last attach", status->last_attach);
+    info_line_time("last detach", status->last_detach);
+    info_line_time("last change", status->last_change);
+    printf("owner            %s\n", info_user(text, status->owner));
+    printf("group            %s\n", info_group(text, status->group));
+    printf("mode             %s\n", output_mode(text, status->mode));
+    if (status->accepted_unclean)
+        printf("note             a LIVE session once ended without close and was accepted so\n");
+}
+
+static void info_json(const char *name, const struct look *look, const stead_status *status,
+                      const struct info_locks *locks)
+{
+    struct json json = {0};
+    char text[OUTPUT_TEXT_BYTES];
+    json_begin(&json, NULL, '{');
+    json_text(&json, "store", name);
+    json_text(&json, "id", status->id);
+    json_text(&json, "state", look_state(look, status));
+    json_text(&json, "sharing", look_sharing(status->sharing));
+    json_number(&json, "attached", look_attached(status));
+    json_hex(&json, "base", (uint64_t)(uintptr_t)status->base);
+    json_number(&json, "capacity_bytes", status->capacity_bytes);
+    json_number(&json, "file_bytes", status->file_bytes);
+    json_number(&json, "used_bytes", status->used_bytes);
+    json_number(&json, "live_bytes", status->live_bytes);
+    json_number(&json, "live_blocks", status->live_blocks);
+    json_number(&json, "commit_seq", status->commit_seq);
+    json_number(&json, "log_bytes", status->log_bytes);
+    json_number(&json, "creator_pid", (uint64_t)status->creator_pid);
+    json_number(&json, "last_change_pid", (uint64_t)status->last_change_pid);
+    json_time(&json, "created", status->created);
+    json_time(&json, "last_attach", status->last_attach);
+    json_time(&json, "last_detach", status->last_detach);
+    json_time(&json, "last_change", status->last_change);
+    json_number(&json, "owner", status->owner);
+    json_number(&json, "group", status->group);
+    json_text(&json, "mode", output_mode(text, status->mode));
+    json_flag(&json, "recovered", status->recovered);
+    json_flag(&json, "accepted_unclean", status->accepted_unclean);
+    if (locks != NULL)
+        info_json_locks(&json, locks);
+    json_end(&json, '}');
+}
+
+static int info_run(const struct args *args)
+{
+    const char *name = args->names[0];
+    struct look look;
+    int rc = look_open(&look, name, args->timeout_ms);
+    if (rc != 0)
+        return command_problem("info", name, stead_last_error_text());
+    stead_status status;
+    struct info_locks locks = {0};
+    bool with_locks = (args->given & ARGS_LOCKS) != 0;
+    rc = stead_stat(look.store, &status);
+    if (rc == 0 && with_locks)
+        rc = stead_each_lock(look.store, info_take_lock, &locks);
+    int code = COMMAND_FINE;
+    if (rc != 0) {
+        code = command_problem("info", name, rc == -1 ? "out of memory" : stead_last_error_text());
+    } else {
+        if ((args->given & ARGS_JSON) != 0) {
+            info_json(name, &look, &status, with_locks ? &locks : NULL);
+        } else {
+            info_print(name, &look, &status);
+            if (with_locks)
+                info_print_locks(&locks);
+        }
+        if (look.verdict != 0)
+            code = command_problem("info", name, stead_strerror(look.verdict));
+    }
+    free(locks.list);
+    look_close(&look);
+    return code;
+}
+
+const struct verb verb_info = {
+    .name = "info",
+    .synopsis = "[--json] [--locks] [--timeout MS] STORE",
+    .summary = "what a store is, how full, and who uses it",
+    .help = "Looks without disturbing: read-only, at any address; a crashed store is read through a private replay.\n"
+            "\"attached\" does not count this command.  Exit code 1 if the store cannot be opened or is unclean.\n",
+    .accepts = ARGS_JSON | ARGS_LOCKS | ARGS_TIMEOUT,
+    .names_min = 1,
+    .names_max = 1,
+    .run = info_run,
+};
