@@ -12,6 +12,38 @@
 #include <sys/types.h>
 
 #define FILE_PATH_BYTES 4096
+#define FILE_SECTION_DIRECTORY "/dev/shm"
+#define FILE_SECTION_PREFIX FILE_SECTION_DIRECTORY "/stead." /* shm:NAME is the file of this name */
+
+/*
+ * The system calls on store and log files, with the meaning of their manual pages: -1 and errno on failure.
+ * Replace entries before any store is open (not thread-safe).  Bytes also reach a file through MAP_SHARED mappings
+ * (LIVE stores only); no entry sees those.
+ */
+struct file_calls {
+    int (*open)(const char *path, int flags, mode_t mode);
+    int (*close)(int fd);
+    ssize_t (*pread)(int fd, void *buffer, size_t bytes, off_t offset);
+    ssize_t (*pwrite)(int fd, const void *buffer, size_t bytes, off_t offset);
+    ssize_t (*pwrite_durable)(int fd, const void *buffer, size_t bytes, off_t offset); /* pwritev2, RWF_DSYNC  */
+    int (*fdatasync)(int fd);
+    int (*fsync)(int fd); /* of a directory, and of a new file before its first link */
+    int (*sync_range)(int fd, off_t offset, off_t bytes);     /* file_sync_range() below                       */
+    int (*start_writeback)(int fd, off_t offset, off_t bytes); /* sync_file_range, SYNC_FILE_RANGE_WRITE        */
+    int (*ftruncate)(int fd, off_t bytes);
+    int (*fallocate)(int fd, int mode, off_t offset, off_t bytes);
+    int (*linkat)(int old_dir, const char *old_path, int new_dir, const char *new_path, int flags);
+    int (*rename)(const char *from, const char *to);
+    int (*rename_new)(const char *from, const char *to); /* renameat2, RENAME_NOREPLACE */
+    int (*unlink)(const char *path);
+    int (*clone)(int to_fd, int from_fd); /* ioctl FICLONE */
+    ssize_t (*copy_file_range)(int from_fd, off_t *from, int to_fd, off_t *to, size_t bytes);
+    void *(*mmap)(void *address, size_t bytes, int protection, int flags, int fd, off_t offset);
+    int (*munmap)(void *address, size_t bytes);
+};
+extern struct file_calls file_calls;
+/* The real ones: to restore the table, or to call through from a replacement. */
+extern const struct file_calls file_calls_system;
 
 /* A store file (path resolved, so that the log's name is the same for everybody) and its log's path. */
 struct file {
@@ -24,19 +56,54 @@ struct file {
     char log_path[FILE_PATH_BYTES + 8]; /* path + "-wal" */
 };
 
-/* "shm:NAME" or a path -> file->path, log_path, in_memory.  The last component need not exist.
- * 0, EINVAL (bad shm name), ENAMETOOLONG, errno of realpath. */
+/* ---- names: file_name.c ---- */
+/* "shm:NAME" or a path -> file->path, log_path, in_memory; fd is -1.  The last component need not exist; symbolic
+ * links are followed, also one that names nothing yet.  0, EINVAL (bad shm name), ENAMETOOLONG, errno of realpath. */
 int file_resolve(struct file *file, const char *path);
-/* Opens file->path.  EMLINK if writable and it has several links; EINVAL if not a regular file. */
+/* Opens file->path.  EMLINK if writable and it has several links; EINVAL or EISDIR if not a regular file. */
 int file_open(struct file *file, bool writable);
 void file_close(struct file *file);
 /* Is the path still this inode? */
 bool file_is_current(const struct file *file);
+
+/* ---- transfers, syncs, sizes: file.c ---- */
 /* Whole transfers: EINTR retried, short transfers continued; 0 or errno (EIO for an unexpected end). */
 int file_read_at(int fd, void *buffer, size_t bytes, uint64_t offset);
 int file_write_at(int fd, const void *buffer, size_t bytes, uint64_t offset);
+/* file_write_at and the sync of just these bytes (and of the metadata that finds them). */
+int file_write_durable(int fd, const void *buffer, size_t bytes, uint64_t offset);
 int file_sync(int fd);           /* fdatasync */
+/* Durable: the file's bytes in [offset, offset + bytes), and no others that happen to be dirty: what keeps the pages
+ * of lock words out of every commit.  fd must be writable. */
+int file_sync_range(int fd, uint64_t offset, uint64_t bytes);
+/* Starts writing the range out and returns; a hint, cannot fail. */
+void file_start_writeback(int fd, uint64_t offset, uint64_t bytes);
 int file_sync_directory(const char *path); /* the directory that holds path */
+int file_sync_new(int fd);                 /* fsync: a file that gets its name afterwards */
 int file_unlink(const char *path);
+int file_rename(const char *from, const char *to);
+int file_size(int fd, uint64_t *bytes);
+int file_truncate(int fd, uint64_t bytes); /* up or down */
+/* Disk blocks for [offset, offset + bytes), file lengthened to hold them; content kept, new bytes zero.
+ * ENOSPC; EOPNOTSUPP where the file system cannot promise it. */
+int file_reserve(int fd, uint64_t offset, uint64_t bytes);
+/* The same for a range whose old bytes mean nothing: writes zeros where file_reserve() is not supported. */
+int file_reserve_fresh(int fd, uint64_t offset, uint64_t bytes);
+/* Gives the blocks of the range back; it reads as zeros.  Length kept.  EOPNOTSUPP: nothing happened. */
+int file_punch(int fd, uint64_t offset, uint64_t bytes);
+/* Any file (logs, copies) with the flags of open(2) (O_CLOEXEC is added): 0 and *fd, or errno. */
+int file_open_path(int *fd, const char *path, int flags, mode_t mode);
+/* A new file (mode & ~umask) without a name in the directory of path; where the file system has none (O_TMPFILE), one
+ * with a temporary name, returned in temporary (else empty). */
+int file_open_nameless(int *fd, const char *path, mode_t mode, char temporary[FILE_PATH_BYTES + 24]);
+/* Gives it its name; EEXIST if that is taken. A temporary name is removed, also on failure. The directory is synced. */
+int file_link_nameless(int fd, const char *path, const char *temporary);
+void file_drop_nameless(int fd, const char *temporary); /* closes; nothing is left */
+/* to becomes a copy of from sharing its blocks.  EOPNOTSUPP, EXDEV, EINVAL: not here; copy the bytes. */
+int file_clone(int to_fd, int from_fd);
+/* Copies bytes between files (other ranges than the same one of the same file); shares blocks where it can. */
+int file_copy_range(int from_fd, uint64_t from, int to_fd, uint64_t to, uint64_t bytes);
+/* The name behind a descriptor, for sentences; never fails. */
+const char *file_name(int fd, char text[FILE_PATH_BYTES]);
 
 #endif

@@ -32,6 +32,8 @@
 #define LOCK_UNIT_OFFSET (2 * UNIT_BYTES)
 #define GROUP0_OFFSET (3 * UNIT_BYTES)
 #define GROUP0_IMAGE_BYTES (UINT64_C(32) << 20)
+#define FORMAT_CHECKSUM_BYTES UINT64_C(8)              /* of one page: XXH3-64, or 0, see scrub.h           */
+#define FORMAT_IMAGE_BYTES_MAX (UINT64_C(1) << 46)     /* no capacity above it: half of a 47-bit user space */
 
 enum superblock_state { SUPER_SEALED = 1, SUPER_OPEN_LOGGED = 2 /* a log with log_salt must exist */, SUPER_OPEN_LIVE = 3 };
 
