@@ -93,6 +93,10 @@ bool heap_find_block(struct heap *heap, const void *p, void **block, size_t *usa
 
 void heap_stat(struct heap *heap, struct heap_stats *stats);
 
+/* heap_stats.used_bytes alone, O(1): asked at every commit.  May be too large by what was freed since the last
+ * heap_trim(), never too small. */
+uint64_t heap_used_bytes(struct heap *heap);
+
 /* Live blocks in address order; stops at and returns visit's first non-zero.  Tolerates a damaged image. */
 int heap_each_block(struct heap *heap, int (*visit)(void *block, size_t usable, void *arg), void *arg);
 

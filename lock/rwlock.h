@@ -42,6 +42,9 @@ int rwlock_lock(struct rwlock *lock, bool exclusive, int64_t deadline_ns);
 /* Undoes this thread's newest lock.  EPERM if it holds none. */
 int rwlock_unlock(struct rwlock *lock);
 int rwlock_make_consistent(struct rwlock *lock); /* EINVAL if there is nothing to repair */
+/* After EOWNERDEAD: releases the lock and leaves the owner's death for the next locker to hear of (for callers that can
+ * not repair: a library operation that only wanted to look).  EPERM, EINVAL. */
+int rwlock_pass_on(struct rwlock *lock);
 
 /* This thread's levels.  The newest is exclusive and the only exclusive one: its unlock ends the section. */
 bool rwlock_held_exclusive(const struct rwlock *lock);
