@@ -1,0 +1,66 @@
+/*
+ * greeting.c -- the shared memory tutorial: one process writes a text into a named section, another reads it, and the
+ * section lives until somebody removes it.
+ *
+ *   greeting write "Hello from shared memory!"
+ *   greeting read
+ *   greeting remove
+ */
+#include <stead.h>
+
+#include <stdio.h>
+#include <string.h>
+
+#define SECTION "shm:stead-greeting"
+
+static int greeting_write(const char *text)
+{
+    stead *s;
+    if (stead_open(&s, SECTION, &(stead_options){.sharing = STEAD_LIVE}) != 0)
+        return -1;
+    int rc = -1;
+    STEAD_LOCKED(s, STEAD_EXCLUSIVE)
+    {
+        char *fresh = stead_malloc(s, strlen(text) + 1);
+        if (fresh != NULL) {
+            char *old = stead_root(s);
+            strcpy(fresh, text);
+            rc = stead_set_root(s, fresh);
+            stead_free(rc == 0 ? old : fresh);
+        }
+    }
+    if (stead_close(s) != 0)
+        rc = -1;
+    return rc;
+}
+
+static int greeting_read(void)
+{
+    stead *s;
+    if (stead_open(&s, SECTION, &(stead_options){.sharing = STEAD_LIVE, .flags = STEAD_READ_ONLY}) != 0)
+        return -1;
+    STEAD_LOCKED(s, STEAD_SHARED)
+    {
+        const char *text = stead_root(s);
+        puts(text != NULL ? text : "(nothing was written yet)");
+    }
+    return stead_close(s);
+}
+
+int main(int argc, char **argv)
+{
+    int rc;
+    if (argc == 3 && strcmp(argv[1], "write") == 0) {
+        rc = greeting_write(argv[2]);
+    } else if (argc == 2 && strcmp(argv[1], "read") == 0) {
+        rc = greeting_read();
+    } else if (argc == 2 && strcmp(argv[1], "remove") == 0) {
+        rc = stead_remove(SECTION);
+    } else {
+        fprintf(stderr, "usage: greeting write TEXT | read | remove\n");
+        return 2;
+    }
+    if (rc != 0)
+        fprintf(stderr, "greeting: %s\n", stead_last_error_text());
+    return rc != 0;
+}
