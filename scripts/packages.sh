@@ -1,0 +1,75 @@
+# packages.sh -- what the commands in ./run need from the system, and how it gets there.  Sourced, not run.
+#
+# Looks first (a program on the PATH, a header that the compiler finds) and installs only what is missing, with apt-get,
+# as root or through sudo, after saying so.  On a system without apt-get it says what to install and stops.
+#
+#   packages_need THING...     THING is a row of the table below
+
+# thing         how to look for it            Debian's and Ubuntu's package
+packages_table='
+compiler        program  cc                   gcc
+libc            header   stdio.h              libc6-dev
+cmake           program  cmake                cmake
+ninja           program  ninja                ninja-build
+git             program  git                  git
+xxhash          header   xxhash.h             libxxhash-dev
+criterion       header   criterion/criterion.h libcriterion-dev
+lmdb            header   lmdb.h               liblmdb-dev
+sqlite          header   sqlite3.h            libsqlite3-dev
+pkg-config      program  pkg-config           pkg-config
+c++             program  c++                  g++
+clang           program  clang                clang
+clang-format    program  clang-format         clang-format
+valgrind        program  valgrind             valgrind
+spin            program  spin                 spin
+'
+
+packages_has() { # program|header NAME
+    case $1 in
+    program) command -v "$2" >/dev/null 2>&1 ;;
+    header) printf '#include <stddef.h>\n#include <%s>\n' "$2" | cc -E -x c - >/dev/null 2>&1 ;;
+    esac
+}
+
+# Prints the packages of the named things that are not there.
+packages_missing() {
+    for thing in "$@"; do
+        row=$(printf '%s\n' "$packages_table" | awk -v thing="$thing" '$1 == thing { print $2, $3, $4 }')
+        [ -n "$row" ] || { echo "packages.sh: no row for $thing" >&2; return 1; }
+        # shellcheck disable=SC2086 # three words on purpose
+        set -- $row
+        packages_has "$1" "$2" || printf '%s ' "$3"
+    done
+}
+
+packages_as_root() {
+    if [ "$(id -u)" = 0 ]; then
+        "$@"
+    elif ! command -v sudo >/dev/null 2>&1; then
+        echo "This needs root: run as root, install sudo, or run: $*" >&2
+        return 1
+    elif [ -t 0 ]; then
+        sudo "$@"
+    else
+        sudo -n "$@" # nobody is there to type a password
+    fi
+}
+
+packages_need() {
+    missing=$(packages_missing "$@") || return 1
+    [ -n "$missing" ] || return 0
+    if ! command -v apt-get >/dev/null 2>&1; then
+        echo "Missing, and this system has no apt-get to install it with (Debian's names): $missing" >&2
+        return 1
+    fi
+    echo "Installing what is missing, with apt-get: $missing"
+    # shellcheck disable=SC2086 # a list of words
+    packages_as_root env DEBIAN_FRONTEND=noninteractive sh -c '
+        apt-get install -y -qq --no-install-recommends "$@" >/dev/null 2>&1 ||
+        { apt-get update -qq && apt-get install -y -qq --no-install-recommends "$@" >/dev/null; }' apt $missing || {
+        echo "apt-get could not install: $missing" >&2
+        return 1
+    }
+    missing=$(packages_missing "$@") || return 1
+    [ -z "$missing" ] || { echo "Still missing after the installation: $missing" >&2; return 1; }
+}
