@@ -1,0 +1,124 @@
+/*
+ * check.c -- stead_check: one row per module's checker.
+ *
+ *   superblocks        S   persist/superblock.c    by pread
+ *   page checksums     P   persist/scrub.c         by pread, the last commit
+ *   heap, committed    A   alloc/heap_check*.c     by pread, the last commit (SOLE and TURNS writers)
+ *   heap, in memory    A   alloc/heap_check*.c     the mapped image: what this process works on
+ *   root and names     R N store/                  the mapped image
+ *
+ * The store lock is held (exclusively by a writer, so that nothing is half-done) and the apply lock shared, so the file
+ * stands still.  In LIVE other processes may run malloc without any lock, and a walk may meet a step half-done: problems
+ * of the memory rows are believed only if they are still there when the walk is repeated.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "store/store.h"
+
+#define MEMORY_RETRIES 3
+
+struct check_step {
+    const char *name;
+    void (*run)(struct stead *s, struct report *report);
+};
+
+static void name_object(void *ctx, uint64_t offset, char *text, unsigned text_bytes)
+{
+    struct stead *s = ctx;
+    void *block;
+    size_t usable;
+    if (offset < HEAP_RESERVED_BYTES)
+        (void)snprintf(text, text_bytes, "the store page (root and names)");
+    else if (offset < image_bytes(s->image) && heap_find_block(s->heap, s->base + offset, &block, &usable))
+        (void)snprintf(text, text_bytes, "the block of %zu bytes at %p", usable, block);
+    else
+        (void)snprintf(text, text_bytes, "no live block (allocator data or free space)");
+}
+
+static void check_superblocks(struct stead *s, struct report *report)
+{
+    superblock_check(&s->file, report);
+}
+
+static void check_pages(struct stead *s, struct report *report)
+{
+    image_check(s->image, report, name_object, s);
+}
+
+static int read_committed(void *ctx, uint64_t offset, void *buffer, size_t bytes)
+{
+    struct stead *s = ctx;
+    return image_read_committed(s->image, offset, buffer, bytes);
+}
+
+static void check_committed_heap(struct stead *s, struct report *report)
+{
+    if (s->read_only || s->sharing == STEAD_LIVE)
+        return;
+    struct heap_reader reader = {.ctx = s, .read = read_committed, .image_bytes = image_bytes(s->image), .capacity = s->capacity};
+    struct report committed = {0};
+    uint64_t used = 0;
+    heap_check(&reader, &committed, &used);
+    if (committed.problems != 0 && report->problems == 0)
+        memcpy(report->first, committed.first, sizeof report->first);
+    report->problems += committed.problems; /* its blocks are counted by the memory row */
+}
+
+static void check_memory(struct stead *s, struct report *report)
+{
+    struct report memory = {0};
+    for (int retry = 0; retry < MEMORY_RETRIES; retry++) {
+        memory = (struct report){0};
+        store_check_memory(s, &memory);
+        if (memory.problems == 0)
+            break;
+    }
+    if (memory.problems != 0 && report->problems == 0)
+        memcpy(report->first, memory.first, sizeof report->first);
+    report->problems += memory.problems;
+    report->blocks += memory.blocks;
+}
+
+static const struct check_step steps[] = {
+    {"superblocks", check_superblocks},
+    {"page checksums", check_pages},
+    {"heap, committed", check_committed_heap},
+    {"heap, in memory", check_memory},
+};
+
+int stead_check(stead *store, stead_report *report)
+{
+    struct report found = {0};
+    stead_report unused;
+    if (report == NULL)
+        report = &unused;
+    memset(report, 0, sizeof *report);
+    int rc = store_enter(store);
+    if (rc != 0)
+        return rc;
+    rc = store->read_only || store->sharing == STEAD_TURNS ? store_lock_shared(store, DEADLINE_NEVER)
+                                                            : store_lock_exclusive(store, DEADLINE_NEVER);
+    if (rc != 0)
+        return rc;
+    rc = store_apply_lock(store, false, DEADLINE_NEVER);
+    if (rc == 0) {
+        for (size_t i = 0; i < sizeof steps / sizeof steps[0]; i++)
+            steps[i].run(store, &found);
+        store_apply_unlock(store);
+    }
+    store_unlock_quietly(store);
+    if (rc != 0)
+        return error_keep(rc);
+    uint64_t internal_blocks, internal_bytes;
+    names_count(store, &internal_blocks, &internal_bytes);
+    report->pages = found.pages;
+    report->blocks = found.blocks - min_u64(internal_blocks, found.blocks);
+    report->problems = found.problems;
+    memcpy(report->first_problem, found.first, sizeof report->first_problem);
+    if (found.problems == 0)
+        return 0;
+    return error_set(STEAD_CORRUPT, "%s: %llu problems, the first: %s", store->file.path,
+                     (unsigned long long)found.problems, found.first);
+}

@@ -1,0 +1,92 @@
+/*
+ * lock_unit.c -- mapping and making the lock unit, and sleeping until a commit number changes.
+ *
+ * Why guard pages: a stray write that runs past a neighbouring mapping must not reach the lock words.
+ *
+ * Memory order of change_publish / change_wait: the number is stored before the futex word is changed (release), the
+ * waiter reads the word before the number (acquire): if it saw the old number, the word it sleeps on is the one from
+ * before the change, and FUTEX_WAIT returns at once because the kernel compares it again.  A reader's read-only
+ * mapping is enough to wait: the kernel only reads the word.
+ */
+#include "store/lock_unit.h"
+
+#include <errno.h>
+#include <linux/futex.h>
+#include <stdbool.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/deadline.h"
+#include "base/error.h"
+#include "persist/format.h"
+
+int lock_unit_map(struct lock_unit **out, int fd, bool writable)
+{
+    *out = NULL;
+    size_t whole = 3 * UNIT_BYTES;
+    uint8_t *at = mmap(NULL, whole, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (at == MAP_FAILED)
+        return errno;
+    void *unit = mmap(at + UNIT_BYTES, UNIT_BYTES, writable ? PROT_READ | PROT_WRITE : PROT_READ, MAP_SHARED | MAP_FIXED,
+                      fd, (off_t)LOCK_UNIT_OFFSET);
+    if (unit == MAP_FAILED) {
+        int rc = errno;
+        munmap(at, whole);
+        return rc;
+    }
+    (void)madvise(at, whole, MADV_DONTFORK);
+    (void)madvise(at, whole, MADV_DONTDUMP);
+    *out = unit;
+    return 0;
+}
+
+void lock_unit_unmap(struct lock_unit *unit)
+{
+    if (unit != NULL)
+        munmap((uint8_t *)unit - UNIT_BYTES, 3 * UNIT_BYTES);
+}
+
+void lock_unit_format(struct lock_unit *unit, uint32_t sharing)
+{
+    atomic_store(&unit->signature, 0);
+    memset((uint8_t *)unit + sizeof unit->signature, 0, sizeof *unit - sizeof unit->signature);
+    unit->sharing = sharing;
+    lock_region_format(lock_unit_region(unit));
+    atomic_store(&unit->signature, LOCK_UNIT_SIGNATURE);
+}
+
+int lock_unit_verify(const struct lock_unit *unit)
+{
+    if (atomic_load(&unit->signature) != LOCK_UNIT_SIGNATURE)
+        return error_set(STEAD_VERSION, "attached processes use another layout of the lock unit than this build");
+    return lock_region_verify((const struct lock_region *)(const void *)unit->region);
+}
+
+void change_publish(_Atomic uint64_t *seq_word, _Atomic uint32_t *futex, uint64_t seq)
+{
+    if (atomic_load_explicit(seq_word, memory_order_relaxed) == seq)
+        return;
+    atomic_store_explicit(seq_word, seq, memory_order_release);
+    atomic_fetch_add_explicit(futex, 1, memory_order_acq_rel);
+    syscall(SYS_futex, (uint32_t *)futex, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
+}
+
+int change_wait(const _Atomic uint64_t *seq_word, const _Atomic uint32_t *futex, uint64_t since, int64_t deadline_ns)
+{
+    for (;;) {
+        uint32_t seen = atomic_load_explicit(futex, memory_order_acquire);
+        if (atomic_load_explicit(seq_word, memory_order_acquire) != since)
+            return 0;
+        int64_t left_ns = deadline_ns == DEADLINE_NEVER ? DEADLINE_NEVER : deadline_ns - clock_ns();
+        if (deadline_ns == 0)
+            return EBUSY;
+        if (left_ns <= 0)
+            return ETIMEDOUT;
+        struct timespec left = {.tv_sec = left_ns / 1000000000, .tv_nsec = left_ns % 1000000000};
+        syscall(SYS_futex, (const uint32_t *)futex, FUTEX_WAIT, seen, deadline_ns == DEADLINE_NEVER ? NULL : &left,
+                NULL, 0);
+    }
+}

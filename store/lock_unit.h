@@ -1,0 +1,67 @@
+/*
+ * lock_unit.h -- the third 64 KiB unit of the file, mapped shared by every attached process with guard pages around.
+ *
+ * Volatile: the first process to attach (no presence byte locked) makes it anew, so nothing in it survives a crash
+ * or needs a checksum, and it is never synced by the commit path (syncs are ranged; see persist/).
+ * Layout frozen: processes of different builds meet here.
+ */
+#ifndef STEAD_STORE_LOCK_UNIT_H
+#define STEAD_STORE_LOCK_UNIT_H
+
+#include <assert.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "lock/presence.h"
+#include "persist/image.h"
+
+#define LOCK_UNIT_SIGNATURE UINT64_C(0x3174696e55647453) /* "StdUnit1" */
+#define LOCK_UNIT_HEAD_BYTES 4096
+
+struct lock_unit {
+    _Atomic uint64_t signature;     /* LOCK_UNIT_SIGNATURE; written last                                  */
+    uint32_t sharing;               /* stead_sharing of all attached writers                              */
+    uint32_t reserved0;
+    _Atomic uint64_t image_bytes;   /* the longest image anybody made: others follow it                   */
+    _Atomic uint64_t commit_seq;    /* last commit that returned                                          */
+    _Atomic uint64_t applied_seq;   /* last commit that readers of the file can see                       */
+    _Atomic uint32_t commit_word;   /* futexes: changed and woken with the two above                      */
+    _Atomic uint32_t applied_word;
+    _Atomic uint32_t turn_owner;    /* TURNS: attachment id whose private pages are the last commit       */
+    _Atomic uint32_t unclean;       /* LIVE: 1 = a writer ended without close, noticed and not yet accepted */
+    _Atomic uint32_t accepted_unclean;
+    _Atomic uint32_t last_change_pid;
+    _Atomic int64_t last_attach_s, last_detach_s, last_change_s; /* CLOCK_REALTIME, seconds */
+    uint8_t reserved1[512 - 88];
+    uint8_t image_shared[IMAGE_SHARED_BYTES];
+    uint8_t reserved2[LOCK_UNIT_HEAD_BYTES - 1024];
+    uint8_t region[LOCK_REGION_BYTES];
+};
+static_assert(sizeof(struct lock_unit) == UNIT_BYTES, "the lock unit is one unit");
+static_assert(offsetof(struct lock_unit, image_shared) == 512, "frozen");
+static_assert(offsetof(struct lock_unit, region) == LOCK_UNIT_HEAD_BYTES, "frozen");
+
+/* Maps the unit of fd.  0 or errno. */
+int lock_unit_map(struct lock_unit **out, int fd, bool writable);
+void lock_unit_unmap(struct lock_unit *unit);
+/* First opener, under the gate. */
+void lock_unit_format(struct lock_unit *unit, uint32_t sharing);
+/* 0, or STEAD_VERSION: attached processes use another layout. */
+int lock_unit_verify(const struct lock_unit *unit);
+
+static inline struct lock_region *lock_unit_region(struct lock_unit *unit)
+{
+    return (struct lock_region *)(void *)unit->region;
+}
+
+static inline struct image_shared *lock_unit_image_shared(struct lock_unit *unit)
+{
+    return (struct image_shared *)(void *)unit->image_shared;
+}
+
+/* Sets *seq_word to seq and wakes who sleeps on futex; and the sleep: until *futex != seen.  0, EBUSY, ETIMEDOUT. */
+void change_publish(_Atomic uint64_t *seq_word, _Atomic uint32_t *futex, uint64_t seq);
+int change_wait(const _Atomic uint64_t *seq_word, const _Atomic uint32_t *futex, uint64_t since, int64_t deadline_ns);
+
+#endif

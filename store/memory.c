@@ -1,0 +1,112 @@
+/*
+ * memory.c -- stead_malloc and its family: the gate, then straight into the heap.
+ *
+ * The fast path is one relaxed load of s->gate (0 in SOLE and LIVE) and the call; stead_free adds the search of the
+ * address table, usually its first entry.
+ */
+#include <errno.h>
+
+#include "store/page.h"
+
+#define UNLIKELY(condition) __builtin_expect((condition), 0)
+
+static bool may_allocate(struct stead *s)
+{
+    if (UNLIKELY(atomic_load_explicit(&s->gate, memory_order_relaxed) != 0)) {
+        int rc = store_may_write(s);
+        if (rc != 0) {
+            errno = rc;
+            return false;
+        }
+    }
+    return true;
+}
+
+void *stead_malloc(stead *store, size_t size)
+{
+    return may_allocate(store) ? heap_malloc(store->heap, size) : NULL;
+}
+
+void *stead_calloc(stead *store, size_t n, size_t size)
+{
+    return may_allocate(store) ? heap_calloc(store->heap, n, size) : NULL;
+}
+
+void *stead_realloc(stead *store, void *block, size_t size)
+{
+    return may_allocate(store) ? heap_realloc(store->heap, block, size == 0 ? 1 : size) : NULL;
+}
+
+void *stead_aligned_alloc(stead *store, size_t alignment, size_t size)
+{
+    return may_allocate(store) ? heap_aligned_alloc(store->heap, alignment, size) : NULL;
+}
+
+void stead_free(void *block)
+{
+    if (block == NULL)
+        return;
+    int saved_errno = errno;
+    struct stead *s = registry_find(block);
+    if (UNLIKELY(s == NULL)) {
+        error_set(STEAD_WRONG_POINTER, "stead_free: %p lies in no open store", block);
+    } else if (may_allocate(s)) {
+        if (UNLIKELY((uintptr_t)block - (uintptr_t)s->base >= image_bytes(s->image)))
+            store_follow(s);
+        if (UNLIKELY(heap_free(s->heap, block) != 0))
+            atomic_fetch_add(&s->refused_frees, 1);
+    }
+    errno = saved_errno;
+}
+
+size_t stead_usable_size(const void *block)
+{
+    struct stead *s = block == NULL ? NULL : registry_find(block);
+    if (s == NULL || store_enter(s) != 0)
+        return 0;
+    if ((uintptr_t)block - (uintptr_t)s->base >= image_bytes(s->image))
+        store_follow(s);
+    return heap_usable_size(s->heap, block);
+}
+
+stead *stead_of(const void *p)
+{
+    return registry_find(p);
+}
+
+struct block_visit {
+    struct stead *store;
+    int (*visit)(void *block, size_t usable, void *arg);
+    void *arg;
+};
+
+static int visit_block(void *block, size_t usable, void *arg)
+{
+    const struct block_visit *to = arg;
+    return names_own(to->store, block) ? 0 : to->visit(block, usable, to->arg);
+}
+
+int stead_each_block(stead *store, int (*visit)(void *block, size_t usable, void *arg), void *arg)
+{
+    struct block_visit to = {store, visit, arg};
+    int rc = store_enter(store);
+    if (rc == 0)
+        rc = store_lock_shared(store, DEADLINE_NEVER);
+    if (rc != 0)
+        return rc;
+    rc = heap_each_block(store->heap, visit_block, &to);
+    store_unlock_quietly(store);
+    return rc;
+}
+
+int stead_pin(stead *store)
+{
+    int rc = store_enter(store);
+    return rc != 0 ? rc : error_keep(image_pin(store->image, image_bytes(store->image)));
+}
+
+int stead_unpin(stead *store)
+{
+    int rc = store_enter(store);
+    return rc != 0 ? rc : error_keep(image_unpin(store->image));
+}

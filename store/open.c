@@ -1,0 +1,580 @@
+/*
+ * open.c -- stead_open: from a path to a mapped, locked, checked store.
+ *
+ *   step                                                          a crash right after it leaves
+ *   1 resolve the path; open the file, or make a whole sealed     no file, or a whole one (create.c)
+ *     one under its name (image_create) and open that
+ *   2 claim it in this process's registry                         -
+ *   3 take the gate byte; is the name still this file?            the kernel drops the byte
+ *   4 read and judge the superblocks                              -
+ *   5 SOLE: take the SOLE byte.  Is the mode that of those who    the kernel drops the byte
+ *     are attached?
+ *   6 map the lock unit; make it anew if no slot is locked        garbage in the unit: nobody attached, so the next
+ *                                                                 opener makes it anew
+ *   7 attach (slot byte)                                          the kernel drops the byte
+ *   8 recover if the last session crashed, map, start the log     what recovery's own steps say (persist/recover.c)
+ *   9 attach the heap; LIVE: judge an unclean end                 -
+ *  10 layout: check, or upgrade inside one transaction            the old layout, or the new one
+ *  11 drop the gate
+ *
+ * "First" means two things: no slot byte locked (step 6: the unit is nobody's), and no writer attached (step 8: nobody
+ * else could be using the log; readers may be there, so the file is changed under the apply lock).
+ *
+ * A reader that comes when no slot is locked touches nothing: it has no slot, takes byte READERS, and writers that come
+ * later see that byte.  Of a crashed store it makes a private replay, holding byte RECOVERY shared for as long.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "persist/address.h"
+#include "store/page.h"
+
+#define POLL_NS 2000000
+
+/* ---- handles */
+
+static struct stead *handle_new(const stead_options *options)
+{
+    struct stead *s = calloc(1, sizeof *s);
+    if (s == NULL)
+        return NULL;
+    s->file.fd = -1;
+    s->lock_file.fd = -1;
+    s->lock_fd = -1;
+    s->options = *options;
+    s->options.layout = (stead_layout){.name = NULL};
+    s->sharing = options->sharing;
+    s->read_only = (options->flags & STEAD_READ_ONLY) != 0;
+    s->timeout_ms = options->timeout_ms;
+    s->own_pid = (uint32_t)getpid();
+    pthread_mutex_init(&s->reader_mutex, NULL);
+    return s;
+}
+
+/* Memory and descriptors; no kernel lock is dropped by anything but the descriptors.  Also run in a fork child. */
+void store_free_handles(struct stead *s)
+{
+    if (s->heap != NULL)
+        heap_forget(s->heap);
+    if (s->image != NULL)
+        image_forget(s->image);
+    if (s->store_lock != NULL)
+        rwlock_forget(s->store_lock);
+    if (s->apply_lock != NULL)
+        rwlock_forget(s->apply_lock);
+    if (s->presence != NULL)
+        presence_forget(s->presence);
+    s->heap = NULL;
+    s->image = NULL;
+    s->store_lock = s->apply_lock = NULL;
+    s->presence = NULL;
+    s->unit = NULL; /* not inherited (MADV_DONTFORK) */
+    file_close(&s->lock_file);
+    file_close(&s->file);
+    s->lock_fd = -1;
+}
+
+/* Undoes everything that attach() did, in reverse; writes nothing to the store but this process's own slot. */
+void store_detach(struct stead *s)
+{
+    if (s->heap != NULL)
+        heap_detach(s->heap);
+    s->heap = NULL;
+    if (s->image != NULL)
+        image_close(s->image);
+    s->image = NULL;
+    if (s->store_lock != NULL)
+        (void)rwlock_close(s->store_lock);
+    if (s->apply_lock != NULL)
+        (void)rwlock_close(s->apply_lock);
+    s->store_lock = s->apply_lock = NULL;
+    if (s->presence != NULL)
+        presence_detach(s->presence);
+    s->presence = NULL;
+    lock_unit_unmap(s->unit);
+    s->unit = NULL;
+    file_close(&s->lock_file);
+    file_close(&s->file);
+    s->lock_fd = -1;
+}
+
+static void handle_free(struct stead *s)
+{
+    pthread_mutex_destroy(&s->reader_mutex);
+    free(s);
+}
+
+/* ---- step 1: the file */
+
+static int check_options(const char *path, const stead_options *o)
+{
+    bool in_memory = strncmp(path, "shm:", 4) == 0;
+    unsigned known = STEAD_READ_ONLY | STEAD_EXISTING | STEAD_NEW | STEAD_ACCEPT_UNCLEAN | STEAD_ANY_ADDRESS;
+    if ((o->flags & ~known) != 0 || (unsigned)o->sharing > STEAD_LIVE)
+        return error_set(EINVAL, "%s: unknown flags or sharing mode in stead_options", path);
+    if ((o->flags & STEAD_NEW) != 0 && (o->flags & (STEAD_EXISTING | STEAD_READ_ONLY)) != 0)
+        return error_set(EINVAL, "%s: STEAD_NEW contradicts STEAD_EXISTING and STEAD_READ_ONLY", path);
+    if ((o->flags & STEAD_ANY_ADDRESS) != 0 && (o->flags & STEAD_READ_ONLY) == 0)
+        return error_set(EINVAL, "%s: STEAD_ANY_ADDRESS needs STEAD_READ_ONLY: plain pointers would be wrong", path);
+    if (in_memory && o->sharing != STEAD_LIVE && (o->flags & STEAD_READ_ONLY) == 0)
+        return error_set(EINVAL, "%s: a section in memory is STEAD_LIVE only: it has no file to commit to", path);
+    if ((uintptr_t)o->address % UNIT_BYTES != 0)
+        return error_set(EINVAL, "%s: options.address %p is not a multiple of 64 KiB", path, o->address);
+    if (o->layout.name != NULL && strlen(o->layout.name) >= sizeof((struct superblock *)NULL)->layout_name)
+        return error_set(EINVAL, "%s: options.layout.name is longer than 63 bytes", path);
+    return 0;
+}
+
+static int random_id(uint8_t id[16])
+{
+    if (getrandom(id, 16, 0) != 16)
+        return errno;
+    id[6] = (uint8_t)((id[6] & 0x0f) | 0x40); /* RFC 4122: version 4 */
+    id[8] = (uint8_t)((id[8] & 0x3f) | 0x80);
+    return 0;
+}
+
+static int create_file(struct stead *s, const stead_options *o)
+{
+    struct superblock super = {.capacity_bytes = round_up(o->capacity_bytes == 0 ? STORE_DEFAULT_CAPACITY : o->capacity_bytes,
+                                                          UNIT_BYTES),
+                               .sharing = (uint32_t)o->sharing,
+                               .creator_pid = (uint32_t)getpid(),
+                               .last_change_pid = (uint32_t)getpid(),
+                               .created_s = time(NULL)};
+    super.last_change_s = super.last_attach_s = super.created_s;
+    if (o->layout.name != NULL) {
+        memcpy(super.layout_name, o->layout.name, strlen(o->layout.name));
+        super.layout_version = o->layout.version;
+    }
+    int rc = random_id(super.id);
+    if (rc == 0)
+        rc = address_choose(super.id, o->address, super.capacity_bytes, &super.base);
+    if (rc != 0)
+        return rc;
+    void *unit = calloc(1, HEAP_INITIAL_BYTES);
+    if (unit == NULL)
+        return error_set(ENOMEM, "%s: no memory for the first unit of a new store", s->file.path);
+    heap_format(unit, super.capacity_bytes);
+    page_format(unit);
+    rc = image_create(&s->file, &super, unit, o->permissions == 0 ? STORE_DEFAULT_PERMISSIONS : o->permissions);
+    free(unit);
+    return rc;
+}
+
+static int open_file(struct stead *s, const stead_options *o)
+{
+    bool created = false;
+    for (;;) {
+        int rc = file_open(&s->file, !s->read_only);
+        if (rc == 0 && (o->flags & STEAD_NEW) != 0 && !created) {
+            file_close(&s->file);
+            return error_set(EEXIST, "%s exists already", s->file.path);
+        }
+        if (rc != ENOENT)
+            return rc;
+        if (s->read_only || (o->flags & STEAD_EXISTING) != 0 || created)
+            return error_set(ENOENT, "%s: there is no such store", s->file.path);
+        rc = create_file(s, o);
+        if (rc == EEXIST && (o->flags & STEAD_NEW) != 0)
+            return error_set(EEXIST, "%s: another process made it first", s->file.path);
+        if (rc != 0 && rc != EEXIST)
+            return rc;
+        created = rc == 0;
+    }
+}
+
+/* The descriptor that carries the kernel locks: a reader with permission has a second, writable one. */
+static void open_lock_file(struct stead *s)
+{
+    s->lock_fd = s->file.fd;
+    if (!s->read_only)
+        return;
+    s->lock_file = s->file;
+    s->lock_file.fd = -1;
+    if (file_open(&s->lock_file, true) == 0) {
+        if (s->lock_file.device == s->file.device && s->lock_file.inode == s->file.inode)
+            s->lock_fd = s->lock_file.fd;
+        else
+            file_close(&s->lock_file);
+    }
+    error_clear(); /* no permission is no failure */
+}
+
+/* ---- steps 3 to 7 */
+
+static bool slots_locked(const struct stead *s)
+{
+    return lock_byte_taken(s->lock_fd, LOCK_BYTE_SLOT0, PRESENCE_SLOTS);
+}
+
+static int claim_sharing(struct stead *s)
+{
+    if (s->sharing == STEAD_SOLE) {
+        int rc = lock_byte_take(s->lock_fd, LOCK_BYTE_SOLE, LOCK_BYTE_WRITE, 0);
+        if (rc != 0)
+            return rc;
+    }
+    if (slots_locked(s) && s->unit->sharing != (uint32_t)s->sharing) {
+        (void)lock_byte_drop(s->lock_fd, LOCK_BYTE_SOLE);
+        static const char *const names[] = {"SOLE", "TURNS", "LIVE"};
+        uint32_t theirs = s->unit->sharing;
+        return error_set(STEAD_SHARING_MISMATCH, "%s is open in %s and cannot be opened in %s at the same time",
+                         s->file.path, theirs < 3 ? names[theirs] : "an unknown mode", names[s->sharing]);
+    }
+    return 0;
+}
+
+static void pause_polling(void)
+{
+    nanosleep(&(struct timespec){.tv_nsec = POLL_NS}, NULL);
+}
+
+/* Gate taken, name still ours, superblock read, lock unit mapped, sharing claimed.  ESTALE: start over. */
+static int enter_gate(struct stead *s, int64_t deadline_ns)
+{
+    bool writable = s->lock_fd != s->file.fd || !s->read_only;
+    for (;;) {
+        int rc = lock_byte_take(s->lock_fd, LOCK_BYTE_GATE, writable ? LOCK_BYTE_WRITE : LOCK_BYTE_READ, deadline_ns);
+        if (rc != 0)
+            return error_set(rc, "%s is being opened, closed or recovered by another process", s->file.path);
+        if (!file_is_current(&s->file))
+            return ESTALE;
+        rc = superblock_read(&s->file, &s->super);
+        if (rc != 0)
+            return rc;
+        if (s->unit == NULL)
+            rc = lock_unit_map(&s->unit, s->lock_fd, writable);
+        if (rc != 0)
+            return error_set(rc, "%s: the lock unit cannot be mapped", s->file.path);
+        if (s->read_only) {
+            s->has_slot = writable && slots_locked(s);
+            s->sharing = slots_locked(s) ? (stead_sharing)(s->unit->sharing % 3) : (stead_sharing)(s->super.sharing % 3);
+            return 0;
+        }
+        s->has_slot = true;
+        rc = claim_sharing(s);
+        if (rc != EBUSY)
+            return rc;
+        (void)lock_byte_drop(s->lock_fd, LOCK_BYTE_GATE);
+        if (deadline_ns == 0 || deadline_over(deadline_ns))
+            return error_set(deadline_ns == 0 ? EBUSY : ETIMEDOUT, "%s is open in SOLE by another process", s->file.path);
+        pause_polling();
+    }
+}
+
+static int attach_slot(struct stead *s, bool *unit_made)
+{
+    int rc = 0;
+    *unit_made = false;
+    if (s->has_slot && !slots_locked(s)) {
+        lock_unit_format(s->unit, (uint32_t)s->sharing);
+        *unit_made = true;
+    } else if (s->has_slot) {
+        rc = lock_unit_verify(s->unit);
+    }
+    if (rc != 0)
+        return rc;
+    return error_keep(presence_attach(&s->presence, s->has_slot ? lock_unit_region(s->unit) : NULL, s->lock_fd,
+                                      s->read_only ? PRESENCE_READER : PRESENCE_WRITER));
+}
+
+static int open_locks(struct stead *s)
+{
+    bool shared = s->has_slot && s->sharing != STEAD_SOLE;
+    struct rwlock_host host = {.region = NULL, .which = RWLOCK_STORE, .presence = s->presence, .fd = s->lock_fd};
+    if (s->has_slot && s->read_only && s->sharing != STEAD_LIVE) {
+        host.region = lock_unit_region(s->unit);
+        host.which = RWLOCK_APPLY;
+    } else if (shared) {
+        host.region = lock_unit_region(s->unit);
+        /* LIVE: readers without permission exist if the mode lets them read but not write, or are here already. */
+        host.companion = s->sharing == STEAD_LIVE && !s->read_only &&
+                         (store_has_foreign_readers(s) || lock_byte_taken(s->lock_fd, LOCK_BYTE_READERS, 1));
+    }
+    int rc = rwlock_open(&s->store_lock, &host);
+    if (rc == 0 && s->has_slot && !s->read_only && s->sharing != STEAD_LIVE) {
+        host = (struct rwlock_host){.region = lock_unit_region(s->unit), .which = RWLOCK_APPLY, .presence = s->presence,
+                                    .fd = s->lock_fd, .companion = true};
+        rc = rwlock_open(&s->apply_lock, &host);
+    }
+    return error_keep(rc);
+}
+
+/* ---- steps 8 and 9 */
+
+static int raise_capacity(struct stead *s, const stead_options *o, bool alone)
+{
+    uint64_t wanted = round_up(o->capacity_bytes, UNIT_BYTES);
+    if (s->read_only || wanted <= s->super.capacity_bytes)
+        return 0;
+    if (!alone || lock_byte_taken(s->lock_fd, LOCK_BYTE_READERS, 1))
+        return error_set(EBUSY, "%s: the capacity can be raised only while nobody else has the store open", s->file.path);
+    if (!address_fits(s->super.base, wanted))
+        return error_set(ENOMEM, "%s: a capacity of %llu bytes does not fit the slot at 0x%llx", s->file.path,
+                         (unsigned long long)wanted, (unsigned long long)s->super.base);
+    s->super.capacity_bytes = wanted;
+    return 0;
+}
+
+/* Is the store what a LIVE session left without closing?  first: no writer is attached. */
+static bool ended_unclean(const struct stead *s, bool first)
+{
+    if (s->super.state != SUPER_OPEN_LIVE)
+        return false;
+    if (first)
+        return true;
+    return s->has_slot && (presence_dead_writers(s->presence, false) != 0 || atomic_load(&s->unit->unclean) != 0);
+}
+
+static int read_mapped(void *ctx, uint64_t offset, void *buffer, size_t bytes)
+{
+    const struct stead *s = ctx;
+    uint64_t end = image_bytes(s->image);
+    if (offset > end || bytes > end - offset)
+        return EIO;
+    memcpy(buffer, s->base + offset, bytes);
+    return 0;
+}
+
+void store_check_memory(struct stead *s, struct report *report)
+{
+    struct heap_reader reader = {.ctx = s, .read = read_mapped, .image_bytes = image_bytes(s->image), .capacity = s->capacity};
+    uint64_t used = 0;
+    heap_check(&reader, report, &used);
+    if (page_of(s)->magic != PAGE_MAGIC)
+        report_problem(report, "R1", 0, "the first page of the image is not a store page");
+    else if (page_root(s) != 0 && page_pointer(s, page_root(s)) == NULL)
+        report_problem(report, "R2", page_root(s), "the root lies outside the image");
+    else
+        names_check(s, report);
+}
+
+static int judge_unclean(struct stead *s, bool accept)
+{
+    if (accept) {
+        if (s->has_slot && !s->read_only) {
+            (void)presence_dead_writers(s->presence, true);
+            atomic_store(&s->unit->unclean, 0);
+            atomic_store(&s->unit->accepted_unclean, 1);
+        }
+        s->super.accepted_unclean = 1;
+        return 0;
+    }
+    struct report report = {0};
+    store_check_memory(s, &report);
+    if (report.problems != 0)
+        return error_set(STEAD_CORRUPT, "%s: a LIVE session ended without close and left damage: %s", s->file.path,
+                         report.first);
+    return error_set(STEAD_UNCLEAN, "%s: a LIVE session ended without close; its heap is sound, its data is for the "
+                     "application to judge (STEAD_ACCEPT_UNCLEAN opens it)", s->file.path);
+}
+
+static int open_image(struct stead *s, const stead_options *o, bool first)
+{
+    bool crashed = s->super.state == SUPER_OPEN_LOGGED && first;
+    struct image_options options = {
+        .kind = s->read_only ? IMAGE_READ : s->sharing == STEAD_LIVE ? IMAGE_SHARED : IMAGE_PRIVATE,
+        .turns = s->sharing == STEAD_TURNS,
+        .any_address = (o->flags & STEAD_ANY_ADDRESS) != 0,
+        .first = first,
+        .shared = s->has_slot ? lock_unit_image_shared(s->unit) : NULL,
+        .max_private_bytes = o->max_private_bytes,
+    };
+    int64_t deadline_ns = o->timeout_ms == 0 ? 0 : deadline_after_ms(o->timeout_ms);
+    int rc;
+    if (crashed) {
+        rc = lock_byte_take(s->lock_fd, LOCK_BYTE_RECOVERY, s->read_only ? LOCK_BYTE_READ : LOCK_BYTE_WRITE, deadline_ns);
+        if (rc != 0)
+            return error_set(rc, "%s crashed and is being read through a private replay, or recovered, by another process",
+                             s->file.path);
+        s->private_replay = s->read_only;
+    }
+    rc = s->read_only ? 0 : store_apply_lock(s, true, deadline_ns);
+    if (rc != 0)
+        return error_set(rc, "%s: a reader's section holds off recovery", s->file.path);
+    rc = image_open(&s->image, &s->file, &s->super, &options);
+    if (!s->read_only)
+        store_apply_unlock(s);
+    if (crashed && !s->read_only)
+        (void)lock_byte_drop(s->lock_fd, LOCK_BYTE_RECOVERY);
+    if (rc != 0)
+        return error_keep(rc);
+    s->base = image_base(s->image);
+    s->capacity = image_capacity(s->image);
+    s->any_address = (uint64_t)(uintptr_t)s->base != s->super.base;
+    s->recovered = image_recovered(s->image);
+    return 0;
+}
+
+static int open_heap(struct stead *s, bool first)
+{
+    static const enum heap_kind kinds[] = {HEAP_SOLE, HEAP_TURNS, HEAP_LIVE};
+    struct heap_host host = {.ctx = s, .extend = store_host_extend, .alive = store_host_alive,
+                             .self = s->has_slot ? presence_id(s->presence) : 0};
+    int rc = page_verify(s);
+    if (rc != 0)
+        return rc;
+    return error_keep(heap_attach(&s->heap, s->base, s->capacity, image_bytes(s->image),
+                                  s->read_only ? HEAP_READ : kinds[s->sharing], first, &host));
+}
+
+static void note_attached(struct stead *s, bool unit_made)
+{
+    if (!s->has_slot)
+        return;
+    struct lock_unit *unit = s->unit;
+    if (unit_made) {
+        uint64_t seq = s->sharing == STEAD_LIVE ? s->super.commit_seq : image_commit_seq(s->image);
+        atomic_store(&unit->commit_seq, seq);
+        atomic_store(&unit->applied_seq, seq);
+        atomic_store(&unit->last_detach_s, s->super.last_detach_s);
+        atomic_store(&unit->last_change_s, s->super.last_change_s);
+        atomic_store(&unit->last_change_pid, s->super.last_change_pid);
+        atomic_store(&unit->accepted_unclean, s->super.accepted_unclean);
+    }
+    if (!s->read_only) {
+        uint64_t bytes = image_bytes(s->image);
+        uint64_t known = atomic_load(&unit->image_bytes);
+        while (known < bytes && !atomic_compare_exchange_weak(&unit->image_bytes, &known, bytes))
+            continue;
+    }
+    atomic_store(&unit->last_attach_s, (int64_t)time(NULL));
+}
+
+/* Steps 3 to 9; on failure the caller detaches. */
+static int attach(struct stead *s, const stead_options *o, int64_t deadline_ns)
+{
+    bool unit_made;
+    open_lock_file(s);
+    int rc = enter_gate(s, deadline_ns);
+    if (rc != 0)
+        return rc;
+    bool alone = !slots_locked(s);
+    bool writers = s->read_only && !s->has_slot ? !alone : false;
+    rc = attach_slot(s, &unit_made);
+    if (rc != 0)
+        return rc;
+    if (s->has_slot)
+        writers = presence_count_role(s->presence, PRESENCE_WRITER) != 0;
+    if ((rc = raise_capacity(s, o, alone)) != 0 || (rc = open_locks(s)) != 0)
+        return rc;
+    bool unclean = ended_unclean(s, !writers);
+    if ((rc = open_image(s, o, !writers)) != 0)
+        return rc;
+    if (unclean) {
+        rc = open_heap(s, !writers);
+        if (rc == 0)
+            rc = judge_unclean(s, (o->flags & STEAD_ACCEPT_UNCLEAN) != 0);
+    } else {
+        rc = open_heap(s, !writers);
+    }
+    if (rc != 0)
+        return rc;
+    note_attached(s, unit_made);
+    if (s->read_only)
+        atomic_fetch_or(&s->gate, (unsigned)GATE_READ_ONLY);
+    if (s->sharing == STEAD_TURNS)
+        atomic_fetch_or(&s->gate, (unsigned)GATE_TURNS);
+    return 0;
+}
+
+/* ---- the call */
+
+static int second_handle(struct stead *s, const stead_options *o, stead **out)
+{
+    bool agree = s->read_only == ((o->flags & STEAD_READ_ONLY) != 0) && (s->read_only || s->sharing == o->sharing) &&
+                 (o->flags & STEAD_NEW) == 0 && (o->capacity_bytes == 0 || o->capacity_bytes <= s->capacity);
+    if (agree) {
+        *out = s;
+        return 0;
+    }
+    (void)stead_close(s); /* gives back the handle that the claim made */
+    if ((o->flags & STEAD_NEW) != 0)
+        return error_set(EEXIST, "%s exists already", s->file.path);
+    return error_set(EBUSY, "%s is open in this process with other options", s->file.path);
+}
+
+static int open_once(stead **out, const char *path, const stead_options *o, int64_t deadline_ns)
+{
+    struct stead *existing = NULL;
+    struct stead *s = handle_new(o);
+    if (s == NULL)
+        return error_set(ENOMEM, "%s: no memory for a handle", path);
+    int rc = file_resolve(&s->file, path);
+    if (rc == 0)
+        rc = open_file(s, o);
+    if (rc != 0)
+        goto free_handle;
+    rc = registry_claim(s, deadline_ns, &existing);
+    if (rc == 0 && existing != NULL)
+        rc = second_handle(existing, o, out);
+    if (rc != 0 || existing != NULL) {
+        file_close(&s->file);
+        goto free_handle;
+    }
+    rc = attach(s, o, deadline_ns);
+    if (rc == 0)
+        rc = registry_publish(s);
+    if (rc == 0)
+        rc = layout_settle(s, &o->layout);
+    if (rc != 0) {
+        registry_withdraw(s);
+        store_detach(s);
+        goto free_handle;
+    }
+    (void)lock_byte_drop(s->lock_fd, LOCK_BYTE_GATE);
+    registry_opened(s);
+    *out = s;
+    return 0;
+
+free_handle:
+    handle_free(s);
+    return rc;
+}
+
+int stead_open(stead **out, const char *path, const stead_options *options)
+{
+    static const stead_options defaults;
+    const stead_options *o = options != NULL ? options : &defaults;
+    int64_t deadline_ns = o->timeout_ms == 0 ? 0 : deadline_after_ms(o->timeout_ms);
+    *out = NULL;
+    error_clear();
+    int rc = check_options(path, o);
+    if (rc != 0)
+        return rc;
+    do
+        rc = open_once(out, path, o, deadline_ns);
+    while (rc == ESTALE && !deadline_over(deadline_ns == 0 ? DEADLINE_NEVER : deadline_ns));
+    return error_keep(rc);
+}
+
+/* ---- what the heap asks of us */
+
+int store_host_extend(void *ctx, uint64_t bytes)
+{
+    struct stead *s = ctx;
+    int rc = image_extend(s->image, bytes);
+    if (rc != 0 || s->unit == NULL)
+        return rc;
+    uint64_t now = image_bytes(s->image);
+    uint64_t known = atomic_load_explicit(&s->unit->image_bytes, memory_order_relaxed);
+    while (known < now && !atomic_compare_exchange_weak(&s->unit->image_bytes, &known, now))
+        continue;
+    return 0;
+}
+
+bool store_host_alive(void *ctx, uint32_t id)
+{
+    struct stead *s = ctx;
+    return presence_alive(s->presence, id);
+}
+
+void store_free(struct stead *s)
+{
+    handle_free(s);
+}

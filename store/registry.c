@@ -1,0 +1,211 @@
+/*
+ * registry.c -- the stores that are open in this process: one per file (device and inode), findable by address.
+ *
+ * Why: the same file mapped twice would be two private images fighting over one log, and stead_free() is given
+ * nothing but a pointer.
+ *
+ *  - The list, phases and handle counts are under one mutex, never held across a wait for another process: an open
+ *    or close in progress is a phase, and others wait for it on a condition variable (CLOCK_MONOTONIC).
+ *  - The address table is read without a lock by every stead_free().  A slot is published by storing length last and
+ *    withdrawn by storing length 0 first, so a reader sees an empty slot or a whole one.  A reader that still holds
+ *    the store after it was withdrawn is a free() that races with the close of its own store: the caller's error.
+ *
+ * fork(2): the child keeps the handles but not what is behind them: the heap range is not inherited (MADV_DONTFORK),
+ * descriptors are closed here so that the child keeps no kernel lock alive, the table is emptied so that the child
+ * may open the same files anew.
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <time.h>
+
+#include "store/store.h"
+
+#define REGISTRY_SLOTS 1024
+
+struct range {
+    _Atomic uintptr_t base;
+    _Atomic uint64_t bytes; /* 0 = empty */
+    struct stead *_Atomic store;
+};
+
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t phase_changed;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static struct stead *list;
+static struct range ranges[REGISTRY_SLOTS];
+static _Atomic unsigned range_limit; /* slots below were used */
+
+static void condition_init(void)
+{
+    pthread_condattr_t attributes;
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(&phase_changed, &attributes);
+    pthread_condattr_destroy(&attributes);
+}
+
+static void before_fork(void)
+{
+    pthread_mutex_lock(&mutex);
+}
+
+static void after_fork_parent(void)
+{
+    pthread_mutex_unlock(&mutex);
+}
+
+static void after_fork_child(void)
+{
+    for (struct stead *s = list; s != NULL; s = s->next) {
+        atomic_fetch_or(&s->gate, (unsigned)GATE_FORKED);
+        store_free_handles(s);
+    }
+    list = NULL;
+    for (unsigned i = 0; i < REGISTRY_SLOTS; i++)
+        atomic_store(&ranges[i].bytes, 0);
+    condition_init();
+    pthread_mutex_unlock(&mutex);
+}
+
+static void registry_init(void)
+{
+    condition_init();
+    (void)pthread_atfork(before_fork, after_fork_parent, after_fork_child);
+}
+
+static int wait_for_phase(int64_t deadline_ns)
+{
+    if (deadline_ns == 0)
+        return EBUSY;
+    if (deadline_ns == DEADLINE_NEVER) {
+        pthread_cond_wait(&phase_changed, &mutex);
+        return 0;
+    }
+    struct timespec until = {.tv_sec = deadline_ns / 1000000000, .tv_nsec = deadline_ns % 1000000000};
+    return pthread_cond_timedwait(&phase_changed, &mutex, &until) == ETIMEDOUT ? ETIMEDOUT : 0;
+}
+
+static struct stead *find_file(dev_t device, ino_t inode)
+{
+    for (struct stead *s = list; s != NULL; s = s->next)
+        if (s->file.device == device && s->file.inode == inode)
+            return s;
+    return NULL;
+}
+
+int registry_claim(struct stead *fresh, int64_t deadline_ns, struct stead **existing)
+{
+    int rc;
+    *existing = NULL;
+    pthread_once(&once, registry_init);
+    pthread_mutex_lock(&mutex);
+    for (;;) {
+        struct stead *s = find_file(fresh->file.device, fresh->file.inode);
+        if (s == NULL) {
+            fresh->phase = STORE_OPENING;
+            fresh->handles = 1;
+            fresh->next = list;
+            list = fresh;
+            rc = 0;
+            break;
+        }
+        if (s->phase == STORE_OPEN) {
+            s->handles++;
+            *existing = s;
+            rc = 0;
+            break;
+        }
+        rc = wait_for_phase(deadline_ns);
+        if (rc != 0) {
+            rc = error_set(rc, "%s is being opened or closed by another thread of this process", fresh->file.path);
+            break;
+        }
+    }
+    pthread_mutex_unlock(&mutex);
+    return rc;
+}
+
+static int publish_range(struct stead *s)
+{
+    for (unsigned i = 0; i < REGISTRY_SLOTS; i++) {
+        if (atomic_load(&ranges[i].bytes) != 0)
+            continue;
+        atomic_store(&ranges[i].base, (uintptr_t)s->base);
+        atomic_store(&ranges[i].store, s);
+        atomic_store_explicit(&ranges[i].bytes, s->capacity, memory_order_release);
+        if (atomic_load(&range_limit) <= i)
+            atomic_store(&range_limit, i + 1);
+        return 0;
+    }
+    return error_set(EMFILE, "%s: %d stores are open in this process, the most that it can find pointers in",
+                     s->file.path, REGISTRY_SLOTS);
+}
+
+int registry_publish(struct stead *s)
+{
+    pthread_mutex_lock(&mutex);
+    int rc = publish_range(s);
+    pthread_mutex_unlock(&mutex);
+    return rc;
+}
+
+static void withdraw_range(const struct stead *s)
+{
+    for (unsigned i = 0; i < atomic_load(&range_limit); i++)
+        if (atomic_load(&ranges[i].store) == s) {
+            atomic_store(&ranges[i].bytes, 0);
+            atomic_store(&ranges[i].store, NULL);
+        }
+}
+
+void registry_opened(struct stead *s)
+{
+    pthread_mutex_lock(&mutex);
+    s->phase = STORE_OPEN;
+    pthread_cond_broadcast(&phase_changed);
+    pthread_mutex_unlock(&mutex);
+}
+
+void registry_withdraw(struct stead *s)
+{
+    pthread_mutex_lock(&mutex);
+    withdraw_range(s);
+    for (struct stead **at = &list; *at != NULL; at = &(*at)->next)
+        if (*at == s) {
+            *at = s->next;
+            break;
+        }
+    pthread_cond_broadcast(&phase_changed);
+    pthread_mutex_unlock(&mutex);
+}
+
+bool registry_begin_close(struct stead *s)
+{
+    pthread_mutex_lock(&mutex);
+    bool last = s->handles == 1;
+    if (last)
+        s->phase = STORE_CLOSING;
+    else
+        s->handles--;
+    pthread_mutex_unlock(&mutex);
+    return last;
+}
+
+void registry_cancel_close(struct stead *s)
+{
+    pthread_mutex_lock(&mutex);
+    s->phase = STORE_OPEN;
+    pthread_cond_broadcast(&phase_changed);
+    pthread_mutex_unlock(&mutex);
+}
+
+struct stead *registry_find(const void *p)
+{
+    unsigned limit = atomic_load_explicit(&range_limit, memory_order_acquire);
+    for (unsigned i = 0; i < limit; i++) {
+        uint64_t bytes = atomic_load_explicit(&ranges[i].bytes, memory_order_acquire);
+        if ((uintptr_t)p - atomic_load_explicit(&ranges[i].base, memory_order_relaxed) < bytes)
+            return atomic_load_explicit(&ranges[i].store, memory_order_relaxed);
+    }
+    return NULL;
+}

@@ -1,0 +1,385 @@
+/*
+ * section.c -- stead_lock and stead_unlock: which lock a request means in each sharing mode.
+ *
+ *   who                        shared section                     exclusive section
+ *   SOLE writer                store lock in private memory       the same
+ *   TURNS writer               store lock in the lock unit,       the same, and it is a transaction: begins with the
+ *                              after catching up with others      last commit of whoever had the turn, ends with a commit
+ *   LIVE, with a slot          store lock in the lock unit        the same
+ *   reader with a slot         apply lock in the lock unit        EPERM (SOLE, TURNS)
+ *   reader without a slot      OFD byte APPLY, shared by the      EPERM
+ *                              sections of this process
+ *
+ * TURNS.  The lock unit's commit_seq is the number of the last commit; it is stored while the store lock is held
+ * exclusively.  A process whose image is at another commit catches up at its next lock request: exclusively, with the
+ * apply lock, it makes the others' log durable, applies it and drops its own pages (image_refresh).  So nobody ever
+ * sees what power loss could take back, nobody needs the former holder to be awake or alive, and a process whose
+ * sections follow each other with nobody in between pays none of it.
+ *   A holder killed in its section: its changes were in its private memory and are gone; what it had appended to the
+ *   log without returning from unlock counts or does not, as the log's end word says; the next locker sees EOWNERDEAD
+ *   here, catches up, and goes on.
+ *
+ * Readers without a slot.  s->store_lock is then a lock among this process's threads that only counts levels; the first
+ * section of the process takes LOCK_BYTE_APPLY and the last one drops it.  LOCK_BYTE_QUEUE is taken first and dropped at
+ * once: a writer that waits for APPLY holds it, so a stream of readers cannot keep the writer out.
+ */
+#include <errno.h>
+
+#include "store/store.h"
+
+#define SHARED_RETRIES_MAX 3
+
+int store_enter(const struct stead *s)
+{
+    if ((atomic_load_explicit(&s->gate, memory_order_relaxed) & GATE_FORKED) != 0)
+        return error_set(EPERM, "%s was opened before fork(2): the child must open it again", s->file.path);
+    return 0;
+}
+
+bool store_holds_exclusive(const struct stead *s)
+{
+    return rwlock_held_exclusive(s->store_lock);
+}
+
+void store_follow(struct stead *s)
+{
+    if (s->unit == NULL || s->private_replay)
+        return;
+    uint64_t known = image_bytes(s->image);
+    if (atomic_load_explicit(&s->unit->image_bytes, memory_order_acquire) <= known)
+        return;
+    uint64_t now = image_follow(s->image);
+    if (now > known && s->heap != NULL && s->sharing == STEAD_LIVE)
+        heap_extended(s->heap, now);
+}
+
+/* ---- apply lock */
+
+int store_apply_lock(struct stead *s, bool exclusive, int64_t deadline_ns)
+{
+    if (s->apply_lock == NULL)
+        return 0;
+    int rc = rwlock_lock(s->apply_lock, exclusive, deadline_ns);
+    if (rc == EOWNERDEAD) {
+        /* A writer died while it changed the file.  What it was writing is in the log: whoever holds this lock as a
+         * writer writes it again (image_refresh, recovery), so there is nothing to repair in the lock itself. */
+        rc = rwlock_make_consistent(s->apply_lock);
+    }
+    return rc;
+}
+
+void store_apply_unlock(struct stead *s)
+{
+    if (s->apply_lock != NULL)
+        (void)rwlock_unlock(s->apply_lock);
+}
+
+/* ---- readers without a slot */
+
+static int reader_enter(struct stead *s, int64_t deadline_ns)
+{
+    int rc = 0;
+    pthread_mutex_lock(&s->reader_mutex);
+    if (s->reader_sections == 0) {
+        rc = lock_byte_take(s->lock_fd, LOCK_BYTE_QUEUE, LOCK_BYTE_READ, deadline_ns);
+        if (rc == 0) {
+            rc = lock_byte_take(s->lock_fd, LOCK_BYTE_APPLY, LOCK_BYTE_READ, deadline_ns);
+            (void)lock_byte_drop(s->lock_fd, LOCK_BYTE_QUEUE);
+        }
+    }
+    if (rc == 0)
+        s->reader_sections++;
+    pthread_mutex_unlock(&s->reader_mutex);
+    return rc;
+}
+
+static void reader_leave(struct stead *s)
+{
+    pthread_mutex_lock(&s->reader_mutex);
+    if (--s->reader_sections == 0)
+        (void)lock_byte_drop(s->lock_fd, LOCK_BYTE_APPLY);
+    pthread_mutex_unlock(&s->reader_mutex);
+}
+
+static int reader_lock(struct stead *s, int64_t deadline_ns)
+{
+    bool outermost = !rwlock_held(s->store_lock);
+    int rc;
+    if (outermost && !s->has_slot) {
+        rc = reader_enter(s, deadline_ns);
+        if (rc != 0)
+            return rc;
+    }
+    rc = rwlock_lock(s->store_lock, false, deadline_ns);
+    if (rc == EOWNERDEAD) {
+        (void)rwlock_pass_on(s->store_lock);
+        rc = error_set(STEAD_FAILED, "%s: the writer died while it changed the file; the next writer's open recovers it",
+                       s->file.path);
+    }
+    if (rc != 0 && outermost && !s->has_slot)
+        reader_leave(s);
+    if (rc == 0 && outermost && s->unit != NULL)
+        (void)image_follow(s->image);
+    return rc;
+}
+
+/* ---- TURNS */
+
+static bool turn_is_current(const struct stead *s)
+{
+    return image_commit_seq(s->image) == atomic_load_explicit(&s->unit->commit_seq, memory_order_acquire);
+}
+
+/* The store lock is held exclusively. */
+static int turn_begin(struct stead *s, bool after_death)
+{
+    bool changed = false;
+    bool behind = after_death || !turn_is_current(s);
+    int rc = 0;
+    if (behind)
+        rc = store_apply_lock(s, true, deadline_after_ms(s->timeout_ms < 0 ? -1 : s->timeout_ms + 1000));
+    if (rc != 0)
+        return rc;
+    rc = image_refresh(s->image, &changed);
+    if (behind) {
+        if (rc == 0)
+            change_publish(&s->unit->applied_seq, &s->unit->applied_word, image_commit_seq(s->image));
+        store_apply_unlock(s);
+    }
+    if (rc != 0)
+        return rc;
+    if (changed || after_death) {
+        heap_reload(s->heap, image_bytes(s->image));
+        change_publish(&s->unit->commit_seq, &s->unit->commit_word, image_commit_seq(s->image));
+    }
+    return 0;
+}
+
+static int turn_lock_exclusive(struct stead *s, int64_t deadline_ns)
+{
+    int rc = rwlock_lock(s->store_lock, true, deadline_ns);
+    bool dead = rc == EOWNERDEAD;
+    if (dead)
+        rc = rwlock_make_consistent(s->store_lock);
+    if (rc != 0 || (!dead && !rwlock_unlock_ends_exclusive(s->store_lock)))
+        return rc;
+    rc = turn_begin(s, dead);
+    if (rc != 0)
+        (void)rwlock_unlock(s->store_lock);
+    return rc;
+}
+
+static int turn_lock_shared(struct stead *s, int64_t deadline_ns)
+{
+    bool outermost = !rwlock_held(s->store_lock);
+    for (unsigned retry = 0;; retry++) {
+        int rc = rwlock_lock(s->store_lock, false, deadline_ns);
+        if (rc == EOWNERDEAD) { /* held exclusively: catch up, and keep it in place of the shared level */
+            rc = rwlock_make_consistent(s->store_lock);
+            if (rc == 0)
+                rc = turn_begin(s, true);
+            if (rc != 0)
+                (void)rwlock_unlock(s->store_lock);
+            return rc;
+        }
+        if (rc != 0 || !outermost || turn_is_current(s))
+            return rc;
+        (void)rwlock_unlock(s->store_lock);
+        rc = turn_lock_exclusive(s, deadline_ns);
+        /* Others commit faster than this thread gets back in: the exclusive level serves as the shared one. */
+        if (rc != 0 || retry == SHARED_RETRIES_MAX)
+            return rc;
+        (void)rwlock_unlock(s->store_lock);
+    }
+}
+
+/* The unlock that ends the outermost exclusive level: commits first, and keeps the lock if it cannot. */
+static int turn_unlock(struct stead *s)
+{
+    if (rwlock_unlock_ends_exclusive(s->store_lock)) {
+        uint64_t seq;
+        int rc = store_make_room(s);
+        if (rc == 0)
+            rc = store_commit_locked(s, &seq);
+        if (rc != 0)
+            return rc;
+        store_settle(s, false);
+    }
+    return rwlock_unlock(s->store_lock);
+}
+
+/* ---- the public calls */
+
+/* SOLE: a thread ended inside an exclusive section.  What it did since the last commit is taken back. */
+static int sole_after_death(struct stead *s)
+{
+    int rc = store_rollback_locked(s);
+    if (rc == 0)
+        return rwlock_make_consistent(s->store_lock);
+    (void)rwlock_pass_on(s->store_lock);
+    return rc;
+}
+
+static int lock_dispatch(struct stead *s, bool exclusive, int64_t deadline_ns)
+{
+    if (s->read_only && (s->sharing != STEAD_LIVE || !s->has_slot)) {
+        if (exclusive)
+            return error_set(EPERM, "%s is open read-only: only shared sections", s->file.path);
+        return reader_lock(s, deadline_ns);
+    }
+    if (s->sharing == STEAD_TURNS)
+        return exclusive ? turn_lock_exclusive(s, deadline_ns) : turn_lock_shared(s, deadline_ns);
+    int rc = rwlock_lock(s->store_lock, exclusive, deadline_ns);
+    if (rc == EOWNERDEAD && s->sharing == STEAD_SOLE)
+        rc = sole_after_death(s);
+    return rc;
+}
+
+static int unlock_dispatch(struct stead *s)
+{
+    if (!rwlock_held(s->store_lock))
+        return EPERM;
+    if (s->sharing == STEAD_TURNS && !s->read_only)
+        return turn_unlock(s);
+    int rc = rwlock_unlock(s->store_lock);
+    if (rc == 0 && s->read_only && !s->has_slot && !rwlock_held(s->store_lock))
+        reader_leave(s);
+    return rc;
+}
+
+static int explain_lock(const struct stead *s, int rc)
+{
+    switch (rc) {
+    case EBUSY:
+        return error_set(rc, "%s: the lock is held by others", s->file.path);
+    case ETIMEDOUT:
+        return error_set(rc, "%s: the lock was not given up in time", s->file.path);
+    case EDEADLK:
+        return error_set(rc, "%s: waiting for this lock would never end", s->file.path);
+    case EOWNERDEAD:
+        return error_set(rc, "%s: a writer died inside its exclusive section; repair and stead_make_consistent()",
+                         s->file.path);
+    case ENOTRECOVERABLE:
+        return error_set(rc, "%s: a writer died inside its exclusive section and nobody repaired it", s->file.path);
+    default:
+        return error_keep(rc);
+    }
+}
+
+int stead_lock(stead *store, stead_lock_mode mode, int timeout_ms)
+{
+    int rc = store_enter(store);
+    if (rc != 0)
+        return rc;
+    rc = lock_dispatch(store, mode == STEAD_EXCLUSIVE, timeout_ms == 0 ? 0 : deadline_after_ms(timeout_ms));
+    if (rc != 0 && rc != EOWNERDEAD)
+        return explain_lock(store, rc);
+    store_follow(store);
+    return rc == 0 ? 0 : explain_lock(store, rc);
+}
+
+int stead_unlock(stead *store)
+{
+    int rc = store_enter(store);
+    if (rc != 0)
+        return rc;
+    rc = unlock_dispatch(store);
+    if (rc == EPERM)
+        return error_set(rc, "%s: this thread holds no lock of it", store->file.path);
+    return error_keep(rc);
+}
+
+int stead_make_consistent(stead *store)
+{
+    int rc = store_enter(store);
+    if (rc != 0)
+        return rc;
+    rc = rwlock_make_consistent(store->store_lock);
+    if (rc == 0 && store->sharing == STEAD_LIVE && store->has_slot) {
+        (void)presence_dead_writers(store->presence, true);
+        atomic_store(&store->unit->unclean, 0);
+    }
+    return rc == 0 ? 0 : error_set(rc, "%s: there is nothing to repair, or this thread does not hold the lock",
+                                   store->file.path);
+}
+
+stead *stead_locked_begin_(stead *store, stead_lock_mode mode)
+{
+    int rc = stead_lock(store, mode, -1);
+    return rc == 0 || rc == EOWNERDEAD ? store : NULL;
+}
+
+void stead_locked_end_(stead **held)
+{
+    stead *store = *held;
+    *held = NULL;
+    if (store == NULL)
+        return;
+    int rc = stead_unlock(store);
+    if (rc == 0 || !rwlock_held(store->store_lock))
+        return;
+    /* A TURNS section that cannot commit: rolled back; the commit's error stays the thread's last one. */
+    int rollback_rc = stead_rollback(store);
+    (void)rwlock_unlock(store->store_lock);
+    if (rollback_rc == 0)
+        error_set(rc, "%s: the section could not be committed and was rolled back: %s", store->file.path, error_text(rc));
+}
+
+/* ---- for the library's own operations */
+
+int store_lock_exclusive(struct stead *s, int64_t deadline_ns)
+{
+    int rc = lock_dispatch(s, true, deadline_ns);
+    if (rc == EOWNERDEAD) { /* LIVE: not ours to repair: the next stead_lock hears of it */
+        (void)rwlock_pass_on(s->store_lock);
+        return explain_lock(s, rc);
+    }
+    if (rc != 0)
+        return explain_lock(s, rc);
+    store_follow(s);
+    return 0;
+}
+
+int store_lock_shared(struct stead *s, int64_t deadline_ns)
+{
+    int rc = lock_dispatch(s, false, deadline_ns);
+    if (rc == EOWNERDEAD) {
+        (void)rwlock_pass_on(s->store_lock);
+        return explain_lock(s, rc);
+    }
+    if (rc != 0)
+        return explain_lock(s, rc);
+    store_follow(s);
+    return 0;
+}
+
+void store_unlock_quietly(struct stead *s)
+{
+    int saved_errno = errno;
+    (void)unlock_dispatch(s);
+    errno = saved_errno;
+}
+
+/* ---- who holds, who waits */
+
+struct lock_visit {
+    int (*visit)(const stead_lock_info *info, void *arg);
+    void *arg;
+};
+
+static int visit_lock(const struct rwlock_info *info, void *arg)
+{
+    const struct lock_visit *to = arg;
+    stead_lock_info out = {.pid = info->pid, .tid = info->tid, .waiting = info->waiting, .exclusive = info->exclusive,
+                           .alive = info->alive};
+    if (info->waiting && info->since_ns != 0)
+        out.waiting_ns = clock_ns() - info->since_ns;
+    return to->visit(&out, to->arg);
+}
+
+int stead_each_lock(stead *store, int (*visit)(const stead_lock_info *info, void *arg), void *arg)
+{
+    struct lock_visit to = {visit, arg};
+    int rc = store_enter(store);
+    return rc != 0 ? rc : rwlock_each(store->store_lock, visit_lock, &to);
+}

@@ -1,0 +1,157 @@
+/*
+ * store.h -- what an open store is inside, and what the files of this folder share.
+ *
+ * store/ is the only folder that knows persist/, lock/ and alloc/.  It opens them in this order and closes them in
+ * reverse, and turns the public calls into calls on the three.  Recovery, owner death and commit are orchestrated
+ * here and done below.
+ *
+ * Locks, always taken in this order:
+ *   1 the registry's mutex            (registry.c; short, never across a wait for another process)
+ *   2 LOCK_BYTE_GATE                  (open, close and recovery, between processes)
+ *   3 the store lock                  (section.c; stead_lock)
+ *   4 the apply lock                  (section.c; who changes the file, against readers in their sections)
+ *   5 the heap's and the image's own  (inside alloc/ and persist/)
+ */
+#ifndef STEAD_STORE_STORE_H
+#define STEAD_STORE_STORE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "alloc/heap.h"
+#include "base/deadline.h"
+#include "base/error.h"
+#include "base/units.h"
+#include "lock/bytes.h"
+#include "lock/presence.h"
+#include "lock/rwlock.h"
+#include "persist/file.h"
+#include "persist/format.h"
+#include "persist/image.h"
+#include "persist/superblock.h"
+#include "stead.h"
+#include "store/lock_unit.h"
+
+#define STORE_DEFAULT_CAPACITY (UINT64_C(64) << 30)
+#define STORE_DEFAULT_PERMISSIONS 0600u
+
+/* Why malloc and free may not go straight to the heap. */
+enum store_gate {
+    GATE_FORKED = 1,    /* a fork child's inherited handle: EPERM for everything but close */
+    GATE_READ_ONLY = 2, /* EPERM                                                          */
+    GATE_TURNS = 4      /* only inside this thread's exclusive section                    */
+};
+
+enum store_phase { STORE_OPENING, STORE_OPEN, STORE_CLOSING };
+
+struct stead {
+    /* Read by every stead_malloc and stead_free: one cache line. */
+    _Atomic unsigned gate;
+    struct heap *heap;
+    uint8_t *base;
+    uint64_t capacity;
+
+    /* Written while opening, then constant. */
+    stead_sharing sharing;
+    bool read_only;
+    bool any_address;
+    int timeout_ms;
+    uint32_t own_pid;        /* getpid(), asked once */
+    stead_options options;   /* as of the first open; layout.name is not kept */
+    struct file file;
+    struct file lock_file;   /* a reader's with write permission; else fd -1 */
+    int lock_fd;             /* OFD locks; the file's own descriptor, or a second, writable one of a reader with permission */
+    bool has_slot;           /* attached in the lock unit; false: read-only without write permission, or alone */
+    struct lock_unit *unit;  /* mapped read-write if has_slot, else read-only, else NULL */
+    struct presence *presence;
+    struct rwlock *store_lock;
+    struct rwlock *apply_lock; /* SOLE and TURNS with has_slot */
+    struct image *image;
+    bool recovered;
+    bool private_replay;     /* reads a crashed store through its own replay: nobody else changes it */
+
+    /* Under the registry's mutex. */
+    enum store_phase phase;
+    unsigned handles;        /* opens minus closes */
+    struct stead *next;
+
+    /* Under the store lock held exclusively. */
+    struct superblock super;
+    _Atomic uint64_t refused_frees; /* what the heap refused, by this process */
+
+    /* Readers without a slot: how many sections of this process share LOCK_BYTE_APPLY. */
+    pthread_mutex_t reader_mutex;
+    unsigned reader_sections;
+};
+
+/* ---- registry.c: the stores open in this process */
+
+/* Inserts fresh (phase OPENING) unless the same file is open here: then *existing is that store with one handle
+ * more.  Waits for one that is being opened or closed.  0, EBUSY, ETIMEDOUT. */
+int registry_claim(struct stead *fresh, int64_t deadline_ns, struct stead **existing);
+int registry_publish(struct stead *s);   /* findable by address (an upgrade callback frees); EMFILE: table full */
+void registry_opened(struct stead *s);   /* OPENING -> OPEN: others get this store */
+void registry_withdraw(struct stead *s); /* out of the registry: a failed open, or closed */
+/* The last handle: phase CLOSING and true; else one handle less and false. */
+bool registry_begin_close(struct stead *s);
+void registry_cancel_close(struct stead *s); /* the store stays open with its last handle */
+struct stead *registry_find(const void *p);
+
+/* ---- open.c, close.c */
+void store_free_handles(struct stead *s); /* what a fork child inherited: memory and descriptors only */
+void store_detach(struct stead *s);       /* undoes an open, writes nothing to the image */
+void store_free(struct stead *s);
+void store_check_memory(struct stead *s, struct report *report); /* heap, root, names of the mapped image */
+int store_host_extend(void *ctx, uint64_t bytes);
+bool store_host_alive(void *ctx, uint32_t id);
+
+/* ---- section.c: locks */
+/* 0 if the handle may be used at all; EPERM in a fork child. */
+int store_enter(const struct stead *s);
+bool store_holds_exclusive(const struct stead *s);
+/* Takes the store lock exclusively for an operation of the library itself, nested in whatever the caller holds.
+ * In TURNS this does not begin or end a transaction of its own: *ends says whether the caller must finish one. */
+int store_lock_exclusive(struct stead *s, int64_t deadline_ns);
+int store_lock_shared(struct stead *s, int64_t deadline_ns);
+void store_unlock_quietly(struct stead *s);
+/* Whoever changes the file (or needs it to stand still) against readers of other processes. */
+int store_apply_lock(struct stead *s, bool exclusive, int64_t deadline_ns);
+void store_apply_unlock(struct stead *s);
+/* Others extended the image: map what is there now. */
+void store_follow(struct stead *s);
+
+/* ---- transaction.c */
+int store_commit_locked(struct stead *s, uint64_t *seq); /* capture and log; store lock held exclusively */
+int store_make_durable(struct stead *s, uint64_t seq);
+/* After a commit: apply or checkpoint if it is due or readers are attached; never fails the commit. */
+void store_settle(struct stead *s, bool durable);
+int store_rollback_locked(struct stead *s);
+int store_make_room(struct stead *s); /* before a commit: a log over its limit is checkpointed, or ETIMEDOUT */
+void store_publish_commit(struct stead *s);
+
+/* ---- page.c: the first page of the image */
+void page_format(void *page);
+int page_verify(const struct stead *s);
+int store_may_write(const struct stead *s); /* 0, or EPERM: read-only, fork child, TURNS outside a section */
+uint64_t page_root(const struct stead *s); /* image offset, 0 = none or out of range */
+/* Offset of p in the image, or 0 if it is not inside the heap's part. */
+uint64_t page_offset_of(const struct stead *s, const void *p);
+void *page_pointer(const struct stead *s, uint64_t offset);
+
+/* ---- names.c */
+bool names_own(const struct stead *s, const void *block);
+void names_count(const struct stead *s, uint64_t *blocks, uint64_t *bytes);
+void names_check(const struct stead *s, struct report *report);
+
+/* ---- layout.c */
+int layout_settle(struct stead *s, const stead_layout *layout);
+
+/* ---- status.c */
+void store_note_change(struct stead *s);
+bool store_has_foreign_readers(const struct stead *s); /* may somebody read the file who may not write it? */
+void store_fill_super(struct stead *s); /* times and pids from the lock unit into s->super, before it is written */
+
+#endif

@@ -1,0 +1,221 @@
+/*
+ * transaction.c -- commit and rollback: who holds what while persist/ does the work.
+ *
+ * SOLE commit, step by step                              held
+ *   1 take the store lock exclusively                    store lock
+ *   2 a log over its limit: checkpoint, or ETIMEDOUT     + apply lock (waits for readers' sections)
+ *   3 capture the image, append it to the log            store lock
+ *   4 give the lock up, unless the caller held it        -
+ *   5 DURABLE: wait for the disk                         -      commits of several threads share this sync
+ *   6 readers attached, or a checkpoint due: apply       store lock + apply lock, both only tried
+ * A failure before the end of step 3 leaves everything as it was.  After it the commit stands in the log whatever
+ * happens later; a failure of step 5 poisons the store; step 6 never fails a commit: what could not be applied now is
+ * applied by the next one, by close, or by recovery.
+ *
+ * TURNS: the unlock that ends a section does steps 2, 3 and 6 (section.c); stead_commit inside a section does 2, 3, 5.
+ * LIVE: there is no image to capture; DURABLE syncs the used range and writes a fresh header.
+ */
+#include <errno.h>
+
+#include "store/store.h"
+
+/* ---- pieces */
+
+void store_publish_commit(struct stead *s)
+{
+    if (s->unit == NULL || !s->has_slot)
+        return;
+    store_note_change(s);
+    change_publish(&s->unit->commit_seq, &s->unit->commit_word, image_commit_seq(s->image));
+}
+
+int store_commit_locked(struct stead *s, uint64_t *seq)
+{
+    int rc = image_commit(s->image, heap_used_bytes(s->heap), seq);
+    if (rc != 0)
+        return error_keep(rc);
+    store_publish_commit(s);
+    return 0;
+}
+
+int store_make_durable(struct stead *s, uint64_t seq)
+{
+    return error_keep(image_sync(s->image, seq));
+}
+
+/* Store lock held exclusively.  0 also when there was nothing to do. */
+static int apply_now(struct stead *s, bool checkpoint, int64_t deadline_ns)
+{
+    int rc = store_apply_lock(s, true, deadline_ns);
+    if (rc != 0)
+        return rc;
+    rc = checkpoint ? image_checkpoint(s->image) : image_apply(s->image);
+    struct image_stat stat;
+    image_stat(s->image, &stat);
+    change_publish(&s->unit->applied_seq, &s->unit->applied_word, stat.applied_seq);
+    store_apply_unlock(s);
+    return rc;
+}
+
+int store_make_room(struct stead *s)
+{
+    if (!image_wants_checkpoint(s->image))
+        return 0;
+    int rc = apply_now(s, true, s->timeout_ms == 0 ? 0 : deadline_after_ms(s->timeout_ms));
+    if (rc == EBUSY || rc == ETIMEDOUT)
+        return error_set(ETIMEDOUT, "%s: the log is over its limit and a reader's section holds off its application",
+                         s->file.path);
+    return rc;
+}
+
+static bool readers_attached(const struct stead *s)
+{
+    return presence_count_role(s->presence, PRESENCE_READER) != 0 || lock_byte_taken(s->lock_fd, LOCK_BYTE_READERS, 1);
+}
+
+/* Store lock held exclusively. */
+void store_settle(struct stead *s, bool durable)
+{
+    if (image_failed(s->image))
+        return;
+    if (image_wants_checkpoint(s->image)) {
+        (void)apply_now(s, true, 0);
+    } else if ((durable || s->sharing == STEAD_TURNS) && readers_attached(s) && image_has_unapplied(s->image)) {
+        if (!durable && image_sync(s->image, image_commit_seq(s->image)) != 0)
+            return;
+        (void)apply_now(s, false, 0);
+    }
+}
+
+int store_rollback_locked(struct stead *s)
+{
+    int rc = image_rollback(s->image);
+    if (rc == 0)
+        heap_reload(s->heap, image_bytes(s->image));
+    return error_keep(rc);
+}
+
+/* ---- the public calls */
+
+static int commit_sole(struct stead *s, bool durable)
+{
+    uint64_t seq;
+    bool held = store_holds_exclusive(s);
+    int rc = store_lock_exclusive(s, DEADLINE_NEVER);
+    if (rc != 0)
+        return rc;
+    rc = store_make_room(s);
+    if (rc == 0)
+        rc = store_commit_locked(s, &seq);
+    if (rc != 0 || !durable || held) {
+        if (rc == 0 && durable)
+            rc = store_make_durable(s, seq);
+        if (rc == 0)
+            store_settle(s, durable);
+        store_unlock_quietly(s);
+        return rc;
+    }
+    store_unlock_quietly(s);
+    rc = store_make_durable(s, seq);
+    if (rc == 0 && (image_wants_checkpoint(s->image) || (image_has_unapplied(s->image) && readers_attached(s))) &&
+        rwlock_lock(s->store_lock, true, 0) == 0) {
+        store_settle(s, true);
+        store_unlock_quietly(s);
+    }
+    return rc;
+}
+
+static int commit_turns(struct stead *s, bool durable)
+{
+    uint64_t seq = image_commit_seq(s->image);
+    int rc = 0;
+    if (store_holds_exclusive(s)) {
+        rc = store_make_room(s);
+        if (rc == 0)
+            rc = store_commit_locked(s, &seq);
+    }
+    if (rc == 0 && durable)
+        rc = store_make_durable(s, seq);
+    if (rc == 0 && store_holds_exclusive(s))
+        store_settle(s, durable);
+    return rc;
+}
+
+static int commit_live(struct stead *s, bool durable)
+{
+    int rc = store_lock_exclusive(s, DEADLINE_NEVER);
+    if (rc != 0)
+        return rc;
+    if (durable && !s->file.in_memory) {
+        rc = superblock_read(&s->file, &s->super); /* another process may have written the last one */
+        if (rc == 0) {
+            store_fill_super(s);
+            s->super.commit_seq = atomic_load(&s->unit->commit_seq) + 1;
+            rc = image_flush(s->image, &s->super, heap_used_bytes(s->heap));
+        }
+    }
+    if (rc == 0) {
+        uint64_t seq = atomic_load(&s->unit->commit_seq) + 1;
+        store_note_change(s);
+        change_publish(&s->unit->commit_seq, &s->unit->commit_word, seq);
+        change_publish(&s->unit->applied_seq, &s->unit->applied_word, seq);
+    }
+    store_unlock_quietly(s);
+    return error_keep(rc);
+}
+
+int stead_commit(stead *store, stead_durability durability)
+{
+    int rc = store_enter(store);
+    if (rc != 0)
+        return rc;
+    if (store->read_only)
+        return error_set(EPERM, "%s is open read-only", store->file.path);
+    bool durable = durability == STEAD_DURABLE;
+    switch (store->sharing) {
+    case STEAD_SOLE:
+        return commit_sole(store, durable);
+    case STEAD_TURNS:
+        return commit_turns(store, durable);
+    default:
+        return commit_live(store, durable);
+    }
+}
+
+int stead_rollback(stead *store)
+{
+    int rc = store_enter(store);
+    if (rc != 0)
+        return rc;
+    if (store->read_only)
+        return error_set(EPERM, "%s is open read-only", store->file.path);
+    if (store->sharing == STEAD_LIVE)
+        return error_set(ENOTSUP, "%s is open in LIVE: there is no earlier image to return to", store->file.path);
+    if (store->sharing == STEAD_TURNS) {
+        if (!store_holds_exclusive(store))
+            return error_set(EPERM, "%s is open in TURNS: a rollback undoes the exclusive section that it is called in",
+                             store->file.path);
+        return store_rollback_locked(store);
+    }
+    rc = store_lock_exclusive(store, DEADLINE_NEVER);
+    if (rc != 0)
+        return rc;
+    rc = store_rollback_locked(store);
+    store_unlock_quietly(store);
+    return rc;
+}
+
+int stead_wait_change(stead *store, uint64_t since_commit, int timeout_ms)
+{
+    int rc = store_enter(store);
+    if (rc != 0)
+        return rc;
+    if (store->unit == NULL)
+        return error_set(ENOTSUP, "%s is read alone: nobody can change it", store->file.path);
+    bool reader = store->read_only;
+    rc = change_wait(reader ? &store->unit->applied_seq : &store->unit->commit_seq,
+                     reader ? &store->unit->applied_word : &store->unit->commit_word, since_commit,
+                     timeout_ms == 0 ? 0 : deadline_after_ms(timeout_ms));
+    return rc == 0 ? 0 : error_set(rc, "%s: no commit after %llu in time", store->file.path,
+                                   (unsigned long long)since_commit);
+}
