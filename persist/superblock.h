@@ -9,11 +9,17 @@
 #include "persist/file.h"
 #include "persist/format.h"
 
+/* The parts of a superblock that are the same in every store of this build; sequence 0, everything else zero. */
+void superblock_init(struct superblock *super);
 /* Reads and chooses.  STEAD_NOT_A_STORE, STEAD_VERSION, STEAD_CORRUPT (with a sentence), errno. Any bytes are safe. */
 int superblock_read(const struct file *file, struct superblock *super);
-/* Writes the next sequence into the copy that does not hold the current one; syncs if asked. */
+/* Writes the next sequence into the copy that does not hold the current one; syncs just that if asked.
+ * On an error the current copy is as it was, and super too. */
 int superblock_write(const struct file *file, struct superblock *super, bool sync);
-/* Close: both copies with the same sequence, a sync between and after. */
+/* Both copies with the same next sequence, a sync between and after: at close, and when a store is opened for writing,
+ * before the first commit (see superblock.c, why). */
+int superblock_write_both(const struct file *file, struct superblock *super);
+/* The same with state = SUPER_SEALED. */
 int superblock_seal(const struct file *file, struct superblock *super);
 /* S-invariants of docs/invariants.md, by pread. */
 void superblock_check(const struct file *file, struct report *report);
