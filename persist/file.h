@@ -50,6 +50,7 @@ struct file {
     int fd;
     bool writable;
     bool in_memory; /* shm: section */
+    bool lower_layer; /* overlayfs: may be read from a layer that writers do not write, see fs.c */
     dev_t device;
     ino_t inode;
     char path[FILE_PATH_BYTES];     /* absolute, resolved; "/dev/shm/..." of a section */

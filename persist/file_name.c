@@ -31,6 +31,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "persist/fs.h"
 
 #define NAME_BYTES_MAX 200   /* of the last component: suffixes of ours ("-wal", ".new-...") must fit in NAME_MAX */
 #define LINKS_FOLLOWED_MAX 40 /* symbolic links that name nothing yet; as the kernel's own limit */
@@ -169,6 +170,7 @@ int file_open(struct file *file, bool writable)
         goto close_file;
     }
     file->writable = writable;
+    file->lower_layer = !writable && fs_in_lower_layer(file->fd);
     file->device = facts.st_dev;
     file->inode = facts.st_ino;
     return 0;

@@ -39,9 +39,12 @@ struct image_options {
 
 /*
  * image_create -- make a complete, sealed store file, atomically: a temporary nameless file, synced, then linked.
- *   super    identity, address, capacity, permissions' facts filled in by the caller; sequence, lengths by this call
+ *   super    id, base, capacity_bytes, created_s, creator_pid: the caller's, or 0 to be chosen here; slot_bytes, root,
+ *            sharing, layout_*: the caller's; everything else is set here
  *   unit     the first UNIT_BYTES of the image
- * 0, EEXIST (somebody else was first), ENOSPC, errno.  A crash at any point leaves no file or a whole one.
+ *   permissions  as in open(2), the umask is taken off; 0 = 0600
+ * 0, EEXIST (somebody else was first), ENOSPC, ENOMEM (no free slot of addresses), errno.  A crash at any point leaves no file
+ * or a whole one.
  */
 int image_create(const struct file *file, struct superblock *super, const void *unit, unsigned permissions);
 
