@@ -2,10 +2,9 @@
 # snippets.sh FOLDER DOCUMENT CC INCLUDE LIBRARY FLAGS -- compiles and runs the programs that stand in a document, so
 # that they cannot drift.
 #
-# A program is a block fenced by ```c that has a main().  The line before its fence may carry, in an HTML comment, what
-# it must print: <!-- run: text --> for the first run, more of them for the runs that follow, all in one directory.
-# Blocks without main() are compiled too, as the body of a function after the declarations of the document's programs'
-# headers, if they are marked <!-- compile -->.
+# A program is a block fenced by ```c that has a main().  The lines before its fence say how it is run and what it must
+# print, up to white space: <!-- run ARGUMENT...: text -->, a line for each run, all runs in one directory.  Blocks without
+# main() are compiled too, as the body of a function, if they are marked <!-- compile -->.
 . "$1/../shell/lib.sh"
 document=$2
 cc=$3
@@ -14,7 +13,7 @@ library=$5
 flags=$6
 
 awk '
-    /^<!-- run: .* -->$/ { sub(/^<!-- run: /, ""); sub(/ -->$/, ""); want[++wants] = $0; next }
+    /^<!-- run[^:]*: .* -->$/ { sub(/^<!-- run/, ""); sub(/ -->$/, ""); want[++wants] = $0; next }
     /^<!-- compile -->$/ { compile = 1; next }
     /^```c$/ { code = 1; n++; file = "block" n ".c"; printf "" >file; next }
     /^```/ && code {
@@ -50,8 +49,10 @@ for block in block*.c; do
     [ -e "$name.want" ] || fail "$document: the program $block does not say what it prints"
     mkdir "$name.run"
     while IFS= read -r want <&3; do
-        run 0 sh -c 'cd "$1" && exec "../$2"' sh "$name.run" "$name"
-        out_is "$want"
+        # shellcheck disable=SC2086 # arguments are words
+        run 0 sh -c 'cd "$1" && shift && exec "$@"' sh "$name.run" "../$name" ${want%%:*}
+        # shellcheck disable=SC2046 # so that white space does not count
+        [ "$(echo $(cat out))" = "${want#*: }" ] || fail "$document: $block does not print: ${want#*: }"
     done 3<"$name.want"
 done
 [ "$programs" -gt 0 ] || fail "$document has no program"
