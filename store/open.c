@@ -26,11 +26,9 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <time.h>
 #include <unistd.h>
 
-#include "persist/address.h"
 #include "store/page.h"
 
 #define POLL_NS 2000000
@@ -129,15 +127,6 @@ static int check_options(const char *path, const stead_options *o)
     return 0;
 }
 
-static int random_id(uint8_t id[16])
-{
-    if (getrandom(id, 16, 0) != 16)
-        return errno;
-    id[6] = (uint8_t)((id[6] & 0x0f) | 0x40); /* RFC 4122: version 4 */
-    id[8] = (uint8_t)((id[8] & 0x3f) | 0x80);
-    return 0;
-}
-
 static int create_file(struct stead *s, const stead_options *o)
 {
     struct superblock super = {.capacity_bytes = round_up(o->capacity_bytes == 0 ? STORE_DEFAULT_CAPACITY : o->capacity_bytes,
@@ -151,17 +140,13 @@ static int create_file(struct stead *s, const stead_options *o)
         memcpy(super.layout_name, o->layout.name, strlen(o->layout.name));
         super.layout_version = o->layout.version;
     }
-    int rc = random_id(super.id);
-    if (rc == 0)
-        rc = address_choose(super.id, o->address, super.capacity_bytes, &super.base);
-    if (rc != 0)
-        return rc;
+    super.base = (uint64_t)(uintptr_t)o->address;
     void *unit = calloc(1, HEAP_INITIAL_BYTES);
     if (unit == NULL)
         return error_set(ENOMEM, "%s: no memory for the first unit of a new store", s->file.path);
     heap_format(unit, super.capacity_bytes);
     page_format(unit);
-    rc = image_create(&s->file, &super, unit, o->permissions == 0 ? STORE_DEFAULT_PERMISSIONS : o->permissions);
+    int rc = image_create(&s->file, &super, unit, o->permissions == 0 ? STORE_DEFAULT_PERMISSIONS : o->permissions);
     free(unit);
     return rc;
 }
@@ -314,9 +299,10 @@ static int raise_capacity(struct stead *s, const stead_options *o, bool alone)
         return 0;
     if (!alone || lock_byte_taken(s->lock_fd, LOCK_BYTE_READERS, 1))
         return error_set(EBUSY, "%s: the capacity can be raised only while nobody else has the store open", s->file.path);
-    if (!address_fits(s->super.base, wanted))
-        return error_set(ENOMEM, "%s: a capacity of %llu bytes does not fit the slot at 0x%llx", s->file.path,
-                         (unsigned long long)wanted, (unsigned long long)s->super.base);
+    if (s->super.slot_bytes != 0 && wanted > s->super.slot_bytes)
+        return error_set(ENOMEM, "%s: a capacity of %llu bytes does not fit the store's slot of %llu bytes at 0x%llx",
+                         s->file.path, (unsigned long long)wanted, (unsigned long long)s->super.slot_bytes,
+                         (unsigned long long)s->super.base);
     s->super.capacity_bytes = wanted;
     return 0;
 }

@@ -1,0 +1,109 @@
+/* Each invariant of docs/invariants.d/store.md is broken in memory; stead_check must say so, and the calls must not
+ * follow the damage out of the image. */
+#include <errno.h>
+#include <string.h>
+
+#include "store/page.h"
+#include "support/support.h"
+
+static stead *s;
+
+static void setup(void)
+{
+    support_setup();
+    OK(stead_open(&s, path_in("s"), &(stead_options){.capacity_bytes = 1u << 26}));
+    char name[16];
+    for (unsigned i = 0; i < 40; i++) {
+        snprintf(name, sizeof name, "n%u", i);
+        OK(stead_bind(s, name, stead_malloc(s, 16)));
+    }
+    OK(stead_set_root(s, stead_malloc(s, 16)));
+    OK(stead_commit(s, STEAD_BUFFERED));
+    OK(stead_check(s, NULL));
+}
+
+static void teardown(void)
+{
+    OK(stead_rollback(s));
+    OK(stead_check(s, NULL));
+    OK(stead_close(s));
+    support_teardown();
+}
+
+TestSuite(invariants, .init = setup, .fini = teardown, .timeout = 60);
+
+static void expect_problem(const char *id)
+{
+    stead_report report;
+    FAILS(stead_check(s, &report), STEAD_CORRUPT);
+    cr_assert_geq(report.problems, 1);
+    cr_assert_eq(strncmp(report.first_problem, id, strlen(id)), 0, "%s", report.first_problem);
+}
+
+static _Atomic uint64_t *first_full_bucket(void)
+{
+    _Atomic uint64_t *bucket = page_pointer(s, page_of(s)->name_buckets);
+    while (*bucket == 0)
+        bucket++;
+    return bucket;
+}
+
+Test(invariants, r1_a_page_without_its_magic)
+{
+    page_of(s)->magic ^= 1;
+    expect_problem("R1");
+}
+
+Test(invariants, r2_a_root_outside_the_image)
+{
+    page_of(s)->root = image_bytes(s->image);
+    expect_problem("R2");
+    cr_assert_null(stead_root(s));
+    cr_assert_eq(errno, EUCLEAN);
+    page_of(s)->root = 8;
+    expect_problem("R2");
+}
+
+static int ignore_name(const char *name, void *object, void *arg)
+{
+    (void)name;
+    (void)object;
+    (void)arg;
+    return 0;
+}
+
+Test(invariants, n1_a_link_that_leaves_the_image_or_loops)
+{
+    _Atomic uint64_t *bucket = first_full_bucket();
+    uint64_t good = *bucket;
+    static const uint64_t wrong[] = {8, 4097, UINT64_MAX, UINT64_MAX - 24, (uint64_t)1 << 26};
+    for (unsigned i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        *bucket = wrong[i];
+        expect_problem("N1");
+        cr_assert_eq(stead_each_name(s, ignore_name, NULL), STEAD_CORRUPT);
+    }
+    *bucket = good;
+    _Atomic uint64_t *next = page_pointer(s, good);
+    *next = good; /* a chain that bites its tail */
+    expect_problem("N1");
+    for (unsigned i = 0; i < 40; i++) {
+        char name[16];
+        snprintf(name, sizeof name, "n%u", i);
+        (void)stead_lookup(s, name);
+        (void)stead_bind(s, name, NULL);
+    }
+}
+
+Test(invariants, n2_a_name_in_the_wrong_bucket)
+{
+    _Atomic uint64_t *bucket = first_full_bucket();
+    char *node = page_pointer(s, *bucket);
+    node[24] ^= 2; /* the first letter of its name */
+    expect_problem("N2");
+}
+
+Test(invariants, n3_a_wrong_count_of_names)
+{
+    page_of(s)->name_count += 1;
+    expect_problem("N3");
+}
