@@ -29,6 +29,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "persist/address.h"
+#include "persist/fs.h"
 #include "store/page.h"
 
 #define POLL_NS 2000000
@@ -299,10 +301,9 @@ static int raise_capacity(struct stead *s, const stead_options *o, bool alone)
         return 0;
     if (!alone || lock_byte_taken(s->lock_fd, LOCK_BYTE_READERS, 1))
         return error_set(EBUSY, "%s: the capacity can be raised only while nobody else has the store open", s->file.path);
-    if (s->super.slot_bytes != 0 && wanted > s->super.slot_bytes)
-        return error_set(ENOMEM, "%s: a capacity of %llu bytes does not fit the store's slot of %llu bytes at 0x%llx",
-                         s->file.path, (unsigned long long)wanted, (unsigned long long)s->super.slot_bytes,
-                         (unsigned long long)s->super.base);
+    if (!address_fits(s->super.base, wanted))
+        return error_set(ENOMEM, "%s: a capacity of %llu bytes does not fit the store's slot of addresses at 0x%llx",
+                         s->file.path, (unsigned long long)wanted, (unsigned long long)s->super.base);
     s->super.capacity_bytes = wanted;
     return 0;
 }
@@ -432,6 +433,25 @@ static void note_attached(struct stead *s, bool unit_made)
     atomic_store(&unit->last_attach_s, (int64_t)time(NULL));
 }
 
+/* Is another process attached that may write?  A reader without a slot cannot look into the table; what it can see is
+ * whether any slot is locked, and in SOLE the writer's own byte. */
+static bool writer_attached(const struct stead *s, bool alone)
+{
+    if (s->has_slot)
+        return presence_count_role(s->presence, PRESENCE_WRITER) != 0;
+    return !alone && (s->sharing != STEAD_SOLE || lock_byte_taken(s->lock_fd, LOCK_BYTE_SOLE, 1));
+}
+
+static int check_file_system(const struct stead *s, bool alone)
+{
+    if (s->read_only)
+        return alone ? 0 : fs_check(&s->file, FS_READER);
+    if (s->sharing == STEAD_LIVE)
+        return fs_check(&s->file, FS_LIVE);
+    bool others = s->sharing == STEAD_TURNS || !alone || lock_byte_taken(s->lock_fd, LOCK_BYTE_READERS, 1);
+    return fs_check(&s->file, others ? FS_WRITERS : FS_ONE_PROCESS);
+}
+
 /* Steps 3 to 9; on failure the caller detaches. */
 static int attach(struct stead *s, const stead_options *o, int64_t deadline_ns)
 {
@@ -441,12 +461,9 @@ static int attach(struct stead *s, const stead_options *o, int64_t deadline_ns)
     if (rc != 0)
         return rc;
     bool alone = !slots_locked(s);
-    bool writers = s->read_only && !s->has_slot ? !alone : false;
-    rc = attach_slot(s, &unit_made);
-    if (rc != 0)
+    if ((rc = check_file_system(s, alone)) != 0 || (rc = attach_slot(s, &unit_made)) != 0)
         return rc;
-    if (s->has_slot)
-        writers = presence_count_role(s->presence, PRESENCE_WRITER) != 0;
+    bool writers = writer_attached(s, alone);
     if ((rc = raise_capacity(s, o, alone)) != 0 || (rc = open_locks(s)) != 0)
         return rc;
     bool unclean = ended_unclean(s, !writers);
@@ -462,6 +479,8 @@ static int attach(struct stead *s, const stead_options *o, int64_t deadline_ns)
     if (rc != 0)
         return rc;
     note_attached(s, unit_made);
+    if (!s->read_only && !writers && s->sharing != STEAD_LIVE)
+        (void)presence_dead_writers(s->presence, true); /* their sections were recovered: nothing is left of them */
     if (s->read_only)
         atomic_fetch_or(&s->gate, (unsigned)GATE_READ_ONLY);
     if (s->sharing == STEAD_TURNS)

@@ -83,9 +83,7 @@ int stead_stat(stead *store, stead_status *status)
     status->used_bytes = heap.used_bytes;
     status->live_blocks = heap.live_blocks - min_u64(internal_blocks, heap.live_blocks);
     status->live_bytes = heap.live_bytes - min_u64(internal_bytes, heap.live_bytes);
-    status->commit_seq = image.commit_seq;
-    if (store->has_slot && (store->read_only || store->sharing == STEAD_LIVE))
-        status->commit_seq = atomic_load(store->read_only ? &store->unit->applied_seq : &store->unit->commit_seq);
+    status->commit_seq = store_commit_seq(store);
     status->bad_frees = atomic_load(&store->refused_frees);
     status->private_bytes = image.private_bytes;
     status->log_bytes = image.log_bytes;

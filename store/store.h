@@ -131,6 +131,7 @@ void store_settle(struct stead *s, bool durable);
 int store_rollback_locked(struct stead *s);
 int store_make_room(struct stead *s); /* before a commit: a log over its limit is checkpointed, or ETIMEDOUT */
 void store_publish_commit(struct stead *s);
+uint64_t store_commit_seq(const struct stead *s); /* of the last commit that this handle can see */
 
 /* ---- page.c: the first page of the image */
 void page_format(void *page);

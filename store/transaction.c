@@ -16,6 +16,7 @@
  * LIVE: there is no image to capture; DURABLE syncs the used range and writes a fresh header.
  */
 #include <errno.h>
+#include <time.h>
 
 #include "store/store.h"
 
@@ -205,17 +206,31 @@ int stead_rollback(stead *store)
     return rc;
 }
 
+/* The number of the last commit that this handle can see. */
+uint64_t store_commit_seq(const struct stead *s)
+{
+    bool live = s->has_slot || lock_byte_taken(s->lock_fd, LOCK_BYTE_SLOT0, PRESENCE_SLOTS);
+    if (live && (s->read_only || s->sharing == STEAD_LIVE))
+        return atomic_load(s->read_only ? &s->unit->applied_seq : &s->unit->commit_seq);
+    return image_commit_seq(s->image);
+}
+
 int stead_wait_change(stead *store, uint64_t since_commit, int timeout_ms)
 {
+    int64_t deadline_ns = timeout_ms == 0 ? 0 : deadline_after_ms(timeout_ms);
+    bool reader = store->read_only;
     int rc = store_enter(store);
     if (rc != 0)
         return rc;
-    if (store->unit == NULL)
-        return error_set(ENOTSUP, "%s is read alone: nobody can change it", store->file.path);
-    bool reader = store->read_only;
+    /* A reader alone: the lock unit's words mean nothing until a writer comes and makes it anew. */
+    while (!store->has_slot && !lock_byte_taken(store->lock_fd, LOCK_BYTE_SLOT0, PRESENCE_SLOTS)) {
+        if (store_commit_seq(store) != since_commit)
+            return 0;
+        if (deadline_ns == 0 || deadline_over(deadline_ns))
+            return error_set(deadline_ns == 0 ? EBUSY : ETIMEDOUT, "%s: nobody committed in time", store->file.path);
+        nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
+    }
     rc = change_wait(reader ? &store->unit->applied_seq : &store->unit->commit_seq,
-                     reader ? &store->unit->applied_word : &store->unit->commit_word, since_commit,
-                     timeout_ms == 0 ? 0 : deadline_after_ms(timeout_ms));
-    return rc == 0 ? 0 : error_set(rc, "%s: no commit after %llu in time", store->file.path,
-                                   (unsigned long long)since_commit);
+                     reader ? &store->unit->applied_word : &store->unit->commit_word, since_commit, deadline_ns);
+    return rc == 0 ? 0 : error_set(rc, "%s: nobody committed in time", store->file.path);
 }
