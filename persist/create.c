@@ -50,7 +50,6 @@ static int complete(const struct file *file, struct superblock *super)
     memcpy(super->id, filled.id, sizeof super->id);
     super->base = filled.base;
     super->capacity_bytes = filled.capacity_bytes != 0 ? filled.capacity_bytes : ADDRESS_DEFAULT_CAPACITY;
-    super->slot_bytes = filled.slot_bytes;
     super->root = filled.root;
     super->sharing = filled.sharing;
     super->creator_pid = filled.creator_pid != 0 ? filled.creator_pid : (uint32_t)getpid();
@@ -70,7 +69,7 @@ static int complete(const struct file *file, struct superblock *super)
         if (rc != 0)
             return error_set(rc, "no random bytes for the identity of %.300s: %s", file->path, error_text(rc));
     }
-    return super->base != 0 ? 0 : address_choose(super->id, super->capacity_bytes, &super->base, &super->slot_bytes);
+    return super->base != 0 ? 0 : address_choose(super->id, NULL, super->capacity_bytes, &super->base);
 }
 
 static int write_content(const struct file *made, struct superblock *super, const void *unit)

@@ -267,16 +267,25 @@ int file_reserve(int fd, uint64_t offset, uint64_t bytes)
     return allocate(fd, 0, offset, bytes);
 }
 
-int file_reserve_fresh(int fd, uint64_t offset, uint64_t bytes)
+static int write_zeros(int fd, uint64_t offset, uint64_t bytes)
 {
     static const uint8_t zeros[UNIT_BYTES];
-    int rc = file_reserve(fd, offset, bytes);
-    if (rc != EOPNOTSUPP)
-        return rc;
-    rc = 0;
+    int rc = 0;
     for (uint64_t done = 0; done < bytes && rc == 0; done += sizeof zeros)
         rc = file_write_at(fd, zeros, (size_t)min_u64(sizeof zeros, bytes - done), offset + done);
     return rc;
+}
+
+int file_reserve_fresh(int fd, uint64_t offset, uint64_t bytes)
+{
+    int rc = file_reserve(fd, offset, bytes);
+    return rc == EOPNOTSUPP ? write_zeros(fd, offset, bytes) : rc;
+}
+
+int file_zero(int fd, uint64_t offset, uint64_t bytes)
+{
+    int rc = file_punch(fd, offset, bytes);
+    return rc == EOPNOTSUPP ? write_zeros(fd, offset, bytes) : rc;
 }
 
 int file_punch(int fd, uint64_t offset, uint64_t bytes)

@@ -61,9 +61,7 @@ struct superblock { /* 4096 bytes; the rest of its unit is zero */
     uint32_t layout_version;
     uint32_t reserved0;
     char layout_name[64];      /* zero-terminated; empty = none                                     */
-    uint64_t slot_bytes;       /* addresses set aside from base on: capacity may be raised up to that; 0 = no slot,
-                                  the creator named the address and capacity may be raised as far as it fits */
-    uint8_t reserved[4096 - 264]; /* zero, and checked to be zero                                   */
+    uint8_t reserved[4096 - 256]; /* zero, and checked to be zero                                   */
     uint8_t checksum[16];      /* XXH3-128 (canonical) of all bytes above                           */
 };
 static_assert(sizeof(struct superblock) == 4096, "format v1");
@@ -72,7 +70,7 @@ static_assert(offsetof(struct superblock, base) == 48, "format v1");
 static_assert(offsetof(struct superblock, state) == 112, "format v1");
 static_assert(offsetof(struct superblock, created_s) == 128, "format v1");
 static_assert(offsetof(struct superblock, layout_name) == 176, "format v1");
-static_assert(offsetof(struct superblock, slot_bytes) == 240, "format v1");
+static_assert(offsetof(struct superblock, reserved) == 240, "format v1");
 static_assert(offsetof(struct superblock, checksum) == 4080, "format v1");
 
 #endif

@@ -32,26 +32,31 @@ struct image_options {
     enum image_kind kind;
     bool turns;                  /* IMAGE_PRIVATE: other processes commit to the same log between image_refresh() calls */
     bool any_address;            /* IMAGE_READ: elsewhere if the recorded address is taken            */
-    bool first;                  /* nobody else is attached: recover, start a log, rebuild `shared`   */
+    bool first;                  /* no writer is attached: recover, start a log, rebuild `shared`     */
+    bool inspect;                /* first, and a LIVE session ended without close: map for a verdict and write nothing,
+                                    whatever kind says; only reading, checking and closing may follow */
     struct image_shared *shared; /* NULL: no write permission                                         */
     uint64_t max_private_bytes;  /* 0 = no limit */
 };
 
 /*
  * image_create -- make a complete, sealed store file, atomically: a temporary nameless file, synced, then linked.
- *   super    id, base, capacity_bytes, created_s, creator_pid: the caller's, or 0 to be chosen here; slot_bytes, root,
- *            sharing, layout_*: the caller's; everything else is set here
+ *   super    id, base, capacity_bytes, created_s, creator_pid: the caller's, or 0 to be chosen here; root, sharing,
+ *            last_attach_s, layout_*: the caller's; everything else is set here
  *   unit     the first UNIT_BYTES of the image
  *   permissions  as in open(2), the umask is taken off; 0 = 0600
- * 0, EEXIST (somebody else was first), ENOSPC, ENOMEM (no free slot of addresses), errno.  A crash at any point leaves no file
- * or a whole one.
+ * 0, EEXIST (somebody else was first), ENOSPC, ENOMEM (no free slot of addresses), errno.  A crash at any point leaves
+ * no file or a whole one.
  */
 int image_create(const struct file *file, struct superblock *super, const void *unit, unsigned permissions);
 
 /*
  * image_open -- map the image; the gate is held by the caller.
- * Alone (first) with a log to replay: recovers first (writers) or replays privately (readers).
- * *super is what superblock_read() gave; updated to the state that holds after the call (open, with log salt).
+ * First with a log to replay: recovers (writers) or replays privately (readers).
+ * *super is what superblock_read() gave, with sharing, last_attach_s, capacity_bytes (raised) and accepted_unclean as the
+ * caller wants them; updated to the state that holds after the call (open, with log salt) and kept: *super and *file
+ * must outlive the image.  A writer that is first reserves disk blocks for all of the used length (ENOSPC).
+ * STEAD_FILE_SYSTEM: the file system cannot carry this use (fs.h).
  * STEAD_ADDRESS_TAKEN names the mapping in the way; STEAD_LOG_MISSING; STEAD_CORRUPT; errno.
  */
 int image_open(struct image **out, struct file *file, struct superblock *super, const struct image_options *options);
@@ -91,7 +96,8 @@ int image_checkpoint(struct image *image);
 bool image_failed(const struct image *image);
 
 /* ---- IMAGE_SHARED ---- */
-/* Ranged msync of the used range and a fresh header; lock words' unit is not synced. */
+/* Ranged sync of the used range and a fresh header (super as filled in by the caller: commit_seq, times; used_bytes and
+ * state are set here); the lock words' unit is not synced.  One process at a time. */
 int image_flush(struct image *image, struct superblock *super, uint64_t used_bytes);
 
 /* ---- the end ---- */
@@ -99,6 +105,8 @@ struct image_free_range { uint64_t offset, bytes; };
 /*
  * image_seal -- the last process, exclusive, apply lock: checkpoint, page checksums, punch free ranges, both superblocks
  * sealed with a sync between, truncate to used_bytes, unlink the log.  On error the image stays open.
+ * used_bytes is rounded up to whole units, and reduced to what is mapped.  With readers attached the caller passes no
+ * free ranges and no less than image_bytes(): nobody shortens a file under a mapping.
  */
 int image_seal(struct image *image, struct superblock *super, uint64_t used_bytes,
                const struct image_free_range *free_ranges, unsigned free_range_count);

@@ -20,7 +20,7 @@
  *   S1  magic, version, byte order, pointer and page size are this build's; the checksum matches
  *   S2  reserved bytes and the rest of the unit are zero; layout_name is terminated; state, sharing, marks and
  *       counters are possible
- *   S3  base and capacity are whole units and with their guards inside the address space; slot_bytes 0 or >= capacity
+ *   S3  base and capacity are whole units and with their guards inside the address space
  *   S4  UNIT_BYTES <= used_bytes <= capacity, whole units; root < used_bytes; the file is long enough for used_bytes
  *   S5  two valid copies belong to one store (id); with equal sequences they are equal byte by byte
  *   S6  sealed: both copies are valid and have the same sequence
@@ -96,9 +96,6 @@ static const char *find_range_flaw(const struct superblock *s)
     if (s->capacity_bytes % UNIT_BYTES != 0 || s->capacity_bytes == 0 || s->capacity_bytes > FORMAT_IMAGE_BYTES_MAX ||
         s->capacity_bytes > ADDRESS_END - UNIT_BYTES - s->base)
         return "the capacity is not whole units or leaves the address space";
-    if (s->slot_bytes % UNIT_BYTES != 0 || s->slot_bytes > FORMAT_IMAGE_BYTES_MAX ||
-        (s->slot_bytes != 0 && s->slot_bytes < s->capacity_bytes))
-        return "the slot is smaller than the capacity";
     if (s->used_bytes % UNIT_BYTES != 0 || s->used_bytes == 0 || s->used_bytes > s->capacity_bytes)
         return "the used length is not whole units within the capacity";
     if (s->root >= s->used_bytes)

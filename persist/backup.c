@@ -1,0 +1,161 @@
+/*
+ * backup.c -- a sealed copy of the last commit, made while others work.
+ *
+ * The caller holds still what could move: SOLE and TURNS by the apply lock (the file then holds the last applied commit,
+ * and image_backup() first applies what is committed), LIVE by the shared lock that writers must respect.
+ *
+ *   step                                              a crash right after it leaves
+ *   1 SOLE, TURNS: sync and apply the log             the store, as after any commit
+ *   2 a file without a name beside the target         no copy
+ *   3 the whole file cloned (FICLONE), cut off at     no copy
+ *     the used length; or the used data copied
+ *   4 lock unit cleared; LIVE and private replays:    no copy
+ *     checksums computed from what was copied
+ *   5 both superblocks, sealed                        no copy
+ *   6 fsync, then the name (never over another        no copy or a whole one
+ *     file), then the directory
+ *
+ * LIVE stores are not cloned where overwriting allocates: the clone would share the store's blocks, and the next store
+ * instruction into one of them could meet a full disk, that is SIGBUS.  Nor are files cloned in memory.
+ *
+ * The copy has the id and the address of its original: it is the same store at an earlier time.
+ *
+ *   P4  a backup opens sealed, with the last commit's bytes, valid checksums and no log
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "persist/fs.h"
+#include "persist/image_internal.h"
+#include "persist/scrub.h"
+#include "persist/superblock.h"
+#include "persist/txn.h"
+
+#define CHUNK_BYTES ((size_t)1 << 20)
+#define MODE_MASK 0777
+
+/* Step 1 */
+static int settle(struct image *image)
+{
+    if (image->txn == NULL)
+        return 0;
+    int rc = txn_sync(image->txn, txn_commit_seq(image->txn));
+    if (rc == 0 && txn_has_unapplied(image->txn))
+        rc = txn_apply(image->txn);
+    return rc;
+}
+
+/* Tables and image of the used length, holes left out. */
+static int copy_data(int from, int to, uint64_t end)
+{
+    int rc = 0;
+    for (uint64_t at = GROUP0_OFFSET; at < end && rc == 0;) {
+        off_t data = lseek(from, (off_t)at, SEEK_DATA);
+        if (data < 0 && errno == ENXIO)
+            return 0; /* a hole up to the end */
+        if (data < 0 || (uint64_t)data < at)
+            data = (off_t)at; /* a file system that cannot tell: all is data */
+        if ((uint64_t)data >= end)
+            return 0;
+        off_t hole = lseek(from, data, SEEK_HOLE);
+        uint64_t stop = hole > data ? min_u64((uint64_t)hole, end) : end;
+        rc = file_copy_range(from, (uint64_t)data, to, (uint64_t)data, stop - (uint64_t)data);
+        at = stop;
+    }
+    return rc;
+}
+
+/* A private replay: only this process's pages hold the last commit. */
+static int copy_image(struct image *image, int to, uint64_t used)
+{
+    int rc = 0;
+    uint8_t *chunk = malloc(CHUNK_BYTES);
+    if (chunk == NULL)
+        return ENOMEM;
+    for (uint64_t at = 0; at < used && rc == 0; at += CHUNK_BYTES) {
+        size_t bytes = (size_t)min_u64(CHUNK_BYTES, used - at);
+        rc = image_read_committed(image, at, chunk, bytes);
+        if (rc == 0)
+            rc = scrub_write_image(to, at, chunk, bytes);
+    }
+    free(chunk);
+    return rc;
+}
+
+/* Step 3 */
+static int fill(struct image *image, int to, uint64_t used)
+{
+    int rc;
+    int from = image->file->fd;
+    uint64_t end = format_file_bytes(used);
+    bool live = image->options.kind == IMAGE_SHARED;
+    if (!image->replay && !(live && fs_overwrite_allocates(from)) && file_clone(to, from) == 0) {
+        rc = file_truncate(to, end);
+        if (rc == 0)
+            rc = file_zero(to, 0, GROUP0_OFFSET); /* superblocks and locks of a store in use */
+        return rc;
+    }
+    rc = file_truncate(to, end);
+    if (rc != 0)
+        return rc;
+    return image->replay ? copy_image(image, to, used) : copy_data(from, to, end);
+}
+
+/* Steps 3 to 5 */
+static int write_copy(struct image *image, const struct superblock *super, const struct file *copy, uint64_t used)
+{
+    int rc;
+    struct superblock sealed = *super;
+    rc = fill(image, copy->fd, used);
+    if (rc == 0 && (image->options.kind == IMAGE_SHARED || image->replay || super->checksums_valid == 0))
+        rc = scrub_rebuild(copy->fd, 0, used);
+    if (rc == 0) /* of the original's pages behind the used length */
+        rc = scrub_clear(copy->fd, used, used - 1 + format_contiguous(used - 1));
+    if (rc != 0)
+        return rc;
+    sealed.commit_seq = image_commit_seq(image);
+    sealed.used_bytes = used;
+    sealed.checksums_valid = 1;
+    sealed.last_detach_s = (int64_t)time(NULL);
+    rc = superblock_seal(copy, &sealed);
+    return rc != 0 ? rc : file_sync_new(copy->fd);
+}
+
+static mode_t mode_of(int fd)
+{
+    struct stat facts;
+    return fstat(fd, &facts) == 0 ? facts.st_mode & MODE_MASK : 0600;
+}
+
+int image_backup(struct image *image, const struct superblock *super, const char *path)
+{
+    int rc;
+    char temporary[FILE_PATH_BYTES + 24];
+    struct file copy = {.fd = -1};
+    rc = settle(image);
+    if (rc != 0)
+        return rc;
+    uint64_t used = image_applied_bytes(image);
+    if (used < UNIT_BYTES)
+        return error_set(STEAD_CORRUPT, "%.300s: the length of the last commit cannot be told", image->file->path);
+    if (access(path, F_OK) == 0)
+        return error_set(EEXIST, "%.300s exists already; a backup replaces nothing", path);
+    if (strlen(path) >= sizeof copy.path)
+        return error_set(ENAMETOOLONG, "the name of the backup is longer than %zu bytes", sizeof copy.path - 1);
+    memcpy(copy.path, path, strlen(path) + 1);
+    rc = file_open_nameless(&copy.fd, path, mode_of(image->file->fd), temporary);
+    if (rc != 0)
+        return rc;
+    rc = write_copy(image, super, &copy, used);
+    if (rc != 0) {
+        file_drop_nameless(copy.fd, temporary);
+        return error_set(rc, "cannot copy %.200s to %.200s: %s", image->file->path, path, error_text(rc));
+    }
+    rc = file_link_nameless(copy.fd, path, temporary);
+    (void)file_calls.close(copy.fd);
+    return rc;
+}

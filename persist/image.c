@@ -1,0 +1,412 @@
+/*
+ * image.c -- a store file opened as a heap range: joins the map, the superblocks and the transaction engine.
+ *
+ * image_open(), the caller holding the gate.  "first" = no writer is attached; readers may be.
+ *
+ *   step                                              a crash right after it leaves
+ *   1 may this file system carry it? (fs.c)           what was there
+ *   2 log named by the superblock: txn_recover()      the log or the recovered file (its own argument: recover.c)
+ *   3 bytes behind the used length punched, if a      a sealed file of the same content
+ *     crash once left a sealed file too long
+ *   4 disk blocks reserved up to the used length      the same: blocks are not content
+ *   5 range reserved and mapped                       nothing
+ *   6 PRIVATE: txn_open() starts a log and writes     sealed, or open with an empty log: the same content
+ *     the superblock that names it
+ *     SHARED: superblock "open, live"                 sealed, or unclean although nothing was written: the safe side
+ *   7 the second superblock says so too               (superblock.c, why)
+ *
+ * Step 4: a sealed file may have holes, of our own punching or made by a copy tool.  Once a process writes through a
+ * shared mapping, or a commit is durable in the log, it is too late to learn that the disk is full.  fallocate over
+ * blocks that are there costs a walk over the extents, ~11 us a GiB (measured, ext4).
+ *
+ * Step 3 does not shorten the file: a reader that follows a former writer may still have the tail mapped.
+ *
+ * Growth: image_extend() reserves blocks first, then maps.  It takes SLACK more than asked for, an eighth of the image,
+ * so that growing byte by byte costs a call per doubling or so; the slack is dropped when the disk is nearly full and
+ * cut off at close.  Two processes that grow a LIVE file at once reserve the same blocks, which is harmless: fallocate
+ * keeps content and never shortens.
+ *
+ * A reader of a crashed store that nobody recovers gets its log replayed into private pages; the file is not written.
+ */
+#include "persist/image.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+
+#include "base/error.h"
+#include "persist/address.h"
+#include "persist/fs.h"
+#include "persist/image_internal.h"
+#include "persist/scrub.h"
+#include "persist/superblock.h"
+#include "persist/txn.h"
+
+#define SLACK_BYTES_MIN UNIT_BYTES
+#define SLACK_BYTES_MAX (UINT64_C(64) << 20)
+#define SLACK_SHARE 8 /* of the image */
+
+/* ---- opening ---- */
+
+static bool is_writer(const struct image_options *options)
+{
+    return options->kind != IMAGE_READ && !options->inspect;
+}
+
+/* Whole units of image that the file holds, within the capacity. */
+static int held_bytes(const struct file *file, uint64_t capacity, uint64_t *bytes)
+{
+    uint64_t file_bytes;
+    int rc = file_size(file->fd, &file_bytes);
+    if (rc != 0)
+        return error_set(rc, "cannot stat %.300s: %s", file->path, error_text(rc));
+    *bytes = min_u64(round_down(format_image_bytes(file_bytes), UNIT_BYTES), capacity);
+    return 0;
+}
+
+static int check_file_system(const struct file *file, const struct image_options *options)
+{
+    enum fs_use use = FS_ONE_PROCESS;
+    if (options->kind == IMAGE_SHARED)
+        use = FS_LIVE;
+    else if (options->turns || (options->kind == IMAGE_PRIVATE && !options->first))
+        use = FS_WRITERS;
+    else if (!options->first)
+        use = FS_READER;
+    return fs_check(file, use);
+}
+
+/* Step 3: what follows the used length must be zeros, with checksums of zeros. */
+static int clean_tail(const struct file *file, const struct superblock *super)
+{
+    int rc;
+    uint64_t file_bytes, end = format_file_bytes(super->used_bytes);
+    rc = file_size(file->fd, &file_bytes);
+    if (rc == 0 && file_bytes <= end)
+        return 0;
+    if (rc == 0)
+        rc = scrub_clear(file->fd, super->used_bytes, min_u64(round_up(format_image_bytes(file_bytes), PAGE_BYTES),
+                                                              super->used_bytes - 1 +
+                                                                  format_contiguous(super->used_bytes - 1)));
+    if (rc == 0)
+        rc = file_zero(file->fd, end, file_bytes - end);
+    return rc == 0 ? 0 : error_set(rc, "cannot clear the unused end of %.300s: %s", file->path, error_text(rc));
+}
+
+/* Step 4 */
+static int reserve_blocks(const struct file *file, const struct superblock *super, bool live)
+{
+    struct stat facts;
+    uint64_t end = format_file_bytes(super->used_bytes);
+    if (file->in_memory && fstat(file->fd, &facts) == 0 && (uint64_t)facts.st_blocks * 512 >= end)
+        return 0; /* tmpfs counts blocks exactly, and its fallocate visits every page */
+    int rc = file_reserve(file->fd, 0, end);
+    if (rc == EOPNOTSUPP && !live)
+        return 0; /* what is not a hole is there; holes are found by the write that applies a commit */
+    if (rc == EOPNOTSUPP)
+        return error_set(STEAD_FILE_SYSTEM, "%.300s: this file system cannot reserve disk blocks, so that LIVE could "
+                         "answer a full disk only with a signal; open it SOLE or TURNS", file->path);
+    return rc == 0 ? 0 : error_set(rc, "cannot reserve the disk blocks of %.300s: %s", file->path, error_text(rc));
+}
+
+/* Steps 2 to 4; *bytes: the image to map. */
+static int prepare_first(struct image *image, uint64_t *bytes)
+{
+    int rc;
+    const struct image_options *options = &image->options;
+    struct superblock *super = image->super;
+    uint32_t found = super->state;
+    if (!is_writer(options)) {
+        *bytes = super->used_bytes;
+        return found == SUPER_OPEN_LIVE ? held_bytes(image->file, super->capacity_bytes, bytes) : 0;
+    }
+    if (found == SUPER_OPEN_LOGGED) {
+        rc = txn_recover(image->file, super, &image->recovered);
+        if (rc != 0)
+            return rc;
+    }
+    if (found == SUPER_OPEN_LIVE) { /* crashed and accepted: all that is in the file belongs to the heap */
+        super->checksums_valid = 0;
+        rc = held_bytes(image->file, super->capacity_bytes, bytes);
+        super->used_bytes = max_u64(*bytes, super->used_bytes);
+    } else {
+        rc = found == SUPER_SEALED ? clean_tail(image->file, super) : 0;
+    }
+    if (rc == 0)
+        rc = reserve_blocks(image->file, super, options->kind == IMAGE_SHARED);
+    *bytes = super->used_bytes;
+    return rc;
+}
+
+static int map_image(struct image *image, uint64_t bytes)
+{
+    static const enum map_kind kinds[] = {
+        [IMAGE_PRIVATE] = MAP_IMAGE_PRIVATE, [IMAGE_SHARED] = MAP_IMAGE_SHARED, [IMAGE_READ] = MAP_IMAGE_READ};
+    const struct superblock *super = image->super;
+    enum map_kind kind = image->options.inspect ? MAP_IMAGE_READ
+                         : image->replay        ? MAP_IMAGE_PRIVATE
+                                                : kinds[image->options.kind];
+    bool twin = is_writer(&image->options) && kind == MAP_IMAGE_PRIVATE;
+    int rc = address_permitted(image->file->path, super->base, super->capacity_bytes);
+    if (rc == 0)
+        rc = map_open(&image->map, image->file->fd, kind, (void *)(uintptr_t)super->base, bytes, super->capacity_bytes,
+                      twin);
+    if (rc == STEAD_ADDRESS_TAKEN && image->options.any_address && image->options.kind == IMAGE_READ)
+        rc = map_open(&image->map, image->file->fd, kind, NULL, bytes, super->capacity_bytes, false);
+    return rc;
+}
+
+/* A reader of a store whose writer crashed: the log goes into private pages, which are then made read-only. */
+static int replay_privately(struct image *image)
+{
+    bool replayed = false;
+    int rc = txn_private_replay(image->file, image->super, &image->map, &replayed);
+    if (rc != 0)
+        return rc;
+    image->recovered = replayed;
+    if (mprotect(image->map.base, (size_t)image->map.bytes, PROT_READ) != 0)
+        return error_set(errno, "cannot protect the replayed image of %.300s: %s", image->file->path,
+                         error_text(errno));
+    return 0;
+}
+
+/* Steps 6 and 7 */
+static int begin_writing(struct image *image)
+{
+    int rc;
+    struct superblock *super = image->super;
+    if (image->options.kind == IMAGE_PRIVATE) {
+        rc = txn_open(&image->txn, &image->map, image->file, super, &image->options);
+        if (rc != 0 || !image->options.first)
+            return rc;
+        return superblock_write_both(image->file, super);
+    }
+    if (!image->options.first)
+        return 0;
+    struct superblock live = *super;
+    live.state = SUPER_OPEN_LIVE;
+    live.checksums_valid = 0;
+    live.log_salt = 0;
+    rc = superblock_write_both(image->file, &live);
+    if (rc == 0)
+        *super = live;
+    return rc;
+}
+
+int image_open(struct image **out, struct file *file, struct superblock *super, const struct image_options *options)
+{
+    int rc;
+    uint64_t bytes = 0;
+    struct image *image = calloc(1, sizeof *image);
+    *out = NULL;
+    if (image == NULL)
+        return error_set(ENOMEM, "no memory to open %.300s", file->path);
+    image->file = file;
+    image->super = super;
+    image->options = *options;
+    image->replay = options->kind == IMAGE_READ && options->first && super->state == SUPER_OPEN_LOGGED;
+    rc = check_file_system(file, options);
+    if (rc != 0)
+        goto free_image;
+    if (options->first)
+        rc = prepare_first(image, &bytes);
+    else
+        rc = held_bytes(file, super->capacity_bytes, &bytes);
+    if (rc != 0)
+        goto free_image;
+    rc = pthread_mutex_init(&image->mutex, NULL);
+    if (rc != 0)
+        goto free_image;
+    rc = map_image(image, bytes);
+    if (rc != 0)
+        goto destroy_mutex;
+    if (image->replay)
+        rc = replay_privately(image);
+    else if (is_writer(options))
+        rc = begin_writing(image);
+    if (rc != 0)
+        goto close_map;
+    *out = image;
+    return 0;
+close_map:
+    if (image->txn != NULL)
+        txn_close(image->txn);
+    map_close(&image->map);
+destroy_mutex:
+    (void)pthread_mutex_destroy(&image->mutex);
+free_image:
+    free(image);
+    return rc;
+}
+
+void image_close(struct image *image)
+{
+    (void)image_unpin(image);
+    if (image->txn != NULL)
+        txn_close(image->txn);
+    map_close(&image->map);
+    (void)pthread_mutex_destroy(&image->mutex);
+    free(image);
+}
+
+void image_forget(struct image *image)
+{
+    /* The range was never mapped in this child (MADV_DONTFORK); something else of it may live there by now. */
+    if (image->txn != NULL)
+        txn_forget(image->txn);
+    free(image);
+}
+
+/* ---- what it is ---- */
+
+void *image_base(const struct image *image)
+{
+    return image->map.base;
+}
+
+uint64_t image_bytes(const struct image *image)
+{
+    return __atomic_load_n(&image->map.bytes, __ATOMIC_ACQUIRE);
+}
+
+uint64_t image_capacity(const struct image *image)
+{
+    return image->map.capacity;
+}
+
+bool image_recovered(const struct image *image)
+{
+    return image->recovered;
+}
+
+uint64_t image_commit_seq(const struct image *image)
+{
+    return image->txn != NULL ? txn_commit_seq(image->txn) : image->super->commit_seq;
+}
+
+/* ---- growth ---- */
+
+uint64_t image_follow(struct image *image)
+{
+    uint64_t held;
+    uint64_t mapped = image_bytes(image);
+    if (held_bytes(image->file, image->map.capacity, &held) != 0 || held <= mapped || image->replay)
+        return mapped;
+    (void)map_extend(&image->map, held);
+    return image_bytes(image);
+}
+
+/* fallocate beyond the limit would be answered by a signal (SIGXFSZ). */
+static int check_file_limit(const struct file *file, uint64_t file_bytes)
+{
+    struct rlimit limit;
+    if (file->in_memory || getrlimit(RLIMIT_FSIZE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY ||
+        file_bytes <= limit.rlim_cur)
+        return 0;
+    return error_set(EFBIG, "%.300s cannot grow to %" PRIu64 " bytes: the limit of this process (ulimit -f) is %ju",
+                     file->path, file_bytes, (uintmax_t)limit.rlim_cur);
+}
+
+/* Blocks for image bytes [from, to), to the end of a group's table where one begins. */
+static int reserve_image(const struct image *image, uint64_t from, uint64_t to)
+{
+    uint64_t at = format_file_bytes(from), end = format_file_bytes(to);
+    int rc = check_file_limit(image->file, end);
+    if (rc != 0)
+        return rc;
+    if (image->options.kind == IMAGE_SHARED)
+        return file_reserve(image->file->fd, at, end - at);
+    return file_reserve_fresh(image->file->fd, at, end - at);
+}
+
+static int extend_locked(struct image *image, uint64_t bytes)
+{
+    int rc;
+    uint64_t mapped = image_bytes(image);
+    if (bytes <= mapped)
+        return 0; /* another thread was faster */
+    uint64_t wanted = round_up(bytes, UNIT_BYTES);
+    uint64_t slack = min_u64(max_u64(wanted / SLACK_SHARE, SLACK_BYTES_MIN), SLACK_BYTES_MAX);
+    uint64_t target = min_u64(round_up(wanted + slack, UNIT_BYTES), image->map.capacity);
+    rc = reserve_image(image, mapped, target);
+    if ((rc == ENOSPC || rc == EDQUOT || rc == EFBIG) && target != wanted) {
+        target = wanted;
+        rc = reserve_image(image, mapped, target);
+    }
+    if (rc != 0 && rc != EFBIG)
+        return error_set(rc, "cannot reserve disk blocks for %.300s to grow to %" PRIu64 " bytes: %s",
+                         image->file->path, target, error_text(rc));
+    return rc != 0 ? rc : map_extend(&image->map, target);
+}
+
+int image_extend(struct image *image, uint64_t bytes)
+{
+    int rc;
+    if (bytes <= image_bytes(image))
+        return 0;
+    if (!is_writer(&image->options))
+        return error_set(EROFS, "%.300s is open for reading only", image->file->path);
+    if (bytes > image->map.capacity)
+        return error_set(ENOMEM, "%.300s: %" PRIu64 " bytes exceed the capacity of %" PRIu64, image->file->path, bytes,
+                         image->map.capacity);
+    (void)pthread_mutex_lock(&image->mutex);
+    rc = bytes <= image_follow(image) ? 0 : extend_locked(image, bytes);
+    (void)pthread_mutex_unlock(&image->mutex);
+    return rc;
+}
+
+/* ---- IMAGE_PRIVATE: the engine's ---- */
+
+static int refuse_transaction(const struct image *image)
+{
+    return error_set(ENOTSUP, "%.300s is not open for transactions", image->file->path);
+}
+
+int image_commit(struct image *image, uint64_t used_bytes, uint64_t *seq)
+{
+    return image->txn != NULL ? txn_commit(image->txn, used_bytes, seq) : refuse_transaction(image);
+}
+
+int image_sync(struct image *image, uint64_t seq)
+{
+    return image->txn != NULL ? txn_sync(image->txn, seq) : refuse_transaction(image);
+}
+
+int image_rollback(struct image *image)
+{
+    return image->txn != NULL ? txn_rollback(image->txn) : refuse_transaction(image);
+}
+
+int image_refresh(struct image *image, bool *changed)
+{
+    (void)image_follow(image); /* whoever had the turn may have made the file longer */
+    return image->txn != NULL ? txn_refresh(image->txn, changed) : refuse_transaction(image);
+}
+
+int image_apply(struct image *image)
+{
+    return image->txn != NULL ? txn_apply(image->txn) : refuse_transaction(image);
+}
+
+bool image_has_unapplied(const struct image *image)
+{
+    return image->txn != NULL && txn_has_unapplied(image->txn);
+}
+
+bool image_wants_checkpoint(const struct image *image)
+{
+    return image->txn != NULL && txn_wants_checkpoint(image->txn);
+}
+
+int image_checkpoint(struct image *image)
+{
+    return image->txn != NULL ? txn_checkpoint(image->txn) : refuse_transaction(image);
+}
+
+bool image_failed(const struct image *image)
+{
+    return image->txn != NULL && txn_failed(image->txn);
+}

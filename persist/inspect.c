@@ -1,0 +1,124 @@
+/*
+ * inspect.c -- looking at an image without changing it: figures, checks, the last commit's bytes, pinning.
+ *
+ * Checks and copies read with pread, never through the mapping: what cannot be read is an error code.  In SOLE and TURNS
+ * the file and its table of checksums describe the last *applied* commit, which the caller holds still by the apply lock;
+ * pages that are committed and not yet applied are verified by their log records (txn_check).
+ */
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "persist/image_internal.h"
+#include "persist/scrub.h"
+#include "persist/superblock.h"
+#include "persist/txn.h"
+
+uint64_t image_applied_bytes(const struct image *image)
+{
+    uint64_t seq, used, bytes = image_bytes(image);
+    if (image->options.kind == IMAGE_SHARED || image->options.inspect || image->replay)
+        return bytes;
+    if (image->options.first && image->options.kind == IMAGE_READ)
+        return min_u64(image->super->used_bytes, bytes);
+    if (image->options.shared != NULL && txn_shared_applied(image->options.shared, &seq, &used))
+        return min_u64(used, bytes);
+    if (image->txn != NULL && !txn_has_unapplied(image->txn))
+        return min_u64(txn_used_bytes(image->txn), bytes);
+    struct superblock now; /* without `shared`: what the last checkpoint said */
+    return superblock_read(image->file, &now) == 0 ? min_u64(now.used_bytes, bytes) : 0;
+}
+
+void image_check(struct image *image, struct report *report,
+                 void (*name_object)(void *ctx, uint64_t offset, char *text, unsigned text_bytes), void *ctx)
+{
+    struct superblock now;
+    if (superblock_read(image->file, &now) != 0)
+        return; /* superblock_check() says it */
+    if (image->txn != NULL)
+        txn_check(image->txn, report);
+    if (now.checksums_valid == 0 || image->replay)
+        return; /* LIVE, or crashed: the log, not the table, knows the last commit */
+    uint64_t used = image_applied_bytes(image);
+    scrub_check(image->file->fd, used, report, name_object, ctx);
+    if (now.state == SUPER_SEALED && used == now.used_bytes)
+        scrub_check_tail(image->file->fd, used, report);
+}
+
+/* Private pages of a replay: by a call that answers a bad page of the file below with an error instead of a signal. */
+static int read_mapped(const struct image *image, uint64_t offset, void *buffer, size_t bytes)
+{
+    struct iovec to = {.iov_base = buffer, .iov_len = bytes};
+    struct iovec from = {.iov_base = image->map.base + offset, .iov_len = bytes};
+    ssize_t n = process_vm_readv(getpid(), &to, 1, &from, 1, 0);
+    if (n == (ssize_t)bytes)
+        return 0;
+    if (n < 0 && (errno == ENOSYS || errno == EPERM)) { /* forbidden here: take the risk */
+        memcpy(buffer, image->map.base + offset, bytes);
+        return 0;
+    }
+    return EIO;
+}
+
+int image_read_committed(struct image *image, uint64_t offset, void *buffer, size_t bytes)
+{
+    uint64_t end = image_bytes(image);
+    if (offset > end || bytes > end - offset)
+        return EIO;
+    if (image->txn != NULL)
+        return txn_read_committed(image->txn, offset, buffer, bytes);
+    if (image->replay)
+        return read_mapped(image, offset, buffer, bytes);
+    return scrub_read_image(image->file->fd, offset, buffer, bytes);
+}
+
+void image_stat(struct image *image, struct image_stat *stat)
+{
+    uint64_t seq, used;
+    *stat = (struct image_stat){.commit_seq = image->super->commit_seq};
+    stat->durable_seq = stat->applied_seq = stat->commit_seq;
+    if (image->txn != NULL)
+        txn_stat(image->txn, stat);
+    else if (image->options.shared != NULL && txn_shared_applied(image->options.shared, &seq, &used))
+        stat->commit_seq = stat->durable_seq = stat->applied_seq = seq;
+    (void)file_size(image->file->fd, &stat->file_bytes);
+}
+
+/* ---- pinning ---- */
+
+/* mlock makes every page of a private mapping private (measured); the second, shared view pins the page cache. */
+static void *pin_target(const struct image *image)
+{
+    const uint8_t *view = image->map.twin != NULL ? image->map.twin : image->map.base;
+    return (void *)(uintptr_t)view;
+}
+
+int image_pin(struct image *image, uint64_t used_bytes)
+{
+    int rc = 0;
+    (void)pthread_mutex_lock(&image->mutex);
+    uint64_t bytes = min_u64(used_bytes, image_bytes(image));
+    if (mlock(pin_target(image), (size_t)bytes) != 0) {
+        rc = error_set(errno, "cannot keep %llu bytes of %.300s in memory: %s", (unsigned long long)bytes,
+                       image->file->path, error_text(errno));
+    } else {
+        image->pin_bytes = max_u64(image->pin_bytes, bytes);
+    }
+    (void)pthread_mutex_unlock(&image->mutex);
+    return rc;
+}
+
+int image_unpin(struct image *image)
+{
+    int rc = 0;
+    (void)pthread_mutex_lock(&image->mutex);
+    if (image->pin_bytes != 0 && munlock(pin_target(image), (size_t)image->pin_bytes) != 0)
+        rc = error_set(errno, "cannot unpin %.300s: %s", image->file->path, error_text(errno));
+    if (rc == 0)
+        image->pin_bytes = 0;
+    (void)pthread_mutex_unlock(&image->mutex);
+    return rc;
+}

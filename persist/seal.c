@@ -1,0 +1,147 @@
+/*
+ * seal.c -- making the file whole: LIVE commits (image_flush) and the close of the last process (image_seal).
+ *
+ * image_flush(), step                                a crash right after it leaves (LIVE: unclean, always)
+ *   1 ranged sync of tables and image                the new bytes, the old header
+ *   2 superblock with the new commit_seq, synced     the new bytes, the new header
+ * The range ends before nothing but the used length and begins behind the lock unit, whose page is never synced.
+ *
+ * image_seal(), step                                 a crash right after it leaves
+ *   1 PRIVATE: txn_checkpoint()                      open, the log empty: the last commit
+ *   2 checksums_valid = 0 in a superblock, if 3 has  the same; checksums are not believed
+ *     anything to do
+ *   3 free ranges punched, their checksums cleared;  the same: no live object lies in a free range
+ *     LIVE, or not valid before: all computed
+ *   4 ranged sync of tables and image                the same
+ *   5 superblock sealed, synced; then its twin       open (1 to 4 are done again or by recovery), or sealed
+ *   6 file cut off behind the used length            sealed; the next opener clears what is left of the tail
+ *   7 log unlinked                                   sealed; a log that no superblock names is ignored
+ *
+ * Step 3 comes after 1, because recovery would replay records into punched pages; and before 5, because a sealed store
+ * has no log that could tell which pages were being punched.  After step 5 nothing can fail any more that matters: 6 and
+ * 7 are tidying, and the next open does it again.
+ *
+ *   P3  sealed: checksums_valid, unless the store is a section in memory; format_file_bytes(used_bytes) <= file length
+ */
+#include <errno.h>
+#include <inttypes.h>
+
+#include "base/error.h"
+#include "persist/image_internal.h"
+#include "persist/scrub.h"
+#include "persist/superblock.h"
+#include "persist/txn.h"
+
+static int sync_image(const struct image *image, uint64_t used_bytes)
+{
+    if (image->file->in_memory)
+        return 0;
+    int rc = file_sync_range(image->file->fd, GROUP0_OFFSET, format_file_bytes(used_bytes) - GROUP0_OFFSET);
+    return rc == 0 ? 0 : error_set(rc, "cannot sync %.300s: %s", image->file->path, error_text(rc));
+}
+
+/* What the caller means by "used", made safe: whole units that are mapped. */
+static uint64_t clamp_used(const struct image *image, uint64_t used_bytes)
+{
+    return min_u64(max_u64(round_up(used_bytes, UNIT_BYTES), UNIT_BYTES), image_bytes(image));
+}
+
+int image_flush(struct image *image, struct superblock *super, uint64_t used_bytes)
+{
+    int rc;
+    uint64_t used = clamp_used(image, used_bytes);
+    if (image->options.kind != IMAGE_SHARED || image->options.inspect)
+        return error_set(EINVAL, "%.300s is not open in LIVE", image->file->path);
+    rc = sync_image(image, used);
+    if (rc != 0)
+        return rc;
+    super->state = SUPER_OPEN_LIVE;
+    super->checksums_valid = 0;
+    super->used_bytes = used;
+    return superblock_write(image->file, super, true);
+}
+
+/* Step 3 for one range: pages become zeros, their checksums those of zeros. */
+static int punch(const struct image *image, uint64_t from, uint64_t to)
+{
+    int rc = 0;
+    for (uint64_t at = from; at < to && rc == 0;) {
+        uint64_t part = min_u64(format_contiguous(at), to - at);
+        rc = file_punch(image->file->fd, format_file_offset(at), part);
+        if (rc == 0)
+            rc = scrub_clear(image->file->fd, at, at + part);
+        at += part;
+    }
+    return rc;
+}
+
+static int punch_free_ranges(struct image *image, uint64_t used_bytes, const struct image_free_range *ranges,
+                             unsigned count)
+{
+    for (unsigned i = 0; i < count; i++) {
+        uint64_t from = round_up(ranges[i].offset, UNIT_BYTES);
+        uint64_t end = ranges[i].bytes > UINT64_MAX - ranges[i].offset ? UINT64_MAX : ranges[i].offset + ranges[i].bytes;
+        uint64_t to = round_down(min_u64(end, used_bytes), UNIT_BYTES);
+        int rc = from < to ? punch(image, from, to) : 0;
+        if (rc == EOPNOTSUPP)
+            return 0; /* the file keeps its blocks */
+        if (rc != 0)
+            return error_set(rc, "cannot give back free blocks of %.300s: %s", image->file->path, error_text(rc));
+    }
+    return 0;
+}
+
+/* Steps 2 and 3 */
+static int settle_content(struct image *image, struct superblock *super, uint64_t used_bytes,
+                          const struct image_free_range *ranges, unsigned count)
+{
+    int rc;
+    bool rebuild_all = super->checksums_valid == 0;
+    /* SOLE, TURNS: what was never committed has no checksum yet, but may be part of the file from now on */
+    uint64_t rebuild_from = rebuild_all || image->txn == NULL ? 0 : min_u64(txn_used_bytes(image->txn), used_bytes);
+    if (count > 0 && !rebuild_all) {
+        super->checksums_valid = 0;
+        rc = superblock_write(image->file, super, true);
+        if (rc != 0)
+            return rc;
+    }
+    rc = punch_free_ranges(image, used_bytes, ranges, count);
+    if (rc != 0)
+        return rc;
+    if (!image->file->in_memory)
+        rc = scrub_rebuild(image->file->fd, rebuild_from, used_bytes);
+    if (rc == 0) /* pages between the old and the new end */
+        rc = scrub_clear(image->file->fd, used_bytes, image_bytes(image));
+    return rc == 0 ? 0 : error_set(rc, "cannot write the checksums of %.300s: %s", image->file->path, error_text(rc));
+}
+
+int image_seal(struct image *image, struct superblock *super, uint64_t used_bytes,
+               const struct image_free_range *free_ranges, unsigned free_range_count)
+{
+    int rc;
+    uint64_t used = clamp_used(image, used_bytes);
+    if (image->options.kind == IMAGE_READ || image->options.inspect)
+        return error_set(EROFS, "%.300s is open for reading only", image->file->path);
+    if (image->txn != NULL) {
+        rc = txn_checkpoint(image->txn);
+        if (rc != 0)
+            return rc;
+    }
+    rc = settle_content(image, super, used, free_ranges, free_range_count);
+    if (rc != 0)
+        return rc;
+    rc = sync_image(image, used);
+    if (rc != 0)
+        return rc;
+    super->used_bytes = used;
+    super->checksums_valid = image->file->in_memory ? 0 : 1;
+    rc = superblock_seal(image->file, super);
+    if (rc != 0)
+        return rc;
+    uint64_t file_bytes;
+    if (file_size(image->file->fd, &file_bytes) == 0 && file_bytes > format_file_bytes(used))
+        (void)file_truncate(image->file->fd, format_file_bytes(used));
+    if (image->txn != NULL)
+        (void)file_unlink(image->file->log_path);
+    return 0;
+}
