@@ -1,0 +1,221 @@
+/*
+ * apply.c -- commits reach the store file, and the log begins anew.
+ *
+ * Application.  Only what is durable in the log may go to the file (the write-ahead rule), so the log is synced first.
+ * Then the overlay's pages are written in ascending order, whole: the bytes that no record names are the same in both
+ * versions, so a page torn by a power cut differs from both only in places that recovery writes again.  The checksum
+ * table is changed block by block after the pages it describes.  Nothing here is synced; writeback is started early, so
+ * that a checkpoint finds little left to do.
+ *
+ * Checkpoint.  step                                   a crash right after it leaves
+ *   1 sync log, apply                                 recovery from the log: it is whole
+ *   2 sync the file's image and tables                the same
+ *   3 write and sync the new header in the other slot the same: the superblock names the old salt, whose header and
+ *                                                     records are untouched
+ *   4 write and sync the superblock                   the new log, empty: the file holds everything
+ * New records overwrite old ones only after step 4.  A superblock that was torn in step 4 loses against its twin: as
+ * after step 3.
+ *
+ * Invariants:
+ *   W9  no byte of a commit reaches the file before its record is durable (STEAD_PLANT_APPLY_EARLY breaks it)
+ *   W10 the superblock that names a new log is written after the file was synced (STEAD_PLANT_RESET_EARLY)
+ */
+#include <errno.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "base/error.h"
+#include "base/units.h"
+#include "persist/page_checksum.h"
+#include "persist/txn_internal.h"
+
+#define TABLE_ENTRIES (PAGE_BYTES / 8) /* checksums in one block of the table */
+
+/* One pwrite for pages that follow each other in the file. */
+static int write_run(int fd, const struct page_list *list, size_t from, size_t count, apply_bytes_of *bytes_of,
+                     const void *ctx, uint8_t *scratch)
+{
+    uint64_t offset = list->page[from] * PAGE_BYTES;
+    const uint8_t *bytes = bytes_of(ctx, list->page[from]);
+    bool adjoining = true;
+    for (size_t i = 1; i < count && adjoining; i++)
+        adjoining = bytes_of(ctx, list->page[from + i]) == bytes + i * PAGE_BYTES;
+    if (!adjoining) {
+        for (size_t i = 0; i < count; i++)
+            memcpy(scratch + i * PAGE_BYTES, bytes_of(ctx, list->page[from + i]), PAGE_BYTES);
+        bytes = scratch;
+    }
+    return file_write_at(fd, bytes, count * PAGE_BYTES, format_file_offset(offset));
+}
+
+/* The checksums of pages whose entries lie in one block of the table; returns how many via *count. */
+static int write_checksums(int fd, const struct page_list *list, size_t from, size_t to, apply_bytes_of *bytes_of,
+                           const void *ctx, size_t *count)
+{
+    uint64_t entry[TABLE_ENTRIES];
+    uint64_t block = round_down(format_checksum_offset(list->page[from] * PAGE_BYTES), PAGE_BYTES);
+    int rc = file_read_at(fd, entry, sizeof entry, block);
+    if (rc != 0)
+        return rc;
+    size_t first = TABLE_ENTRIES, last = 0, i = from;
+    for (; i < to; i++) {
+        uint64_t at = format_checksum_offset(list->page[i] * PAGE_BYTES) - block;
+        if (at >= PAGE_BYTES)
+            break;
+        entry[at / 8] = page_checksum(bytes_of(ctx, list->page[i]));
+        first = min_u64(first, at / 8);
+        last = at / 8;
+    }
+    *count = i - from;
+    return file_write_at(fd, &entry[first], (last - first + 1) * 8, block + first * 8);
+}
+
+int apply_pages(int fd, const struct page_list *list, size_t from, size_t to, apply_bytes_of *bytes_of, const void *ctx,
+                uint8_t *scratch)
+{
+    int rc = 0;
+    for (size_t i = from; i < to && rc == 0;) {
+        uint64_t limit = format_contiguous(list->page[i] * PAGE_BYTES) / PAGE_BYTES;
+        size_t run = page_list_run(list, i, (size_t)min_u64(min_u64(limit, SCRATCH_PAGES), to - i));
+        rc = write_run(fd, list, i, run, bytes_of, ctx, scratch);
+        i += run;
+    }
+    for (size_t i = from; i < to && rc == 0;) {
+        size_t done = 0;
+        rc = write_checksums(fd, list, i, to, bytes_of, ctx, &done);
+        i += done;
+    }
+    return rc;
+}
+
+static const uint8_t *zero_page(const void *zeros, uint64_t page)
+{
+    (void)page;
+    return zeros;
+}
+
+int apply_zeros(int fd, uint64_t from, uint64_t to, uint8_t *scratch)
+{
+    static const uint8_t zeros[PAGE_BYTES];
+    int rc = 0;
+    while (from < to && rc == 0) {
+        uint64_t page[SCRATCH_PAGES];
+        struct page_list list = {.page = page, .room = SCRATCH_PAGES};
+        while (from < to && list.count < SCRATCH_PAGES)
+            list.page[list.count++] = from++;
+        rc = apply_pages(fd, &list, 0, list.count, zero_page, zeros, scratch);
+    }
+    return rc;
+}
+
+const uint8_t *apply_from_overlay(const void *overlay, uint64_t page)
+{
+    return overlay_get(overlay, page);
+}
+
+/* The written places are on their way to the disk before a checkpoint asks for them. */
+static void start_writeback(const struct txn *txn)
+{
+    if (txn->work.count == 0)
+        return;
+    uint64_t first = format_checksum_offset(txn->work.page[0] * PAGE_BYTES);
+    uint64_t last = format_file_offset(txn->work.page[txn->work.count - 1] * PAGE_BYTES) + PAGE_BYTES;
+    first = round_down(min_u64(first, format_file_offset(txn->work.page[0] * PAGE_BYTES)), PAGE_BYTES);
+    file_start_writeback(txn->file->fd, first, last - first);
+}
+
+int txn_apply_locked(struct txn *txn)
+{
+    if (txn->overlay.count == 0 && txn->applied_seq + 1 == txn->wal.at.next_seq)
+        return 0;
+#ifndef STEAD_PLANT_APPLY_EARLY
+    int rc = txn_sync_locked(txn, txn->wal.at.next_seq - 1);
+    if (rc != 0)
+        return rc;
+#else
+    int rc;
+#endif
+    txn->work.count = 0;
+    rc = overlay_pages(&txn->overlay, &txn->work);
+    if (rc == 0)
+        rc = page_list_reserve(&txn->resident, txn->work.count);
+    if (rc == 0)
+        rc = apply_pages(txn->file->fd, &txn->work, 0, txn->work.count, apply_from_overlay, &txn->overlay, txn->scratch);
+    if (rc != 0) /* the log holds it all: nothing is lost, and the next attempt starts from the same place */
+        return error_set(rc, "cannot write committed pages into %s: %s", txn->file->path, error_text(rc));
+    start_writeback(txn);
+    for (size_t i = 0; i < txn->work.count; i++)
+        txn->resident.page[txn->resident.count++] = txn->work.page[i];
+    overlay_clear(&txn->overlay);
+    txn->applied_seq = txn->wal.at.next_seq - 1;
+    txn->applied_at = txn->wal.at;
+    txn->applied_used_bytes = txn->used_bytes;
+    txn_publish(txn);
+    return 0;
+}
+
+int txn_apply(struct txn *txn)
+{
+    pthread_mutex_lock(&txn->engine);
+    int rc = txn_refuse_poisoned(txn);
+    if (rc == 0)
+        rc = txn_apply_locked(txn);
+    pthread_mutex_unlock(&txn->engine);
+    return rc;
+}
+
+/* Everything but the lock unit: from the first group to the end of what is used. */
+static int sync_file(struct txn *txn)
+{
+    uint64_t end = format_file_bytes(max_u64(txn->named_bytes, txn->used_bytes));
+    int rc = file_sync_range(txn->file->fd, GROUP0_OFFSET, end - GROUP0_OFFSET);
+    return rc != 0 ? txn_poison(txn, rc, "the store file could not be synced") : 0;
+}
+
+static int restart_log(struct txn *txn)
+{
+    uint64_t salt, seq = txn->wal.at.next_seq - 1;
+    if (getrandom(&salt, sizeof salt, 0) != (ssize_t)sizeof salt)
+        return error_set(EIO, "no random bytes for the log's salt");
+    if (txn->turns) { /* others wrote superblocks in their turns */
+        int rc = superblock_read(txn->file, txn->super);
+        if (rc != 0)
+            return rc;
+    }
+    int rc = wal_start(&txn->wal, salt, txn->wal.at.checkpoint + 1, seq + 1, txn->used_bytes);
+    if (rc != 0)
+        return txn_poison(txn, rc, "the log could not be restarted");
+    txn->super->commit_seq = seq;
+    txn->super->used_bytes = txn->used_bytes;
+    txn->super->log_salt = salt;
+    txn->super->checkpoint = txn->wal.at.checkpoint;
+    txn->super->state = SUPER_OPEN_LOGGED;
+    rc = superblock_write(txn->file, txn->super, true);
+    if (rc != 0)
+        return txn_poison(txn, rc, "the superblock could not be written");
+    txn->named_bytes = txn->used_bytes;
+    txn->applied_at = txn->wal.at;
+    return 0;
+}
+
+int txn_checkpoint(struct txn *txn)
+{
+    pthread_mutex_lock(&txn->engine);
+    int rc = txn_refuse_poisoned(txn);
+    if (rc == 0)
+        rc = txn_apply_locked(txn);
+#ifndef STEAD_PLANT_RESET_EARLY
+    if (rc == 0)
+        rc = sync_file(txn);
+#endif
+    if (rc == 0)
+        rc = restart_log(txn);
+#ifdef STEAD_PLANT_RESET_EARLY
+    if (rc == 0)
+        rc = sync_file(txn);
+#endif
+    if (rc == 0)
+        txn_publish(txn);
+    pthread_mutex_unlock(&txn->engine);
+    return rc;
+}

@@ -1,0 +1,380 @@
+/*
+ * commit.c -- turn the pages changed since the last commit into one record of the log, or forget them.
+ *
+ * Why a redo log: a heap changes a few small places in many pages, and one sequential write plus one sync costs less than
+ * syncing those pages.  The image is a private mapping: with a shared one the kernel may write any dirty page home at
+ * any time, and only an undo log before each write would be safe.
+ *
+ *   step                                              a crash right after it leaves
+ *   1 collect the pages that may have changed         the last commit
+ *   2 pages past every page the log names: written    the last commit: nothing refers to them (used_bytes)
+ *     into the file, the file synced
+ *   3 the others compared with the last commit,       the last commit
+ *     differing runs built into a record
+ *   4 the record written (wal.c)                      process death: the new commit; power loss: old or new
+ *   5 overlay takes the new pages                     the same
+ *   6 txn_sync: the log synced                        the new commit
+ * Everything that can fail - memory, disk space, the limit - fails before step 4 ends; then the commit did not happen, the
+ * memory is as it was, and the pages are remembered for the next attempt.
+ *
+ * The base of the comparison is the last commit: the overlay's copy of a page that is logged and not yet applied, the file's
+ * bytes (read, not mapped: an error there is a number and no signal) of all others, zeros for a page that is new.
+ *
+ * Pages past the end.  used_bytes grows with the heap.  Pages at or past named_bytes, the longest the image has been
+ * since the log was started, are named by no record, so a crash cannot replay an older record over them (W7); many of
+ * them at once are written straight into the file.  A few are logged, from zeros, which spares the file's sync.
+ *
+ * A rollback copies the overlay's pages back and drops the private copies of all others: the file shows through.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/units.h"
+#include "persist/diff.h"
+#include "persist/txn_internal.h"
+
+#define STRAIGHT_PAGES 64  /* as many new pages at once as are worth a sync of the file */
+#define RESIDENT_PAGES 16384 /* private copies of applied pages kept for the next write to them (64 MiB) */
+#define DROPS_PER_COMMIT 32
+
+/* The candidates in three parts: compared, new, past the end of this commit. */
+struct parts {
+    size_t compared, fresh; /* [0, compared) [compared, fresh) [fresh, count) */
+    bool straight;
+    size_t changed_pages;
+};
+
+static size_t first_at_or_past(const struct page_list *list, uint64_t page)
+{
+    size_t low = 0, high = list->count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (list->page[middle] < page)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+static bool list_has(const struct page_list *list, uint64_t page)
+{
+    size_t i = first_at_or_past(list, page);
+    return i < list->count && list->page[i] == page;
+}
+
+static uint8_t *image_page(const struct txn *txn, uint64_t page)
+{
+    return txn->map->base + page * PAGE_BYTES;
+}
+
+static const uint8_t *bytes_of_image(const void *txn, uint64_t page)
+{
+    return image_page(txn, page);
+}
+
+/* Fills candidates: what the kernel reports and what is left from before. */
+static int collect(struct txn *txn)
+{
+    uint64_t bytes = __atomic_load_n(&txn->map->bytes, __ATOMIC_ACQUIRE);
+    txn->candidates.count = 0;
+    int rc = page_list_reserve(&txn->candidates, txn->carry.count);
+    for (size_t i = 0; i < txn->carry.count && rc == 0; i++)
+        txn->candidates.page[txn->candidates.count++] = txn->carry.page[i];
+    if (rc == 0)
+        rc = dirty_collect(txn->dirty, bytes, &txn->candidates);
+    if (rc == 0 && txn->changed_room < txn->candidates.count) {
+        bool *changed = realloc(txn->changed, txn->candidates.count);
+        if (changed != NULL) {
+            txn->changed = changed;
+            txn->changed_room = txn->candidates.count;
+        } else {
+            rc = ENOMEM;
+        }
+    }
+    if (rc != 0)
+        return error_set(rc, "cannot find the changed pages: %s", error_text(rc));
+    return 0;
+}
+
+/* Nothing came of it: the candidates, collected once, are still uncommitted. */
+static void remember(struct txn *txn)
+{
+    page_list_sort(&txn->candidates);
+    struct page_list carry = txn->carry;
+    txn->carry = txn->candidates;
+    txn->candidates = carry;
+    txn->candidates.count = 0;
+}
+
+/* The file's bytes of `count` pages from `page` on into scratch. */
+static int read_base(struct txn *txn, uint64_t page, size_t count)
+{
+    int rc = file_read_at(txn->file->fd, txn->scratch, count * PAGE_BYTES, format_file_offset(page * PAGE_BYTES));
+    return rc != 0 ? error_set(rc, "cannot read page %llu of %s: %s", (unsigned long long)page, txn->file->path,
+                               error_text(rc))
+                   : 0;
+}
+
+static int log_difference(struct txn *txn, uint64_t page, const void *base, bool *changed)
+{
+    struct diff_run run[DIFF_MAX_RUNS];
+    const uint8_t *bytes = image_page(txn, page);
+    size_t runs = diff_page(bytes, base, run);
+    *changed = *changed || runs != 0;
+    int rc = 0;
+    for (size_t i = 0; i < runs && rc == 0; i++)
+        rc = wal_add_run(&txn->wal, page * PAGE_BYTES + run[i].offset, bytes + run[i].offset, run[i].bytes);
+    return rc;
+}
+
+static int compare_pages(struct txn *txn, struct parts *parts)
+{
+    size_t in_scratch = 0; /* pages read ahead */
+    uint64_t scratch_page = 0;
+    const struct page_list *list = &txn->candidates;
+    for (size_t i = 0; i < parts->compared; i++) {
+        uint64_t page = list->page[i];
+        const uint8_t *base = overlay_get(&txn->overlay, page);
+        if (base == NULL) {
+            if (page - scratch_page >= in_scratch) {
+                uint64_t limit = format_contiguous(page * PAGE_BYTES) / PAGE_BYTES;
+                in_scratch = page_list_run(list, i, (size_t)min_u64(min_u64(limit, SCRATCH_PAGES), parts->compared - i));
+                scratch_page = page;
+                int rc = read_base(txn, page, in_scratch);
+                if (rc != 0)
+                    return rc;
+            }
+            base = txn->scratch + (page - scratch_page) * PAGE_BYTES;
+        }
+        txn->changed[i] = false;
+        int rc = log_difference(txn, page, base, &txn->changed[i]);
+        if (rc != 0)
+            return rc;
+        parts->changed_pages += txn->changed[i];
+    }
+    return 0;
+}
+
+static int log_fresh_pages(struct txn *txn, struct parts *parts)
+{
+    static const uint8_t zeros[PAGE_BYTES] __attribute__((aligned(8)));
+    int rc = 0;
+    for (size_t i = parts->compared; i < parts->fresh && rc == 0; i++) {
+        txn->changed[i] = true;
+        parts->changed_pages++;
+        rc = wal_add_zeroed(&txn->wal, txn->candidates.page[i] * PAGE_BYTES);
+        if (rc == 0)
+            rc = log_difference(txn, txn->candidates.page[i], zeros, &txn->changed[i]);
+    }
+    return rc;
+}
+
+/* The file is durably as long as the image of this commit, and the new pages in it are durable. */
+static int write_straight(struct txn *txn, const struct parts *parts, uint64_t used_bytes)
+{
+    int rc = 0;
+    const struct page_list *list = &txn->candidates;
+    uint64_t first = 0, end = 0;
+    if (parts->straight) {
+        first = list->page[parts->compared];
+        end = list->page[parts->fresh - 1] + 1;
+        txn->straight_from = txn->straight_to == 0 ? first : min_u64(txn->straight_from, first);
+        txn->straight_to = max_u64(txn->straight_to, end);
+        rc = apply_pages(txn->file->fd, list, parts->compared, parts->fresh, bytes_of_image, txn, txn->scratch);
+        if (rc != 0)
+            return error_set(rc, "cannot write new pages into %s: %s", txn->file->path, error_text(rc));
+    }
+    if (parts->straight || used_bytes > txn->length_synced) {
+        uint64_t file_bytes, from, to;
+        rc = file_size(txn->file->fd, &file_bytes);
+        if (rc == 0 && format_file_bytes(used_bytes) > file_bytes)
+            rc = EIO;
+        if (rc != 0)
+            return error_set(rc, "%s is shorter than its image", txn->file->path);
+        to = format_file_bytes(used_bytes);
+        from = to - UNIT_BYTES;
+        if (parts->straight)
+            from = min_u64(format_file_offset(first * PAGE_BYTES), format_checksum_offset(first * PAGE_BYTES));
+        rc = file_sync_range(txn->file->fd, round_down(from, PAGE_BYTES), to - round_down(from, PAGE_BYTES));
+        if (rc != 0)
+            return txn_poison(txn, rc, "new pages of the store file could not be synced");
+        txn->length_synced = format_image_bytes(file_bytes);
+    }
+    return 0;
+}
+
+static int build_record(struct txn *txn, struct parts *parts, uint64_t used_bytes)
+{
+    struct page_list *list = &txn->candidates;
+    parts->fresh = first_at_or_past(list, used_bytes / PAGE_BYTES);
+    parts->compared = first_at_or_past(list, min_u64(txn->named_bytes, used_bytes) / PAGE_BYTES);
+    parts->straight = parts->fresh - parts->compared >= STRAIGHT_PAGES;
+    parts->changed_pages = 0;
+    int rc = overlay_reserve(&txn->overlay, parts->straight ? parts->compared : parts->fresh);
+    if (rc == 0) /* what is left from here is remembered without asking for memory */
+        rc = page_list_reserve(&txn->carry, list->count);
+    if (rc != 0)
+        return error_set(rc, "no memory to commit %zu pages", parts->fresh);
+    wal_begin(&txn->wal);
+    rc = compare_pages(txn, parts);
+    if (rc == 0 && parts->straight)
+        parts->changed_pages += parts->fresh - parts->compared;
+    else if (rc == 0)
+        rc = log_fresh_pages(txn, parts);
+    if (rc == 0 && txn->max_private_bytes != 0 && parts->changed_pages * PAGE_BYTES > txn->max_private_bytes)
+        rc = error_set(STEAD_LIMIT, "%zu changed pages are more than the limit of %llu bytes of private memory",
+                       parts->changed_pages, (unsigned long long)txn->max_private_bytes);
+    if (rc == 0)
+        rc = write_straight(txn, parts, used_bytes);
+    return rc;
+}
+
+/* Private copies of pages that were applied long ago go back to the file, a few at each commit: what is not a candidate
+ * now was not written since it was applied. */
+static void drop_some_residents(struct txn *txn)
+{
+    struct page_list *resident = &txn->resident;
+    txn->work.count = 0;
+    if (resident->count - txn->resident_head <= RESIDENT_PAGES || page_list_reserve(&txn->work, DROPS_PER_COMMIT) != 0)
+        return;
+    for (int i = 0; i < DROPS_PER_COMMIT && txn->resident_head < resident->count; i++) {
+        uint64_t page = resident->page[txn->resident_head++];
+        if (overlay_get(&txn->overlay, page) == NULL) {
+            if (!list_has(&txn->candidates, page))
+                txn->work.page[txn->work.count++] = page;
+            else if (page_list_add(resident, page) != 0)
+                break;
+        }
+    }
+    page_list_sort(&txn->work);
+    (void)dirty_drop(txn->dirty, &txn->work);
+    if (txn->resident_head > resident->count / 2) {
+        memmove(resident->page, resident->page + txn->resident_head,
+                (resident->count - txn->resident_head) * sizeof resident->page[0]);
+        resident->count -= txn->resident_head;
+        txn->resident_head = 0;
+    }
+}
+
+/* The record exists: memory follows.  Nothing here may fail. */
+static void take_over(struct txn *txn, const struct parts *parts, uint64_t used_bytes)
+{
+    struct page_list *list = &txn->candidates;
+    size_t logged = parts->straight ? parts->compared : parts->fresh;
+    for (size_t i = 0; i < logged; i++)
+        if (txn->changed[i])
+            memcpy(overlay_put(&txn->overlay, list->page[i]), image_page(txn, list->page[i]), PAGE_BYTES);
+    txn->used_bytes = used_bytes;
+    txn->named_bytes = max_u64(txn->named_bytes, used_bytes);
+    txn->straight_from = txn->straight_to = 0;
+    txn_publish(txn);
+}
+
+/* Which pages are watched how from now on. */
+static void settle(struct txn *txn, const struct parts *parts)
+{
+    struct page_list *list = &txn->candidates;
+    size_t logged = parts->straight ? parts->compared : parts->fresh;
+    txn->carry.count = 0;
+    for (size_t i = parts->fresh; i < list->count; i++)
+        txn->carry.page[txn->carry.count++] = list->page[i]; /* reserved in build_record() */
+    if (parts->straight) {
+        struct page_list straight = {.page = list->page + parts->compared, .count = parts->fresh - parts->compared};
+        if (dirty_drop(txn->dirty, &straight) != 0) /* still private, and found by the scan that follows a failed drop */
+            straight.count = 0;
+    }
+    size_t count = list->count;
+    list->count = logged;
+    (void)dirty_settle(txn->dirty, list, txn->changed); /* on failure the next collect scans */
+    drop_some_residents(txn);
+    list->count = count;
+}
+
+static int commit_locked(struct txn *txn, uint64_t used_bytes)
+{
+    struct parts parts;
+    int rc = txn_refuse_poisoned(txn);
+    if (rc != 0)
+        return rc;
+    if (used_bytes % UNIT_BYTES != 0 || used_bytes == 0 || used_bytes > txn->map->bytes || txn->stale)
+        return error_set(EINVAL, "a commit of %llu bytes, which are not mapped", (unsigned long long)used_bytes);
+    rc = collect(txn);
+    if (rc == 0)
+        rc = build_record(txn, &parts, used_bytes);
+    if (rc == 0 && wal_is_empty(&txn->wal) && used_bytes == txn->used_bytes) {
+        settle(txn, &parts);
+        return 0;
+    }
+    if (rc == 0)
+        rc = wal_finish(&txn->wal, used_bytes, txn->durable_end);
+    if (rc != 0) {
+        remember(txn);
+        return rc == STEAD_FAILED ? txn_poison(txn, EIO, error_last_text()) : rc;
+    }
+    take_over(txn, &parts, used_bytes);
+    settle(txn, &parts);
+    return 0;
+}
+
+int txn_commit(struct txn *txn, uint64_t used_bytes, uint64_t *seq)
+{
+    pthread_mutex_lock(&txn->engine);
+    int rc = commit_locked(txn, used_bytes);
+    *seq = txn->wal.at.next_seq - 1;
+    pthread_mutex_unlock(&txn->engine);
+    return rc;
+}
+
+int txn_rollback_locked(struct txn *txn)
+{
+    int rc = collect(txn);
+    if (rc == 0) {
+        txn->work.count = 0;
+        rc = page_list_reserve(&txn->work, txn->candidates.count);
+    }
+    if (rc != 0) {
+        remember(txn);
+        return rc;
+    }
+    /* In place: candidates keeps the pages that have an overlay, work takes the others. */
+    size_t kept = 0;
+    for (size_t i = 0; i < txn->candidates.count; i++) {
+        uint64_t page = txn->candidates.page[i];
+        const uint8_t *base = overlay_get(&txn->overlay, page);
+        if (base == NULL) {
+            txn->work.page[txn->work.count++] = page;
+            continue;
+        }
+        if (memcmp(image_page(txn, page), base, PAGE_BYTES) != 0)
+            memcpy(image_page(txn, page), base, PAGE_BYTES);
+        txn->changed[kept] = false;
+        txn->candidates.page[kept++] = page;
+    }
+    txn->candidates.count = kept;
+    txn->carry.count = 0;
+    rc = dirty_drop(txn->dirty, &txn->work);
+    if (rc != 0)
+        return error_set(rc, "cannot drop the private pages: %s", error_text(rc));
+    (void)dirty_settle(txn->dirty, &txn->candidates, txn->changed);
+    if (txn->straight_to != 0) { /* the next commit may count on zeros past the end, also after a crash */
+        rc = apply_zeros(txn->file->fd, txn->straight_from, txn->straight_to, txn->scratch);
+        if (rc == 0)
+            rc = file_sync_range(txn->file->fd, GROUP0_OFFSET,
+                                 format_file_bytes(round_up(txn->straight_to * PAGE_BYTES, UNIT_BYTES)) - GROUP0_OFFSET);
+        if (rc != 0)
+            return txn_poison(txn, rc, "new pages could not be taken back");
+        txn->straight_from = txn->straight_to = 0;
+    }
+    return 0;
+}
+
+int txn_rollback(struct txn *txn)
+{
+    pthread_mutex_lock(&txn->engine);
+    int rc = txn_rollback_locked(txn);
+    pthread_mutex_unlock(&txn->engine);
+    return rc;
+}

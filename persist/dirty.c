@@ -1,0 +1,268 @@
+/*
+ * dirty.c -- choose a way to find changed pages, and keep watch over those that stay private.
+ *
+ * A page of the range is in one of three states, after each dirty_settle():
+ *
+ *     clean      no private copy: a first write faults and makes one
+ *     hot        private and writable, and in the list of hot pages: a candidate of every collect
+ *     protected  private, write-protected by userfaultfd: the next write faults
+ *
+ *     clean --write fault--> reported --settle--> hot --unchanged for HOT_IDLE commits--> protected --write fault--> reported
+ *
+ * So a page that is private, writable and not hot exists only after a fault that dirty_collect() reports, or, where
+ * faults may have been missed, that the page tables tell ("written": not protected).  A page that cannot be protected
+ * stays hot, however many there are.  A page in use commit after commit (a counter, the heap's own tables) stays hot and
+ * costs a comparison; one of many random pages costs one protection and, if ever, one fault without a copy.
+ *
+ * Without userfaultfd (DIRTY_PAGEMAP, DIRTY_COMPARE, and DIRTY_SCAN on some systems) there are no states: every private
+ * page is a candidate every time, until dirty_drop() gives it back to the file.
+ *
+ * W5  every private page is hot, protected or reported since it was settled (test_dirty.c)
+ */
+#include "persist/dirty.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/units.h"
+#include "persist/dirty_internal.h"
+
+#define HOT_IDLE 4           /* collects without a change after which a page is no longer hot */
+#define MISSES_BEFORE_PAUSE 8 /* incomplete fault reports in a row ... */
+#define PAUSE_COLLECTS 64    /* ... after which this many collects scan without asking */
+#ifndef MADV_DONTNEED_LOCKED
+#define MADV_DONTNEED_LOCKED 24 /* Linux 5.18 */
+#endif
+
+struct hot_page {
+    uint64_t page;
+    unsigned idle;
+};
+
+struct dirty {
+    uint8_t *base;
+    enum dirty_kind kind;
+    int pagemap_fd;
+    struct dirty_protect protect; /* fd -1: no page is ever protected */
+    struct dirty_faults *faults;
+    struct hot_page *hot; /* sorted by page */
+    size_t hot_count, hot_room;
+    uint64_t bytes; /* of the range, at the last collect */
+    bool scan_next; /* nothing is known yet, or something went wrong */
+    unsigned misses, pause;
+    uint64_t scans;
+};
+
+static int open_kind(struct dirty *dirty, enum dirty_kind kind)
+{
+    int rc = 0;
+    dirty->kind = kind;
+    if (kind == DIRTY_FAULTS || kind == DIRTY_SCAN) {
+        rc = dirty_protect_open(&dirty->protect);
+        if (kind == DIRTY_FAULTS && rc != 0)
+            return rc;
+    }
+    if (kind != DIRTY_COMPARE) {
+        struct page_list none = {0};
+        dirty->pagemap_fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+        if (dirty->pagemap_fd < 0)
+            return ENOTSUP;
+        if (kind == DIRTY_PAGEMAP)
+            rc = dirty_scan_bits(dirty->pagemap_fd, dirty->base, UNIT_BYTES, &none);
+        else /* asked about the range itself: whatever it answers, it is implemented */
+            rc = dirty_scan_ioctl(dirty->pagemap_fd, dirty->base, UNIT_BYTES, false, &none);
+        page_list_free(&none);
+        if (rc != 0)
+            return rc == ENOMEM ? ENOMEM : ENOTSUP;
+    }
+    return kind == DIRTY_FAULTS ? dirty_faults_open(&dirty->faults) : 0;
+}
+
+static void close_kind(struct dirty *dirty)
+{
+    dirty_faults_close(dirty->faults);
+    dirty->faults = NULL;
+    dirty_protect_close(&dirty->protect);
+    if (dirty->pagemap_fd >= 0)
+        close(dirty->pagemap_fd);
+    dirty->pagemap_fd = -1;
+}
+
+int dirty_open(struct dirty **out, uint8_t *base, enum dirty_kind kind)
+{
+    *out = NULL;
+    struct dirty *dirty = calloc(1, sizeof *dirty);
+    if (dirty == NULL)
+        return ENOMEM;
+    *dirty = (struct dirty){.base = base, .pagemap_fd = -1, .protect = {.fd = -1}, .scan_next = true};
+    enum dirty_kind first = kind == DIRTY_BEST ? DIRTY_FAULTS : kind;
+    enum dirty_kind last = kind == DIRTY_BEST ? DIRTY_COMPARE : kind;
+    int rc = ENOTSUP;
+    for (int k = first; k <= (int)last; k++) {
+        rc = open_kind(dirty, (enum dirty_kind)k);
+        if (rc == 0) {
+            *out = dirty;
+            return 0;
+        }
+        close_kind(dirty);
+    }
+    free(dirty);
+    return rc;
+}
+
+void dirty_close(struct dirty *dirty)
+{
+    if (dirty == NULL)
+        return;
+    close_kind(dirty);
+    free(dirty->hot);
+    free(dirty);
+}
+
+enum dirty_kind dirty_kind(const struct dirty *dirty)
+{
+    return dirty->kind;
+}
+
+uint64_t dirty_scans(const struct dirty *dirty)
+{
+    return dirty->scans;
+}
+
+static int scan(struct dirty *dirty, uint64_t bytes, struct page_list *list)
+{
+    bool protects = dirty->protect.fd >= 0;
+    dirty->scans++;
+    switch (dirty->kind) {
+    case DIRTY_COMPARE:
+        return page_list_add_range(list, 0, bytes / PAGE_BYTES);
+    case DIRTY_PAGEMAP:
+        return dirty_scan_bits(dirty->pagemap_fd, dirty->base, bytes, list);
+    default:
+        return dirty_scan_ioctl(dirty->pagemap_fd, dirty->base, bytes, protects, list);
+    }
+}
+
+int dirty_collect(struct dirty *dirty, uint64_t bytes, struct page_list *list)
+{
+    bool complete = false;
+    int rc = page_list_reserve(list, dirty->hot_count);
+    if (rc != 0)
+        return rc;
+    dirty->bytes = bytes;
+    for (size_t i = 0; i < dirty->hot_count; i++)
+        list->page[list->count++] = dirty->hot[i].page;
+    if (dirty->pause > 0)
+        dirty->pause--;
+    else if (dirty->kind == DIRTY_FAULTS)
+        rc = dirty_faults_drain(dirty->faults, dirty->base, bytes, list, &complete);
+    complete = complete && !dirty->scan_next;
+    if (rc == 0 && !complete) {
+        if (dirty->kind == DIRTY_FAULTS) {
+            dirty_faults_rebase(dirty->faults);
+            if (dirty->pause == 0 && ++dirty->misses >= MISSES_BEFORE_PAUSE) {
+                dirty->misses = 0;
+                dirty->pause = PAUSE_COLLECTS;
+            }
+        }
+        rc = scan(dirty, bytes, list);
+    } else if (rc == 0) {
+        dirty->misses = 0;
+    }
+    dirty->scan_next = rc != 0; /* what was drained and is lost now is found by the page tables */
+    if (rc == 0)
+        page_list_sort(list);
+    return rc;
+}
+
+/* The page leaves the list of hot ones if it can be protected; pages side by side in one call. */
+static void protect_run(struct dirty *dirty, const uint64_t *page, size_t count, struct hot_page *hot, size_t *hot_count)
+{
+    size_t done = 0;
+    while (done < count) {
+        size_t run = 1;
+        while (done + run < count && page[done + run] == page[done] + run)
+            run++;
+        if (dirty_protect_pages(&dirty->protect, dirty->base, dirty->bytes, page[done], run) != 0)
+            for (size_t i = 0; i < run; i++)
+                hot[(*hot_count)++] = (struct hot_page){.page = page[done + i], .idle = 0};
+        done += run;
+    }
+}
+
+static int compare_hot(const void *left, const void *right)
+{
+    uint64_t a = ((const struct hot_page *)left)->page, b = ((const struct hot_page *)right)->page;
+    return (a > b) - (a < b);
+}
+
+int dirty_settle(struct dirty *dirty, const struct page_list *pages, const bool *changed)
+{
+    if (dirty->protect.fd < 0)
+        return 0; /* every private page is a candidate again anyway */
+    size_t most = dirty->hot_count + pages->count;
+    uint64_t *leaving = malloc((pages->count + 1) * sizeof *leaving);
+    struct hot_page *hot = malloc((most + 1) * sizeof *hot);
+    if (leaving == NULL || hot == NULL) {
+        free(leaving);
+        free(hot);
+        dirty->scan_next = true; /* unprotected ones show as written */
+        return ENOMEM;
+    }
+    size_t leaving_count = 0, count = 0, h = 0;
+    for (size_t i = 0; i < pages->count; i++) {
+        uint64_t page = pages->page[i];
+        while (h < dirty->hot_count && dirty->hot[h].page < page)
+            hot[count++] = dirty->hot[h++];
+        unsigned idle = HOT_IDLE;
+        if (h < dirty->hot_count && dirty->hot[h].page == page)
+            idle = dirty->hot[h++].idle + 1;
+        if (changed[i])
+            idle = 0;
+        if (idle < HOT_IDLE)
+            hot[count++] = (struct hot_page){.page = page, .idle = idle};
+        else
+            leaving[leaving_count++] = page;
+    }
+    while (h < dirty->hot_count)
+        hot[count++] = dirty->hot[h++];
+    size_t sorted = count;
+    protect_run(dirty, leaving, leaving_count, hot, &count);
+    if (count != sorted)
+        qsort(hot, count, sizeof *hot, compare_hot);
+    free(leaving);
+    free(dirty->hot);
+    dirty->hot = hot;
+    dirty->hot_count = count;
+    dirty->hot_room = most + 1;
+    return 0;
+}
+
+int dirty_drop(struct dirty *dirty, const struct page_list *pages)
+{
+    size_t h = 0, kept = 0;
+    for (size_t i = 0; i < pages->count; i++) { /* no longer private: no longer hot */
+        while (h < dirty->hot_count && dirty->hot[h].page < pages->page[i])
+            dirty->hot[kept++] = dirty->hot[h++];
+        if (h < dirty->hot_count && dirty->hot[h].page == pages->page[i])
+            h++;
+    }
+    while (h < dirty->hot_count)
+        dirty->hot[kept++] = dirty->hot[h++];
+    dirty->hot_count = kept;
+    for (size_t i = 0; i < pages->count;) {
+        size_t run = page_list_run(pages, i, pages->count);
+        void *start = dirty->base + pages->page[i] * PAGE_BYTES;
+        /* EINVAL: the program locked its memory (mlockall), which made the pages private in the first place. */
+        if (madvise(start, run * PAGE_BYTES, MADV_DONTNEED) != 0 &&
+            madvise(start, run * PAGE_BYTES, MADV_DONTNEED_LOCKED) != 0) {
+            dirty->scan_next = true;
+            return errno;
+        }
+        i += run;
+    }
+    return 0;
+}

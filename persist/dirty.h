@@ -1,0 +1,52 @@
+/*
+ * dirty.h -- which pages of a private mapping may have been written since they were last looked at.
+ *
+ * One small interface, several ways to know; the same tests run on each (test_dirty.c):
+ *
+ *   DIRTY_FAULTS   every page fault of this process reported by the kernel's software events, pages that stay private
+ *                  write-protected by userfaultfd so that the next write faults again: cost per change, whatever the
+ *                  size of the store
+ *   DIRTY_SCAN     PAGEMAP_SCAN (Linux 6.7): all page tables that are populated, 1-2 us each
+ *   DIRTY_PAGEMAP  bits of /proc/self/pagemap: all pages of the range, 10 ns each
+ *   DIRTY_COMPARE  every page is a candidate: the diff reads them all
+ *
+ * All of them see the kernel's own writes (read(2), recv, io_uring into a block).  All answers are supersets: "may have
+ * been written"; the diff against the committed page decides.
+ *
+ * Threads: the caller is exclusive in every call, and no other thread writes to the range meanwhile (image.h).
+ */
+#ifndef STEAD_PERSIST_DIRTY_H
+#define STEAD_PERSIST_DIRTY_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "persist/page_list.h"
+
+enum dirty_kind { DIRTY_BEST, DIRTY_FAULTS, DIRTY_SCAN, DIRTY_PAGEMAP, DIRTY_COMPARE };
+
+struct dirty;
+
+/* DIRTY_BEST: the first that works here.  ENOTSUP: this kind does not; ENOMEM. */
+int dirty_open(struct dirty **out, uint8_t *base, enum dirty_kind kind);
+void dirty_close(struct dirty *dirty);
+enum dirty_kind dirty_kind(const struct dirty *dirty);
+
+/*
+ * Adds to list every page of [base, base + bytes) that may have been written since dirty_settle() or dirty_dropped() had
+ * it, sorted with what is there already.  Pages it reported and that were neither settled nor dropped may be missing
+ * from the next answer: they are the caller's to remember.
+ */
+int dirty_collect(struct dirty *dirty, uint64_t bytes, struct page_list *list);
+
+/* The pages' content is known to the caller now and they stay mapped: report one again only if it is written again.
+ * changed[i]: it differed from what was known before (the pages worth watching closely).  Sorted. */
+int dirty_settle(struct dirty *dirty, const struct page_list *pages, const bool *changed);
+
+/* Drops the private copies of the pages (sorted): the range shows the file again. */
+int dirty_drop(struct dirty *dirty, const struct page_list *pages);
+
+/* How many full scans were needed because the fault reports were incomplete (tests, statistics). */
+uint64_t dirty_scans(const struct dirty *dirty);
+
+#endif

@@ -1,0 +1,34 @@
+/* dirty_internal.h -- the parts of dirty.c: page table queries, write protection, fault reports. */
+#ifndef STEAD_PERSIST_DIRTY_INTERNAL_H
+#define STEAD_PERSIST_DIRTY_INTERNAL_H
+
+#include "persist/dirty.h"
+
+/* ---- dirty_scan.c: what the page tables say.  fd is /proc/self/pagemap. ---- */
+
+/* Adds every page of [base, base + bytes) that is private: present or swapped, and not the file's own.  With
+ * only_written also: not write-protected by userfaultfd.  ENOTTY, EINVAL: this kernel has no PAGEMAP_SCAN. */
+int dirty_scan_ioctl(int fd, uint8_t *base, uint64_t bytes, bool only_written, struct page_list *list);
+int dirty_scan_bits(int fd, uint8_t *base, uint64_t bytes, struct page_list *list);
+
+/* ---- dirty_protect.c: userfaultfd in its asynchronous write-protection mode ---- */
+struct dirty_protect {
+    int fd;
+    uint64_t registered; /* bytes from base */
+};
+int dirty_protect_open(struct dirty_protect *protect);
+void dirty_protect_close(struct dirty_protect *protect);
+/* The pages [first, first + count) fault at their next write.  Registers the range up to their end first. */
+int dirty_protect_pages(struct dirty_protect *protect, uint8_t *base, uint64_t bytes, uint64_t first, uint64_t count);
+
+/* ---- dirty_faults.c: one record for every page fault of this process ---- */
+struct dirty_faults;
+int dirty_faults_open(struct dirty_faults **out);
+void dirty_faults_close(struct dirty_faults *faults);
+/* Adds the pages of [base, base + bytes) that faulted.  *complete: these are all faults since the last call. */
+int dirty_faults_drain(struct dirty_faults *faults, const uint8_t *base, uint64_t bytes, struct page_list *list,
+                       bool *complete);
+/* A full scan follows, which makes up for whatever was missed until now.  Call before the scan. */
+void dirty_faults_rebase(struct dirty_faults *faults);
+
+#endif

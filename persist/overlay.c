@@ -1,0 +1,177 @@
+/*
+ * overlay.c -- a hash table from page number to a copy of the page.
+ *
+ * Open addressing with linear probing, at most half full, cleared as a whole (after an application), so it needs no
+ * deletion.  Page copies come from chunks of 1 MiB mapped apart from malloc, whose lists a commit should not disturb,
+ * and are handed out again without being returned to the kernel until OVERLAY_KEEP_CHUNKS are exceeded.
+ *
+ * Invariants:
+ *   W8  a page is in the overlay exactly while the log holds a run of it that the file does not have (test_overlay.c,
+ *       test_commit.c)
+ */
+#include "persist/overlay.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "base/check.h"
+#include "base/units.h"
+
+#define OVERLAY_FIRST_SLOTS 1024
+#define OVERLAY_KEEP_CHUNKS 16
+#define CHUNK_PAGES 256 /* 1 MiB */
+
+struct overlay_slot {
+    uint64_t page_plus_1; /* 0: empty */
+    uint8_t *bytes;
+};
+
+struct overlay_chunk {
+    struct overlay_chunk *next;
+    uint8_t *bytes;
+};
+
+static size_t slot_of(uint64_t page, size_t slots)
+{
+    return (size_t)((page * UINT64_C(0x9E3779B97F4A7C15)) >> 32) & (slots - 1);
+}
+
+void overlay_init(struct overlay *overlay)
+{
+    *overlay = (struct overlay){0};
+}
+
+static void free_chunks(struct overlay *overlay)
+{
+    while (overlay->chunk != NULL) {
+        struct overlay_chunk *chunk = overlay->chunk;
+        overlay->chunk = chunk->next;
+        munmap(chunk->bytes, CHUNK_PAGES * PAGE_BYTES);
+        free(chunk);
+    }
+    overlay->free_page = NULL;
+    overlay->free_pages = 0;
+}
+
+void overlay_release(struct overlay *overlay)
+{
+    free_chunks(overlay);
+    free(overlay->slot);
+    *overlay = (struct overlay){0};
+}
+
+static void push_free(struct overlay *overlay, uint8_t *bytes)
+{
+    memcpy(bytes, &overlay->free_page, sizeof overlay->free_page);
+    overlay->free_page = bytes;
+    overlay->free_pages++;
+}
+
+static int add_chunk(struct overlay *overlay)
+{
+    struct overlay_chunk *chunk = malloc(sizeof *chunk);
+    if (chunk == NULL)
+        return ENOMEM;
+    void *bytes = mmap(NULL, CHUNK_PAGES * PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (bytes == MAP_FAILED) {
+        free(chunk);
+        return ENOMEM;
+    }
+    chunk->bytes = bytes;
+    chunk->next = overlay->chunk;
+    overlay->chunk = chunk;
+    for (size_t i = CHUNK_PAGES; i-- > 0;) /* lowest address on top: neighbours are used together */
+        push_free(overlay, chunk->bytes + i * PAGE_BYTES);
+    return 0;
+}
+
+static void insert(struct overlay_slot *slot, size_t slots, uint64_t page, uint8_t *bytes)
+{
+    size_t i = slot_of(page, slots);
+    while (slot[i].page_plus_1 != 0)
+        i = (i + 1) & (slots - 1);
+    slot[i] = (struct overlay_slot){.page_plus_1 = page + 1, .bytes = bytes};
+}
+
+static int grow_slots(struct overlay *overlay, size_t need)
+{
+    size_t slots = overlay->slots != 0 ? overlay->slots : OVERLAY_FIRST_SLOTS;
+    while (slots / 2 < need) {
+        if (slots > SIZE_MAX / sizeof(struct overlay_slot) / 2)
+            return ENOMEM;
+        slots *= 2;
+    }
+    if (slots == overlay->slots)
+        return 0;
+    struct overlay_slot *slot = calloc(slots, sizeof *slot);
+    if (slot == NULL)
+        return ENOMEM;
+    for (size_t i = 0; i < overlay->slots; i++)
+        if (overlay->slot[i].page_plus_1 != 0)
+            insert(slot, slots, overlay->slot[i].page_plus_1 - 1, overlay->slot[i].bytes);
+    free(overlay->slot);
+    overlay->slot = slot;
+    overlay->slots = slots;
+    return 0;
+}
+
+int overlay_reserve(struct overlay *overlay, size_t more)
+{
+    int rc = grow_slots(overlay, overlay->count + more);
+    while (rc == 0 && overlay->free_pages < more)
+        rc = add_chunk(overlay);
+    return rc;
+}
+
+uint8_t *overlay_get(const struct overlay *overlay, uint64_t page)
+{
+    if (overlay->count == 0)
+        return NULL;
+    for (size_t i = slot_of(page, overlay->slots); overlay->slot[i].page_plus_1 != 0; i = (i + 1) & (overlay->slots - 1))
+        if (overlay->slot[i].page_plus_1 == page + 1)
+            return overlay->slot[i].bytes;
+    return NULL;
+}
+
+uint8_t *overlay_put(struct overlay *overlay, uint64_t page)
+{
+    uint8_t *bytes = overlay_get(overlay, page);
+    if (bytes != NULL)
+        return bytes;
+    CHECK_CHEAP(overlay->free_pages > 0 && overlay->count < overlay->slots / 2);
+    bytes = overlay->free_page;
+    memcpy(&overlay->free_page, bytes, sizeof overlay->free_page);
+    overlay->free_pages--;
+    insert(overlay->slot, overlay->slots, page, bytes);
+    overlay->count++;
+    return bytes;
+}
+
+void overlay_clear(struct overlay *overlay)
+{
+    if (overlay->count + overlay->free_pages > OVERLAY_KEEP_CHUNKS * CHUNK_PAGES) {
+        overlay_release(overlay);
+        return;
+    }
+    for (size_t i = 0; i < overlay->slots && overlay->count > 0; i++) {
+        if (overlay->slot[i].page_plus_1 == 0)
+            continue;
+        push_free(overlay, overlay->slot[i].bytes);
+        overlay->slot[i].page_plus_1 = 0;
+        overlay->count--;
+    }
+}
+
+int overlay_pages(const struct overlay *overlay, struct page_list *list)
+{
+    int rc = page_list_reserve(list, overlay->count);
+    if (rc != 0)
+        return rc;
+    for (size_t i = 0; i < overlay->slots; i++)
+        if (overlay->slot[i].page_plus_1 != 0)
+            list->page[list->count++] = overlay->slot[i].page_plus_1 - 1;
+    page_list_sort(list);
+    return 0;
+}

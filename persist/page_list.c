@@ -1,0 +1,91 @@
+/* page_list.c -- see page_list.h. */
+#include "persist/page_list.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#define PAGE_LIST_FIRST 256 /* entries of the first allocation */
+
+int page_list_reserve(struct page_list *list, size_t more)
+{
+    if (more <= list->room - list->count)
+        return 0;
+    size_t room = list->room != 0 ? list->room : PAGE_LIST_FIRST;
+    while (room - list->count < more) {
+        if (room > SIZE_MAX / sizeof(uint64_t) / 2)
+            return ENOMEM;
+        room *= 2;
+    }
+    uint64_t *page = realloc(list->page, room * sizeof *page);
+    if (page == NULL)
+        return ENOMEM;
+    list->page = page;
+    list->room = room;
+    return 0;
+}
+
+int page_list_add(struct page_list *list, uint64_t page)
+{
+    int rc = page_list_reserve(list, 1);
+    if (rc == 0)
+        list->page[list->count++] = page;
+    return rc;
+}
+
+int page_list_add_range(struct page_list *list, uint64_t first, uint64_t end)
+{
+    if (first >= end)
+        return 0;
+    int rc = page_list_reserve(list, end - first);
+    if (rc != 0)
+        return rc;
+    for (uint64_t page = first; page < end; page++)
+        list->page[list->count++] = page;
+    return 0;
+}
+
+static int compare_pages(const void *left, const void *right)
+{
+    uint64_t a = *(const uint64_t *)left, b = *(const uint64_t *)right;
+    return (a > b) - (a < b);
+}
+
+void page_list_sort(struct page_list *list)
+{
+    size_t count = list->count;
+    bool sorted = true;
+    for (size_t i = 1; i < count && sorted; i++)
+        sorted = list->page[i - 1] < list->page[i];
+    if (sorted)
+        return;
+    if (count <= 32) { /* the usual commit: a handful, and the call of qsort would cost more */
+        for (size_t i = 1; i < count; i++) {
+            uint64_t page = list->page[i];
+            size_t j = i;
+            for (; j > 0 && list->page[j - 1] > page; j--)
+                list->page[j] = list->page[j - 1];
+            list->page[j] = page;
+        }
+    } else {
+        qsort(list->page, count, sizeof list->page[0], compare_pages);
+    }
+    size_t kept = 1;
+    for (size_t i = 1; i < count; i++)
+        if (list->page[i] != list->page[kept - 1])
+            list->page[kept++] = list->page[i];
+    list->count = kept;
+}
+
+void page_list_free(struct page_list *list)
+{
+    free(list->page);
+    *list = (struct page_list){0};
+}
+
+size_t page_list_run(const struct page_list *list, size_t index, size_t limit)
+{
+    size_t run = 1;
+    while (run < limit && index + run < list->count && list->page[index + run] == list->page[index] + run)
+        run++;
+    return run;
+}

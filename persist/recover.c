@@ -1,0 +1,389 @@
+/*
+ * recover.c -- bring a store file, or a reader's view of it, to the last commit of its log.
+ *
+ *   step                                              a crash right after it leaves
+ *   1 read the log: every record of the valid prefix  nothing happened
+ *     verified and its runs checked
+ *   2 the prefix copied into a new file, that         nothing happened (a stray FILE-wal.new, replaced next time)
+ *     verified again and synced
+ *   3 renamed over the log, the directory synced      the same log, its bytes known to be on the disk
+ *   4 the prefix applied to the file, the file synced recovery again: every record says bytes, not changes
+ *   5 a new header in the log's other slot, synced    the same: the superblock names the old one
+ *   6 the superblock                                  recovered; what lies past used_bytes is cut off by the next
+ *   7 the file cut to used_bytes, the table's rest    recovered
+ *     zeroed
+ * Step 2 is there because file systems keep pages they failed to write in the cache as if clean: the log may read well
+ * now and be gone tomorrow, and by then step 4 would have overwritten the file.
+ *
+ * Pages in step 4 are gathered in an overlay of at most GATHER_PAGES and written in ascending order: memory is bounded and
+ * the disk sees long writes.  The file is never lengthened: a commit made its length durable before its record, so a file
+ * shorter than a record says is damaged, or is a copy taken at a bad moment, and is refused.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+
+#include "base/error.h"
+#include "base/units.h"
+#include "persist/txn_internal.h"
+
+#define GATHER_PAGES 16384 /* 64 MiB */
+#define COPY_BYTES (UINT64_C(1) << 20)
+
+/* ---- applying runs ---- */
+
+struct gather {
+    int fd;
+    struct overlay overlay;
+    uint8_t *scratch;
+};
+
+static int flush(struct gather *gather)
+{
+    struct page_list list = {0};
+    int rc = overlay_pages(&gather->overlay, &list);
+    if (rc == 0)
+        rc = apply_pages(gather->fd, &list, 0, list.count, apply_from_overlay, &gather->overlay, gather->scratch);
+    if (rc == 0 && list.count != 0)
+        file_start_writeback(gather->fd, GROUP0_OFFSET, format_file_offset(list.page[list.count - 1] * PAGE_BYTES) +
+                                                            PAGE_BYTES - GROUP0_OFFSET);
+    page_list_free(&list);
+    overlay_clear(&gather->overlay);
+    return rc != 0 ? error_set(rc, "cannot write recovered pages: %s", error_text(rc)) : 0;
+}
+
+static int gather_run(void *ctx, uint64_t image_offset, const void *bytes, unsigned count)
+{
+    struct gather *gather = ctx;
+    uint64_t page = image_offset / PAGE_BYTES;
+    uint8_t *to = overlay_get(&gather->overlay, page);
+    if (to == NULL) {
+        int rc = 0;
+        if (gather->overlay.count >= GATHER_PAGES)
+            rc = flush(gather);
+        if (rc == 0 && (rc = overlay_reserve(&gather->overlay, 1)) != 0)
+            error_set(rc, "no memory to recover");
+        if (rc != 0)
+            return rc;
+        to = overlay_put(&gather->overlay, page);
+        if (count != 0 && (rc = file_read_at(gather->fd, to, PAGE_BYTES, format_file_offset(page * PAGE_BYTES))) != 0)
+            return error_set(rc, "cannot read page %llu: %s", (unsigned long long)page, error_text(rc));
+    }
+    if (count == 0)
+        memset(to, 0, PAGE_BYTES);
+    else
+        memcpy(to + image_offset % PAGE_BYTES, bytes, count);
+    return 0;
+}
+
+int recover_apply(struct wal_scan *scan, int file_fd, uint64_t end_seq)
+{
+    struct gather gather = {.fd = file_fd};
+    overlay_init(&gather.overlay);
+    gather.scratch = aligned_alloc(PAGE_BYTES, SCRATCH_PAGES * PAGE_BYTES);
+    int rc = gather.scratch == NULL ? error_set(ENOMEM, "no memory to recover") : 0;
+    while (rc == 0 && scan->at.next_seq <= end_seq) {
+        struct wal_record record;
+        rc = wal_scan_next(scan, &record);
+        if (rc == ENOENT) /* it was there when it was counted */
+            rc = error_set(STEAD_CORRUPT, "the log lost commit %llu", (unsigned long long)scan->at.next_seq);
+        if (rc == 0)
+            rc = wal_scan_runs(scan, &record, gather_run, &gather);
+    }
+    if (rc == 0)
+        rc = flush(&gather);
+    free(gather.scratch);
+    overlay_release(&gather.overlay);
+    return rc;
+}
+
+/* ---- the valid prefix ---- */
+
+struct prefix {
+    struct wal_position end;
+    uint64_t used_bytes; /* at its last commit                                */
+    uint64_t most_bytes; /* the longest any of its commits made the image     */
+};
+
+struct run_limits {
+    uint64_t used_bytes;
+    uint64_t seq;
+};
+
+static int check_run(void *ctx, uint64_t image_offset, const void *bytes, unsigned count)
+{
+    const struct run_limits *limits = ctx;
+    (void)bytes;
+    if (image_offset + count > limits->used_bytes || image_offset >= limits->used_bytes)
+        return error_set(STEAD_CORRUPT, "record %llu of the log writes past the end of the image",
+                         (unsigned long long)limits->seq);
+    return 0;
+}
+
+/* Verifies everything; the scan stands at its end then. */
+static int measure(struct wal_scan *scan, uint64_t used_bytes, struct prefix *prefix)
+{
+    struct wal_record record;
+    int rc;
+    *prefix = (struct prefix){.used_bytes = used_bytes, .most_bytes = used_bytes};
+    while ((rc = wal_scan_next(scan, &record)) == 0) {
+        struct run_limits limits = {.used_bytes = record.used_bytes, .seq = record.seq};
+        rc = wal_scan_runs(scan, &record, check_run, &limits);
+        if (rc != 0)
+            return rc;
+        prefix->used_bytes = record.used_bytes;
+        prefix->most_bytes = max_u64(prefix->most_bytes, record.used_bytes);
+    }
+    prefix->end = scan->at;
+    return rc == ENOENT ? 0 : rc;
+}
+
+static int open_scan(struct wal_scan *scan, int fd, const struct superblock *super)
+{
+    int rc = wal_scan_open(scan, fd, super->id, super->log_salt, super->checkpoint, super->capacity_bytes);
+    if (rc == 0 && (scan->header.first_seq != super->commit_seq + 1 || scan->header.used_bytes != super->used_bytes)) {
+        wal_scan_close(scan);
+        rc = error_set(STEAD_LOG_MISSING, "the log begins at commit %llu, the store ends at %llu",
+                       (unsigned long long)scan->header.first_seq, (unsigned long long)super->commit_seq);
+    }
+    return rc;
+}
+
+static int open_existing_log(const struct file *file, int flags, int *fd)
+{
+    int rc = file_open_path(fd, file->log_path, flags | O_NOFOLLOW, 0);
+    if (rc == ENOENT)
+        return error_set(STEAD_LOG_MISSING, "%s was not closed, and its log %s is missing", file->path, file->log_path);
+    return rc != 0 ? error_set(rc, "cannot open the log %s: %s", file->log_path, error_text(rc)) : 0;
+}
+
+/* The file must be as long as every commit of the log says. */
+static int check_length(const struct file *file, const struct prefix *prefix)
+{
+    uint64_t bytes;
+    int rc = file_size(file->fd, &bytes);
+    if (rc != 0)
+        return error_set(rc, "cannot read the length of %s: %s", file->path, error_text(rc));
+    if (format_file_bytes(prefix->most_bytes) > bytes)
+        return error_set(STEAD_CORRUPT, "%s is %llu bytes long, its log tells of %llu", file->path,
+                         (unsigned long long)bytes, (unsigned long long)format_file_bytes(prefix->most_bytes));
+    return 0;
+}
+
+/* ---- writers ---- */
+
+static int copy_bytes(int to, int from, uint64_t bytes)
+{
+    uint8_t *buffer = malloc(COPY_BYTES);
+    int rc = buffer == NULL ? ENOMEM : 0;
+    for (uint64_t at = 0; at < bytes && rc == 0;) {
+        uint64_t piece = min_u64(COPY_BYTES, bytes - at);
+        rc = file_read_at(from, buffer, piece, at);
+        if (rc == 0)
+            rc = file_write_at(to, buffer, piece, at);
+        at += piece;
+    }
+    free(buffer);
+    return rc;
+}
+
+/* Steps 2 and 3: *fd is the new log then. */
+static int rewrite_log(const struct file *file, const struct superblock *super, const struct prefix *prefix, int *fd)
+{
+    char path[sizeof file->log_path + 8];
+    struct stat facts;
+    int new_fd;
+    (void)snprintf(path, sizeof path, "%s.new", file->log_path);
+    int rc = fstat(*fd, &facts) != 0 ? errno : 0;
+    if (rc == 0)
+        rc = file_open_path(&new_fd, path, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW, facts.st_mode & 0777);
+    if (rc != 0)
+        return error_set(rc, "cannot make %s: %s", path, error_text(rc));
+    (void)fchmod(new_fd, facts.st_mode & 0777);
+    rc = file_reserve_fresh(new_fd, 0, prefix->end.end);
+    if (rc == 0)
+        rc = copy_bytes(new_fd, *fd, prefix->end.end);
+    if (rc != 0) {
+        error_set(rc, "cannot write %s: %s", path, error_text(rc));
+        goto remove;
+    }
+    struct wal_scan scan;
+    struct prefix copy;
+    rc = open_scan(&scan, new_fd, super);
+    if (rc != 0)
+        goto remove;
+    rc = measure(&scan, super->used_bytes, &copy);
+    wal_scan_close(&scan);
+    if (rc == 0 && memcmp(&copy.end, &prefix->end, sizeof copy.end) != 0)
+        rc = error_set(EIO, "the log %s reads differently each time", file->log_path);
+    if (rc != 0)
+        goto remove;
+    rc = file_sync_new(new_fd);
+    if (rc == 0)
+        rc = file_rename(path, file->log_path);
+    if (rc == 0)
+        rc = file_sync_directory(file->log_path);
+    if (rc != 0) {
+        error_set(rc, "cannot replace the log %s: %s", file->log_path, error_text(rc));
+        goto remove;
+    }
+    file_calls.close(*fd);
+    *fd = new_fd;
+    return 0;
+remove:
+    file_calls.close(new_fd);
+    (void)file_unlink(path); /* after the rename there is none of this name */
+    return rc;
+}
+
+static int apply_prefix(const struct file *file, const struct superblock *super, const struct prefix *prefix, int fd)
+{
+    struct wal_scan scan;
+    int rc = open_scan(&scan, fd, super);
+    if (rc != 0)
+        return rc;
+    rc = recover_apply(&scan, file->fd, prefix->end.next_seq - 1);
+    wal_scan_close(&scan);
+    if (rc == 0 && (rc = file_sync(file->fd)) != 0)
+        error_set(rc, "cannot sync %s: %s", file->path, error_text(rc));
+    return rc;
+}
+
+/* Steps 5 and 6. */
+static int begin_anew(const struct file *file, struct superblock *super, const struct prefix *prefix)
+{
+    struct wal wal;
+    uint64_t salt;
+    if (getrandom(&salt, sizeof salt, 0) != (ssize_t)sizeof salt)
+        return error_set(EIO, "no random bytes for the log's salt");
+    int rc = wal_open(&wal, file->log_path, super->id);
+    if (rc != 0)
+        return rc;
+    rc = wal_start(&wal, salt, super->checkpoint + 1, prefix->end.next_seq, prefix->used_bytes);
+    wal_close(&wal);
+    if (rc != 0)
+        return rc;
+    struct superblock before = *super;
+    super->commit_seq = prefix->end.next_seq - 1;
+    super->used_bytes = prefix->used_bytes;
+    super->log_salt = salt;
+    super->checkpoint++;
+    rc = superblock_write(file, super, true);
+    if (rc != 0)
+        *super = before;
+    return rc;
+}
+
+/* Step 7. */
+static int cut_file(const struct file *file, uint64_t used_bytes)
+{
+    uint64_t bytes;
+    uint8_t *scratch = aligned_alloc(PAGE_BYTES, SCRATCH_PAGES * PAGE_BYTES);
+    int rc = scratch == NULL ? ENOMEM : file_size(file->fd, &bytes);
+    if (rc == 0 && bytes > format_file_bytes(used_bytes)) {
+        /* The rest of the last group's table describes pages that are cut off: zero, as for pages never written. */
+        static const uint8_t zeros[PAGE_BYTES];
+        uint64_t have = format_image_bytes(bytes);
+        rc = file_truncate(file->fd, format_file_bytes(used_bytes));
+        uint64_t left = min_u64(format_contiguous(used_bytes - PAGE_BYTES) - PAGE_BYTES, have > used_bytes ? have - used_bytes : 0);
+        uint64_t at = format_checksum_offset(used_bytes - PAGE_BYTES) + 8;
+        for (uint64_t entries = left / PAGE_BYTES; entries > 0 && rc == 0;) {
+            uint64_t piece = min_u64(entries, sizeof zeros / 8);
+            rc = file_write_at(file->fd, zeros, piece * 8, at);
+            at += piece * 8;
+            entries -= piece;
+        }
+        if (rc == 0)
+            rc = file_sync(file->fd);
+    }
+    free(scratch);
+    return rc != 0 ? error_set(rc, "cannot cut %s to its length: %s", file->path, error_text(rc)) : 0;
+}
+
+int txn_recover(const struct file *file, struct superblock *super, bool *replayed)
+{
+    struct wal_scan scan;
+    struct prefix prefix;
+    int fd;
+    *replayed = false;
+    int rc = open_existing_log(file, O_RDWR, &fd);
+    if (rc != 0)
+        return rc;
+    rc = open_scan(&scan, fd, super);
+    if (rc != 0)
+        goto close_log;
+    rc = measure(&scan, super->used_bytes, &prefix);
+    wal_scan_close(&scan);
+    if (rc == 0)
+        rc = check_length(file, &prefix);
+    if (rc == 0 && prefix.end.next_seq != super->commit_seq + 1) {
+        rc = rewrite_log(file, super, &prefix, &fd);
+        if (rc == 0)
+            rc = apply_prefix(file, super, &prefix, fd);
+        *replayed = rc == 0;
+    }
+    if (rc == 0)
+        rc = begin_anew(file, super, &prefix);
+    if (rc == 0)
+        rc = cut_file(file, super->used_bytes);
+close_log:
+    file_calls.close(fd);
+    return error_keep(rc);
+}
+
+/* ---- readers ---- */
+
+static int replay_run(void *ctx, uint64_t image_offset, const void *bytes, unsigned count)
+{
+    struct map *map = ctx;
+    if (image_offset + PAGE_BYTES - image_offset % PAGE_BYTES > map->bytes)
+        return error_set(STEAD_CORRUPT, "the log writes past the end of the file");
+    if (count == 0)
+        memset(map->base + image_offset, 0, PAGE_BYTES);
+    else
+        memcpy(map->base + image_offset, bytes, count);
+    return 0;
+}
+
+int txn_private_replay(const struct file *file, struct superblock *super, struct map *map, bool *replayed)
+{
+    struct wal_scan scan;
+    struct wal_record record;
+    struct prefix prefix;
+    int fd;
+    *replayed = false;
+    int rc = open_existing_log(file, O_RDONLY, &fd);
+    if (rc != 0)
+        return rc;
+    rc = open_scan(&scan, fd, super);
+    if (rc != 0)
+        goto close_log;
+    rc = measure(&scan, super->used_bytes, &prefix);
+    wal_scan_close(&scan);
+    if (rc == 0)
+        rc = check_length(file, &prefix);
+    if (rc == 0)
+        rc = open_scan(&scan, fd, super);
+    if (rc != 0)
+        goto close_log;
+    while (rc == 0 && scan.at.next_seq < prefix.end.next_seq) {
+        rc = wal_scan_next(&scan, &record);
+        if (rc == ENOENT)
+            rc = error_set(STEAD_CORRUPT, "the log reads differently each time");
+        if (rc == 0)
+            rc = wal_scan_runs(&scan, &record, replay_run, map);
+    }
+    wal_scan_close(&scan);
+    if (rc == 0) {
+        *replayed = prefix.end.next_seq != super->commit_seq + 1;
+        super->commit_seq = prefix.end.next_seq - 1;
+        super->used_bytes = prefix.used_bytes;
+    }
+close_log:
+    file_calls.close(fd);
+    return error_keep(rc);
+}

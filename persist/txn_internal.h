@@ -1,0 +1,89 @@
+/*
+ * txn_internal.h -- what txn.h hides: the state of one image's transactions, shared by txn.c, commit.c and apply.c.
+ *
+ * Locks, in this order: `engine` around commit, rollback, apply, checkpoint, refresh and reads of the overlay; `sync`
+ * around the words of the group commit.  Nobody waits for a disk under `sync`.
+ */
+#ifndef STEAD_PERSIST_TXN_INTERNAL_H
+#define STEAD_PERSIST_TXN_INTERNAL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "persist/dirty.h"
+#include "persist/overlay.h"
+#include "persist/shared.h"
+#include "persist/txn.h"
+#include "persist/wal.h"
+
+struct txn {
+    struct map *map;
+    const struct file *file;
+    struct superblock *super;
+    struct image_shared *shared; /* may be NULL: nobody else looks */
+    uint64_t max_private_bytes;
+    bool turns;
+    bool stale; /* nothing is known before the first refresh (a further opener in TURNS) */
+
+    pthread_mutex_t engine;
+    struct wal wal;
+    struct overlay overlay;
+    struct dirty *dirty;
+    uint64_t used_bytes;   /* at the last commit                                                        */
+    uint64_t named_bytes;  /* W7: no record in the log names a page at or past this                      */
+    uint64_t length_synced; /* the file is durably long enough for this much image                       */
+    uint64_t applied_seq, applied_used_bytes;
+    struct wal_position applied_at;
+
+    /* Pages, sorted unless said otherwise. */
+    struct page_list candidates; /* of the commit or rollback in hand                                    */
+    bool *changed;               /* for each candidate                                                   */
+    size_t changed_room;
+    struct page_list carry;      /* reported by dirty_collect(), but not committed: an error, or past used_bytes */
+    struct page_list work;       /* scratch                                                              */
+    struct page_list resident;   /* applied, maybe still private; in order of application                */
+    size_t resident_head;
+    uint64_t straight_from, straight_to; /* file pages past used_bytes that hold bytes of a failed commit */
+    uint8_t *scratch;            /* SCRATCH_PAGES pages                                                  */
+
+    pthread_mutex_t sync;
+    pthread_cond_t synced;
+    bool syncing;
+    uint64_t sync_seq, sync_end, sync_checkpoint; /* what a sync started now would make durable: copies of wal.at */
+    uint64_t durable_seq, durable_end;
+    _Atomic int failed;          /* not 0: poisoned */
+    _Atomic uint64_t seq;        /* last commit, for txn_commit_seq() of any thread */
+};
+
+#define SCRATCH_PAGES 64
+
+/* ---- txn.c ---- */
+/* A sync, or a write that nobody can take back, failed: the store is poisoned.  Returns STEAD_FAILED. */
+int txn_poison(struct txn *txn, int cause, const char *what);
+int txn_refuse_poisoned(struct txn *txn);
+/* Under `engine`: the sync words follow wal.at; `shared` is told. */
+void txn_publish(struct txn *txn);
+int txn_sync_locked(struct txn *txn, uint64_t seq);
+
+/* txn_open() with a chosen way to find changed pages (tests). */
+int txn_open_with(struct txn **out, struct map *map, const struct file *file, struct superblock *super,
+                  const struct image_options *options, enum dirty_kind kind);
+
+/* ---- commit.c ---- */
+int txn_rollback_locked(struct txn *txn);
+
+/* ---- apply.c ---- */
+int txn_apply_locked(struct txn *txn);
+typedef const uint8_t *apply_bytes_of(const void *ctx, uint64_t page);
+/* Writes pages [from, to) of the list into the file and their checksums into the table.  scratch: SCRATCH_PAGES. */
+int apply_pages(int fd, const struct page_list *list, size_t from, size_t to, apply_bytes_of *bytes_of, const void *ctx,
+                uint8_t *scratch);
+const uint8_t *apply_from_overlay(const void *overlay, uint64_t page);
+/* Zeros over image pages [from, to) of the file and their checksums. */
+int apply_zeros(int fd, uint64_t from, uint64_t to, uint8_t *scratch);
+
+/* ---- recover.c ---- */
+/* Runs of the records from the scan's position to `end_seq` go into the file. */
+int recover_apply(struct wal_scan *scan, int file_fd, uint64_t end_seq);
+
+#endif

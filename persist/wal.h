@@ -1,0 +1,140 @@
+/*
+ * wal.h -- the redo log FILE-wal: its bytes, appending to it, reading it back.
+ *
+ *   offset 0       header slot 0 \  the slot of checkpoint number n is n % 2: a new header never overwrites the one
+ *   offset 4096    header slot 1 /  that the superblock on disk names
+ *   offset 8192    records, each starting at a multiple of 512
+ *
+ *   record:  [ struct wal_record | payload: runs | zeros up to the next multiple of 512 ]
+ *   run:     one word, (image offset / 8) << 16 | bytes / 8, then the bytes.  It stays within one page.
+ *            0 bytes: "the page at this offset starts from zeros"; whatever earlier runs made of it is forgotten.
+ *
+ * All numbers little-endian as in memory; the superblock's byte order mark stands for the log too.
+ */
+#ifndef STEAD_PERSIST_WAL_H
+#define STEAD_PERSIST_WAL_H
+
+#include <assert.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/report.h"
+
+#define WAL_VERSION 1
+#define WAL_SECTOR UINT64_C(512) /* what a disk writes whole or not at all; records start at multiples */
+#define WAL_HEADER_STRIDE UINT64_C(4096)
+#define WAL_FIRST_RECORD (2 * WAL_HEADER_STRIDE)
+#define WAL_CHECKSUM_BYTES 16 /* XXH3-128, canonical */
+
+struct wal_header { /* one sector */
+    uint8_t magic[8];
+    uint32_t version;  /* WAL_VERSION                                                         */
+    uint32_t reserved0;
+    uint8_t id[16];    /* the store's                                                         */
+    uint64_t salt;     /* random, another one after each checkpoint                           */
+    uint64_t checkpoint;
+    uint64_t first_seq;  /* of the first record: the file holds all commits before it          */
+    uint64_t used_bytes; /* of the image at that commit                                        */
+    uint8_t reserved[512 - 64 - WAL_CHECKSUM_BYTES]; /* zero, and checked to be zero            */
+    uint8_t checksum[WAL_CHECKSUM_BYTES];
+};
+static_assert(sizeof(struct wal_header) == 512, "log format v1");
+
+struct wal_record {
+    uint8_t magic[8];
+    uint8_t id[16];
+    uint64_t salt;
+    uint64_t seq;
+    uint64_t offset;         /* of this record in the log                                      */
+    uint64_t payload_bytes;  /* multiple of 8                                                  */
+    uint64_t used_bytes;     /* the image's length as of this commit                           */
+    uint64_t durable_offset; /* the log was known durable up to here when this was written     */
+    uint64_t runs;           /* in the payload                                                 */
+    uint8_t previous[WAL_CHECKSUM_BYTES]; /* checksum of the record before, or of the header   */
+    uint8_t payload_checksum[WAL_CHECKSUM_BYTES];
+    uint8_t checksum[WAL_CHECKSUM_BYTES]; /* of all bytes above                                */
+};
+static_assert(sizeof(struct wal_record) == 128, "log format v1");
+static_assert(offsetof(struct wal_record, checksum) == 112, "log format v1");
+
+/* Bytes a record with this payload takes in the log. */
+uint64_t wal_record_bytes(uint64_t payload_bytes);
+
+/* ---- appending: wal.c ---- */
+
+/* Where the next record goes.  In TURNS these words travel through shared memory (shared.h). */
+struct wal_position {
+    uint64_t salt, checkpoint;
+    uint64_t end;      /* offset of the next record   */
+    uint64_t next_seq; /* its number                  */
+    uint8_t chain[WAL_CHECKSUM_BYTES]; /* checksum of the last record, or of the header */
+};
+
+struct wal {
+    int fd;
+    int direct_fd; /* O_DIRECT | O_DSYNC on the same file, or -1                       */
+    uint8_t id[16];
+    struct wal_position at;
+    uint64_t reserved_end; /* disk blocks exist up to here                              */
+    uint64_t zeroed_end;   /* and have been written at least once                       */
+    struct wal_build *build;
+};
+
+/* A new log file for a store whose commits before first_seq are in its file; replaces a stray one.  Not synced. */
+int wal_create(struct wal *wal, const char *path, unsigned permissions, const uint8_t id[16]);
+/* Opens an existing one; the position is the caller's to set. */
+int wal_open(struct wal *wal, const char *path, const uint8_t id[16]);
+void wal_close(struct wal *wal);
+
+/* Writes and syncs the header of a new, empty log into its slot; on success wal->at is its start. */
+int wal_start(struct wal *wal, uint64_t salt, uint64_t checkpoint, uint64_t first_seq, uint64_t used_bytes);
+
+/* Blocks on the disk for `bytes` more after the end.  ENOSPC, EINTR: nothing happened. */
+int wal_reserve(struct wal *wal, uint64_t bytes);
+
+/* One record is built at a time: begin, runs, finish.  Big ones leave for the log while they grow; until finish has
+ * written the header there is no record.  A failure anywhere: the record does not exist, call wal_begin() again. */
+void wal_begin(struct wal *wal);
+int wal_add_run(struct wal *wal, uint64_t image_offset, const void *bytes, unsigned count);
+int wal_add_zeroed(struct wal *wal, uint64_t image_offset);
+bool wal_is_empty(const struct wal *wal); /* no run since wal_begin() */
+/* STEAD_FAILED: it cannot be said whether the record exists; nothing may be appended any more. */
+int wal_finish(struct wal *wal, uint64_t used_bytes, uint64_t durable_offset);
+
+/* ---- reading: wal_scan.c ---- */
+
+struct wal_scan {
+    int fd;
+    uint64_t file_bytes;
+    uint64_t capacity_bytes; /* of the image: no run may pass it */
+    struct wal_header header;
+    struct wal_position at; /* the end of the valid prefix so far */
+    uint64_t durable_offset; /* the largest any record so far vouched for */
+    uint8_t *buffer;
+    uint64_t buffer_offset, buffer_bytes;
+};
+
+/* Visits a run: bytes == 0 means "starts from zeros".  Non-zero stops and is returned. */
+typedef int wal_visit(void *ctx, uint64_t image_offset, const void *bytes, unsigned count);
+
+/* Finds the header with this salt and number.  STEAD_LOG_MISSING: not this store's log of this moment. */
+int wal_scan_open(struct wal_scan *scan, int fd, const uint8_t id[16], uint64_t salt, uint64_t checkpoint,
+                  uint64_t capacity_bytes);
+/* From a known position, the log being that of *at (TURNS: what the neighbour left). */
+int wal_scan_resume(struct wal_scan *scan, int fd, const uint8_t id[16], const struct wal_position *at,
+                    uint64_t capacity_bytes);
+/* The next record, verified in full.  0 with *record; ENOENT: the log ends here; STEAD_CORRUPT: it does not, by the
+ * word of a later record; EIO. */
+int wal_scan_next(struct wal_scan *scan, struct wal_record *record);
+/* Every run of a record that wal_scan_next() returned. */
+int wal_scan_runs(struct wal_scan *scan, const struct wal_record *record, wal_visit *visit, void *ctx);
+void wal_scan_close(struct wal_scan *scan);
+
+/* The magic and checksum rules, shared by both sides. */
+void wal_seal_header(struct wal_header *header);
+bool wal_header_valid(const struct wal_header *header);
+void wal_seal_record(struct wal_record *record);
+bool wal_record_valid(const struct wal_record *record, const uint8_t id[16], uint64_t salt, uint64_t offset);
+
+#endif
