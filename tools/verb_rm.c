@@ -90,7 +90,16 @@ static int rm_collect(const char *name, const char *kind, void *arg)
     return 0;
 }
 
-/* Removes every section nobody is attached to.  One that does not open, or is in use, is none of our business. */
+/* Names after --stale narrow it to them. */
+static bool rm_asked_for(const char *name, const struct args *args)
+{
+    for (int i = 0; i < args->count; i++)
+        if (strcmp(name, args->names[i]) == 0)
+            return true;
+    return args->count == 0;
+}
+
+/* Removes the sections nobody is attached to.  One that does not open, or is in use, is none of our business. */
 static int rm_run_stale(const struct args *args)
 {
     struct rm_stale stale = {0};
@@ -104,7 +113,8 @@ static int rm_run_stale(const struct args *args)
         struct look look;
         stead_status status;
         bool idle = false;
-        if (code == COMMAND_FINE && look_open(&look, stale.names[i], args->timeout_ms) == 0) {
+        if (code == COMMAND_FINE && rm_asked_for(stale.names[i], args) &&
+            look_open(&look, stale.names[i], args->timeout_ms) == 0) {
             idle = stead_stat(look.store, &status) == 0 && look_attached(&status) == 0;
             look_close(&look);
         }
@@ -119,8 +129,8 @@ static int rm_run_stale(const struct args *args)
 static int rm_run(const struct args *args)
 {
     bool stale = (args->given & ARGS_STALE) != 0;
-    if (stale == (args->count > 0)) {
-        fprintf(stderr, "stead rm: name what is to go, or --stale for sections that nobody is attached to, not both\n");
+    if (!stale && args->count == 0) {
+        fprintf(stderr, "stead rm: name what is to go, or --stale for sections that nobody is attached to\n");
         return COMMAND_USAGE;
     }
     if (stale)
@@ -137,11 +147,12 @@ static int rm_run(const struct args *args)
 
 const struct verb verb_rm = {
     .name = "rm",
-    .synopsis = "[--dry-run] [--force] [--timeout MS] NAME... | --stale [--dry-run]",
+    .synopsis = "[--dry-run] [--force] [--timeout MS] NAME... | --stale [--dry-run] [shm:NAME...]",
     .summary = "remove stores, sections, semaphores, events",
     .help =
         "NAME is as `stead ls` prints it: a file, shm:NAME, semaphore:NAME or event:NAME.  A store goes with its log.\n"
-        "What is in use, damaged or no store is kept, with exit code 1, unless --force is given.\n",
+        "What is in use, damaged or no store is kept, with exit code 1, unless --force is given.\n"
+        "With --stale: all sections in memory that no process is attached to, or of those named.\n",
     .accepts = ARGS_STALE | ARGS_DRY_RUN | ARGS_FORCE | ARGS_TIMEOUT,
     .names_min = 0,
     .names_max = INT_MAX,

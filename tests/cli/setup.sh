@@ -1,5 +1,5 @@
 # setup.sh -- sourced by every test of the command line: $1 is this folder, $2 the command, $3 the neighbour, $4 cmake.
-here=$1
+here=$(cd "$1" && pwd)
 stead=$2
 holder=$3
 cmake=$4

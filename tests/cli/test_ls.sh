@@ -46,7 +46,7 @@ err_has 'no-such-semaphore'
 # In use: neither rm nor rm --stale takes it.
 run 1 "$stead" rm "shm:$SECTION"
 err_has 'in use by 1 process'
-run 0 "$stead" rm --stale
+run 0 "$stead" rm --stale "shm:$SECTION"
 out_lacks "shm:$SECTION\$"
 run 0 "$stead" info "shm:$SECTION"
 
@@ -55,7 +55,9 @@ release
 run 0 "$stead" rm --stale --dry-run
 out_has "^would remove shm:$SECTION\$"
 run 1 "$stead" info "shm:$SECTION" # unclean, still there
-run 0 "$stead" rm --stale
+run 0 "$stead" rm --stale "shm:$SECTION-other"
+out_is ''
+run 0 "$stead" rm --stale "shm:$SECTION" # named: a test removes nobody else's
 out_has "^removed shm:$SECTION\$"
 run 1 "$stead" info "shm:$SECTION"
 run 0 "$stead" rm semaphore:$SECTION event:$SECTION

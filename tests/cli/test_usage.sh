@@ -26,7 +26,6 @@ run 2 "$stead" info a b
 run 2 "$stead" check
 run 2 "$stead" backup a
 run 2 "$stead" rm
-run 2 "$stead" rm --stale name
 run 2 "$stead" info --timeout soon x
 err_has 'wants milliseconds'
 run 2 "$stead" info --timeout

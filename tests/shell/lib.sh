@@ -15,7 +15,7 @@ trap 'exit 1' INT TERM
 cd "$TEST_DIR" || exit 1
 
 fail() {
-    echo "FAILED: $*" >&2
+    printf 'FAILED: %s\n' "$*" >&2
     for file in out err; do
         [ ! -s "$TEST_DIR/$file" ] || { echo "--- std$file:"; cat "$TEST_DIR/$file"; } >&2
     done
@@ -24,11 +24,11 @@ fail() {
 
 # run CODE COMMAND...: the command ends with this exit code; what it wrote is in the files out and err.
 run() {
-    want=$1
+    run_wants=$1
     shift
     "$@" >"$TEST_DIR/out" 2>"$TEST_DIR/err"
-    code=$?
-    [ "$code" = "$want" ] || fail "exit code $code, not $want, of: $*"
+    run_code=$?
+    [ "$run_code" = "$run_wants" ] || fail "exit code $run_code, not $run_wants, of: $*"
 }
 
 # out_is TEXT: what the last command wrote to stdout, exactly.
