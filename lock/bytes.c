@@ -1,0 +1,92 @@
+/*
+ * bytes.c -- OFD locks on single bytes.  See bytes.h.
+ *
+ * Waiting is by polling, not F_OFD_SETLKW: that one has no timeout, is a cancellation point, and a signal used to end
+ * it would have to be somebody's.  A poll costs about a microsecond and sleeps grow from 50 us to 5 ms, so a waiter
+ * burns less than a thousandth of a core and is at most 5 ms late.
+ *
+ * The kernel is the only writer of this state, so there is no step at which a crash leaves anything: the lock is
+ * gone with the last descriptor of the open file description.
+ */
+#include "lock/bytes.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/deadline.h"
+#include "base/error.h"
+#include "lock/futex.h"
+
+#define POLL_FIRST_NS 50000
+#define POLL_LAST_NS 5000000
+
+static struct flock byte_range(unsigned first, unsigned count, short type)
+{
+    struct flock range;
+    memset(&range, 0, sizeof range); /* l_pid must be 0 for OFD locks */
+    range.l_type = type;
+    range.l_whence = SEEK_SET;
+    range.l_start = LOCK_BYTES_START + (off_t)first;
+    range.l_len = (off_t)count;
+    return range;
+}
+
+/* 0, EBUSY, or errno with a sentence. */
+static int byte_set(int fd, unsigned byte, short type)
+{
+    struct flock range = byte_range(byte, 1, type);
+    int saved = errno;
+    for (;;) {
+        if (fcntl(fd, F_OFD_SETLK, &range) == 0) {
+            errno = saved;
+            return 0;
+        }
+        int code = errno;
+        if (code == EINTR)
+            continue;
+        errno = saved;
+        if (code == EAGAIN || code == EACCES)
+            return EBUSY;
+        return error_set(code, "the kernel refused a lock on byte %u beyond the store's data (descriptor %d): %s", byte,
+                         fd, error_text(code));
+    }
+}
+
+int lock_byte_take(int fd, unsigned byte, enum lock_byte_mode mode, int64_t deadline_ns)
+{
+    short type = mode == LOCK_BYTE_WRITE ? F_WRLCK : F_RDLCK;
+    int64_t pause = POLL_FIRST_NS;
+    for (;;) {
+        int rc = byte_set(fd, byte, type);
+        if (rc != EBUSY || deadline_ns == 0)
+            return rc;
+        int64_t left = INT64_MAX;
+        if (deadline_ns != DEADLINE_NEVER) {
+            left = deadline_ns - clock_ns();
+            if (left <= 0)
+                return ETIMEDOUT;
+        }
+        sleep_ns(pause < left ? pause : left);
+        pause = pause * 2 < POLL_LAST_NS ? pause * 2 : POLL_LAST_NS;
+    }
+}
+
+int lock_byte_drop(int fd, unsigned byte)
+{
+    return byte_set(fd, byte, F_UNLCK);
+}
+
+bool lock_byte_taken(int fd, unsigned first_byte, unsigned count)
+{
+    struct flock range = byte_range(first_byte, count, F_WRLCK);
+    int saved = errno;
+    int r;
+    do
+        r = fcntl(fd, F_OFD_GETLK, &range);
+    while (r != 0 && errno == EINTR);
+    errno = saved;
+    /* A kernel that cannot answer must not make anybody dead: unknown counts as taken. */
+    return r != 0 || range.l_type != F_UNLCK;
+}

@@ -1,0 +1,196 @@
+/*
+ * deadlock.c -- cycles of waiting over several locks.
+ *
+ * Thread A holds lock 1 and wants 2, thread B holds 2 and wants 1: neither lock knows, but both can be seen in the
+ * regions this process has mapped (and its private locks).  A waiter that has waited for a while walks from itself:
+ * the lock it waits for -> that lock's holders -> the locks they wait for -> ... back to itself.  A thread is known
+ * across regions by its process's random nonce and its thread id.
+ *
+ * The walk reads words that others change, so what it finds could be put together from different moments.  But a
+ * thread that waits takes nothing and gives nothing back: if every thread on the path was waiting, since the same
+ * moment, both before and after the walk, then at the moment in between all of them waited and held what was read, and
+ * the cycle is real.  (A holder that was read as such while it waited holds until it stops waiting.)
+ *
+ * Who gives up: of the cycle's threads the one with the greatest (nonce, tid), as soon as it knows; the others only
+ * if the cycle is still there CYCLE_PATIENCE_NS later, for the greatest one may not have all its locks mapped.
+ * A cycle that leads through a lock which none of its threads' processes... more exactly: a waiter sees a cycle only
+ * if its own process has every lock of the cycle open.  If no process has, nobody sees it (docs/locks.md).
+ *
+ * Bounds: at most PATH_MAX_THREADS threads on a path, WALK_MAX looks in all; damaged words cost time up to that.
+ *
+ * Invariants:
+ *   L12  EDEADLK for a cycle only after two looks that found every thread on it waiting since the same moment
+ */
+#include "lock/deadlock.h"
+
+#include "lock/slots.h"
+
+#define PATH_MAX_THREADS 16
+#define WALK_MAX 256
+#define CYCLE_PATIENCE_NS 300000000
+
+struct walker {
+    uint64_t nonce;
+    uint32_t tid;
+    const struct rwlock *lock; /* it waits for this one */
+    int64_t since;
+    bool exclusive;
+};
+
+struct walk {
+    struct walker path[PATH_MAX_THREADS]; /* [0] is the asking thread */
+    unsigned depth;
+    unsigned looks;
+    bool found;
+};
+
+static bool same_thread(const struct walker *a, uint64_t nonce, uint32_t tid)
+{
+    return a->nonce == nonce && a->tid == tid;
+}
+
+struct wait_query {
+    struct walker *walker;
+    bool waits;
+};
+
+/* One lock: does the walker wait for it? */
+static int find_wait_here(const struct rwlock *lock, void *arg)
+{
+    struct wait_query *query = arg;
+    struct walker *walker = query->walker;
+    for (unsigned i = 0; i < SLOT_COUNT; i++) {
+        const struct lock_slot *slot = &lock->region->slots[i];
+        int64_t since = atomic_load(&slot->waiting_since);
+        if (since == 0 || atomic_load(&slot->which) != (uint32_t)lock->which)
+            continue;
+        uint64_t owner = atomic_load(&slot->owner);
+        if (owner == 0 || owner_tid(owner) != walker->tid || handle_nonce(lock, owner_id(owner)) != walker->nonce)
+            continue;
+        walker->lock = lock;
+        walker->exclusive = atomic_load(&slot->waiting_exclusive) != 0;
+        walker->since = since;
+        query->waits = true;
+        return 1;
+    }
+    return 0;
+}
+
+struct registry_list {
+    const struct rwlock *locks[64];
+    unsigned count;
+};
+
+static int list_lock(const struct rwlock *lock, void *arg)
+{
+    struct registry_list *list = arg;
+    if (list->count == sizeof list->locks / sizeof list->locks[0])
+        return 1;
+    list->locks[list->count++] = lock;
+    return 0;
+}
+
+static bool find_wait(const struct registry_list *list, struct walker *walker)
+{
+    struct wait_query query = {.walker = walker, .waits = false};
+    for (unsigned i = 0; i < list->count && !query.waits; i++)
+        (void)find_wait_here(list->locks[i], &query);
+    return query.waits;
+}
+
+static bool walk_from(struct walk *walk, const struct registry_list *list);
+
+/* One holder of the lock that the path's last thread waits for. */
+static bool walk_to(struct walk *walk, const struct registry_list *list, const struct rwlock *lock, uint64_t owner)
+{
+    if (owner_tid(owner) == 0 || ++walk->looks > WALK_MAX)
+        return false;
+    struct walker next = {.nonce = handle_nonce(lock, owner_id(owner)), .tid = owner_tid(owner)};
+    if (next.nonce == 0)
+        return false;
+    const struct walker *last = &walk->path[walk->depth - 1];
+    if (same_thread(last, next.nonce, next.tid) && walk->depth > 1)
+        return false; /* it is in its own way only if it is the asking one, through another handle */
+    if (same_thread(&walk->path[0], next.nonce, next.tid))
+        return true;
+    for (unsigned i = 1; i < walk->depth; i++) {
+        if (same_thread(&walk->path[i], next.nonce, next.tid))
+            return false; /* a cycle, but not ours */
+    }
+    if (walk->depth == PATH_MAX_THREADS || !find_wait(list, &next))
+        return false;
+    walk->path[walk->depth++] = next;
+    if (walk_from(walk, list))
+        return true;
+    walk->depth--;
+    return false;
+}
+
+/* Every holder of the lock that the path's last thread waits for. */
+static bool walk_from(struct walk *walk, const struct registry_list *list)
+{
+    const struct walker waiter = walk->path[walk->depth - 1];
+    const struct rwlock *lock = waiter.lock;
+    uint64_t state = atomic_load(&lock->words->state);
+    bool owned_by_waiter = owner_tid(state) == waiter.tid && handle_nonce(lock, owner_id(state)) == waiter.nonce;
+    if ((state & STATE_OWNER) != 0 && !owned_by_waiter && walk_to(walk, list, lock, state & STATE_OWNER))
+        return true;
+    if (!waiter.exclusive)
+        return false;
+    struct lock_slot *slot;
+    for (unsigned from = 0; (slot = slot_next_sharer(lock, NULL, &from)) != NULL;) {
+        uint64_t owner = atomic_load(&slot->owner);
+        bool own = owner_tid(owner) == waiter.tid && handle_nonce(lock, owner_id(owner)) == waiter.nonce;
+        if (!own && walk_to(walk, list, lock, owner))
+            return true;
+    }
+    return false;
+}
+
+/* L12: all of them still wait since the same moment. */
+static bool path_stands(const struct walk *walk, const struct registry_list *list)
+{
+    for (unsigned i = 1; i < walk->depth; i++) {
+        struct walker again = walk->path[i];
+        if (!find_wait(list, &again) || again.since != walk->path[i].since || again.lock != walk->path[i].lock)
+            return false;
+    }
+    return true;
+}
+
+static bool asker_is_greatest(const struct walk *walk)
+{
+    const struct walker *asker = &walk->path[0];
+    for (unsigned i = 1; i < walk->depth; i++) {
+        const struct walker *other = &walk->path[i];
+        if (other->nonce > asker->nonce || (other->nonce == asker->nonce && other->tid > asker->tid))
+            return false;
+    }
+    return true;
+}
+
+struct check {
+    struct walk walk;
+    struct registry_list list;
+};
+
+bool deadlock_check(struct waiting *w, int64_t now_ns)
+{
+    struct check check = {.list.count = 0};
+    struct walk *walk = &check.walk;
+    walk->path[0] = (struct walker){.nonce = process_nonce(), .tid = owner_tid(w->hold->self), .lock = w->lock,
+                                    .since = w->since, .exclusive = w->exclusive};
+    walk->depth = 1;
+    walk->looks = 0;
+    handle_lock_registry();
+    (void)handle_each_locked(list_lock, &check.list);
+    bool cycle = walk_from(walk, &check.list) && path_stands(walk, &check.list);
+    handle_unlock_registry();
+    if (!cycle) {
+        w->cycle_since = 0;
+        return false;
+    }
+    if (w->cycle_since == 0)
+        w->cycle_since = now_ns;
+    return asker_is_greatest(walk) || now_ns - w->cycle_since >= CYCLE_PATIENCE_NS;
+}

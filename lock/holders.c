@@ -1,0 +1,57 @@
+/*
+ * holders.c -- who holds a lock and who waits for it, for people: `stead info --locks`.
+ *
+ * A look, not a snapshot: each line was true at its own moment.  Nothing is written, so looking disturbs nobody.
+ */
+#include <string.h>
+#include <unistd.h>
+
+#include "lock/handle.h"
+#include "lock/slots.h"
+
+static void info_fill(const struct rwlock *lock, uint64_t owner, struct rwlock_info *info)
+{
+    memset(info, 0, sizeof *info);
+    info->id = owner_id(owner);
+    info->tid = (pid_t)owner_tid(owner);
+    info->alive = handle_alive(lock, info->id);
+    info->pid = lock->process_private || info->id == lock->id ? getpid() : presence_pid(lock->region, info->id);
+}
+
+int rwlock_each(const struct rwlock *lock, int (*visit)(const struct rwlock_info *, void *arg), void *arg)
+{
+    struct rwlock_info info;
+    uint64_t state = atomic_load(&lock->words->state);
+    bool owner_inside = (state & STATE_OWNER) != 0 && (state & STATE_DRAIN) == 0;
+    if (owner_inside) {
+        info_fill(lock, state & STATE_OWNER, &info);
+        info.exclusive = (state & STATE_STAND_IN) == 0;
+        int rc = visit(&info, arg);
+        if (rc != 0)
+            return rc;
+    }
+    for (unsigned i = 0; i < SLOT_COUNT; i++) {
+        const struct lock_slot *slot = &lock->region->slots[i];
+        uint64_t owner = atomic_load(&slot->owner);
+        if (owner_tid(owner) == 0 || atomic_load(&slot->which) != (uint32_t)lock->which)
+            continue;
+        int64_t since = atomic_load(&slot->waiting_since);
+        /* An owner that shares beneath is listed once, as the owner. */
+        bool shares = atomic_load(&slot->shared) != 0 && !(owner_inside && (state & STATE_OWNER) == owner);
+        if (!shares && since == 0)
+            continue;
+        info_fill(lock, owner, &info);
+        int rc = 0;
+        if (shares)
+            rc = visit(&info, arg);
+        if (rc == 0 && since != 0) {
+            info.waiting = true;
+            info.exclusive = atomic_load(&slot->waiting_exclusive) != 0;
+            info.since_ns = since;
+            rc = visit(&info, arg);
+        }
+        if (rc != 0)
+            return rc;
+    }
+    return 0;
+}

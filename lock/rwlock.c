@@ -1,0 +1,327 @@
+/*
+ * rwlock.c -- the face of the lock: nesting, and the ways that need not wait.  The rest: acquire.c.
+ *
+ * A thread's nested levels are counted in its own memory (struct rwlock_hold): taking a level inside a level touches
+ * nothing shared.  The outermost shared level is one exchange on the thread's own cache line and a look at the state;
+ * the outermost exclusive one is one compare-and-swap of the state while nobody shares; giving up either is one
+ * atomic operation too.
+ *
+ *   levels held (oldest first)          below  inside      the newest level's unlock
+ *   S S                                 2      0           counts, or lowers the flag
+ *   X S X                               0      3           counts, or clears the owner word
+ *   S S X S        (an upgrade)         2      2           counts; at inside 1 goes back to sharing
+ *
+ * Order against a signal handler: the counts change after the shared words when taking and the words last when giving
+ * up, so a handler that looks (rwlock_held) sees no lock that is not held.  Handlers must not lock.
+ *
+ * The companion.  Readers without write permission cannot touch the words: they lock byte APPLY for reading.  So with
+ * `companion` an owner takes that byte for writing after it became owner and drops it before it ceases to be; it
+ * queues at byte QUEUE, which readers pass through, so neither starves.
+ *
+ * Invariants:
+ *   L10  below + inside > 0  <=>  this thread holds the lock; inside > 0  <=>  it is the owner, and alone
+ *   L11  companion: byte APPLY is write-locked by this process's descriptor  <=>  a thread of it has inside > 0
+ */
+#include "lock/rwlock.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#include "base/error.h"
+#include "lock/acquire.h"
+#include "lock/bytes.h"
+#include "lock/handle.h"
+#include "lock/slots.h"
+#include "lock/steps.h"
+
+#if STEAD_CHECKS >= 2
+void (*lock_step_hook)(enum lock_step step);
+#endif
+
+#define PRIVATE_ID UINT32_C(1) /* all owners of a private lock are of this process */
+
+int rwlock_open(struct rwlock **out, const struct rwlock_host *host)
+{
+    int rc;
+    *out = NULL;
+    if ((unsigned)host->which >= RWLOCK_COUNT || (host->region != NULL && host->presence == NULL))
+        return error_set(EINVAL, "a lock in shared memory needs its number and the process's attachment");
+    struct rwlock *lock = calloc(1, sizeof *lock);
+    if (lock == NULL)
+        return error_set(ENOMEM, "no memory for a lock's handle");
+    lock->which = host->which;
+    lock->region = host->region;
+    lock->companion = host->companion;
+    lock->fd = host->fd;
+    lock->process_private = host->region == NULL;
+    if (lock->process_private) {
+        void *words = mmap(NULL, sizeof *lock->region, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (words == MAP_FAILED) {
+            rc = error_set(ENOMEM, "no memory for a lock among the threads of this process");
+            goto free_lock;
+        }
+        lock->region = words;
+        lock->id = PRIVATE_ID;
+    } else {
+        lock->presence = host->presence;
+        lock->id = presence_id(host->presence);
+    }
+    lock->words = &lock->region->locks[lock->which];
+    rc = handle_register(lock);
+    if (rc != 0)
+        goto unmap;
+    *out = lock;
+    return 0;
+unmap:
+    if (lock->process_private)
+        munmap(lock->region, sizeof *lock->region);
+free_lock:
+    free(lock);
+    return rc;
+}
+
+static void handle_free(struct rwlock *lock)
+{
+    if (lock->process_private)
+        munmap(lock->region, sizeof *lock->region);
+    free(lock);
+}
+
+/* A thread of this process has its flag up or waits, or owns the lock. */
+static bool process_uses(const struct rwlock *lock, bool waiting_too)
+{
+    if (owner_id(atomic_load(&lock->words->state)) == lock->id)
+        return true;
+    for (unsigned i = 0; i < SLOT_COUNT; i++) {
+        const struct lock_slot *slot = &lock->region->slots[i];
+        if (owner_id(atomic_load(&slot->owner)) != lock->id || atomic_load(&slot->which) != (uint32_t)lock->which)
+            continue;
+        if (atomic_load(&slot->shared) != 0 || (waiting_too && atomic_load(&slot->waiting_since) != 0))
+            return true;
+    }
+    return false;
+}
+
+int rwlock_close(struct rwlock *lock)
+{
+    if (lock->serial == 0) {
+        rwlock_forget(lock);
+        return 0;
+    }
+    if (process_uses(lock, true))
+        return error_set(EBUSY, "a thread of this process holds the lock or waits for it");
+    handle_unregister(lock);
+    for (unsigned i = 0; i < SLOT_COUNT; i++) {
+        struct lock_slot *slot = &lock->region->slots[i];
+        if (owner_id(atomic_load(&slot->owner)) == lock->id && atomic_load(&slot->which) == (uint32_t)lock->which)
+            slot_give_back(lock, slot);
+    }
+    handle_free(lock);
+    return 0;
+}
+
+void rwlock_forget(struct rwlock *lock)
+{
+    if (lock->serial != 0)
+        handle_unregister(lock);
+    handle_free(lock);
+}
+
+/* The owner shuts out readers that lock by byte. */
+static int companion_take(struct rwlock *lock, int64_t deadline_ns)
+{
+    int rc = lock_byte_take(lock->fd, LOCK_BYTE_APPLY, LOCK_BYTE_WRITE, 0);
+    if (rc != EBUSY || deadline_ns == 0)
+        return rc;
+    rc = lock_byte_take(lock->fd, LOCK_BYTE_QUEUE, LOCK_BYTE_WRITE, deadline_ns);
+    if (rc != 0)
+        return rc;
+    rc = lock_byte_take(lock->fd, LOCK_BYTE_APPLY, LOCK_BYTE_WRITE, deadline_ns);
+    (void)lock_byte_drop(lock->fd, LOCK_BYTE_QUEUE);
+    return rc;
+}
+
+/* Outermost exclusive level, from nothing or from sharing. */
+static int lock_exclusive(struct rwlock *lock, struct rwlock_hold *hold, int64_t deadline_ns)
+{
+    struct lock_words *words = lock->words;
+    uint64_t state = 0;
+    if (hold->stand_in) {
+        atomic_fetch_and(&words->state, ~STATE_STAND_IN); /* the owner already: now dying inside matters */
+    } else if (hold->below == 0 && !lock->companion &&
+               __builtin_expect(atomic_compare_exchange_strong(&words->state, &state, hold->self), 1)) {
+        LOCK_STEP(CLAIMED);
+        hold->biased = false;
+        bias_count_quiet(words);
+        LOCK_STEP(EXCLUSIVE_IN);
+    } else {
+        int rc = acquire_exclusive(lock, hold, hold->below != 0 ? ACQUIRE_UPGRADE : ACQUIRE_EXCLUSIVE, deadline_ns);
+        if (rc != 0 && rc != EOWNERDEAD)
+            return rc;
+        if (lock->companion) {
+            int byte_rc = companion_take(lock, deadline_ns);
+            if (byte_rc != 0) {
+                release_exclusive(lock, hold, RELEASE_CLAIM);
+                return byte_rc;
+            }
+        }
+        hold->inside = 1;
+        return rc;
+    }
+    hold->inside = 1;
+    return 0;
+}
+
+/* Outermost shared level of a thread that found no slot: exclusive in fact. */
+static int lock_stand_in(struct rwlock *lock, struct rwlock_hold *hold, int64_t deadline_ns)
+{
+    int rc = acquire_exclusive(lock, hold, ACQUIRE_STAND_IN, deadline_ns);
+    if (rc == EOWNERDEAD) {
+        atomic_fetch_and(&lock->words->state, ~STATE_STAND_IN);
+        hold->inside = 1;
+    } else if (rc == 0) {
+        hold->stand_in = true;
+        hold->below = 1;
+    }
+    return rc;
+}
+
+/* Outermost shared level when the short way is closed. */
+static int lock_shared(struct rwlock *lock, struct rwlock_hold *hold, int64_t deadline_ns)
+{
+    if (hold->slot == NULL)
+        hold->slot = slot_take(lock, hold->self);
+    if (hold->slot == NULL)
+        return lock_stand_in(lock, hold, deadline_ns);
+    if (!hold->sharer) {
+        slot_make_sharer(lock, hold->slot);
+        hold->sharer = true;
+    }
+    int rc = acquire_shared(lock, hold, deadline_ns);
+    if (rc == 0)
+        hold->below = 1;
+    else if (rc == EOWNERDEAD)
+        hold->inside = 1;
+    return rc;
+}
+
+int rwlock_lock(struct rwlock *lock, bool exclusive, int64_t deadline_ns)
+{
+    struct rwlock_hold *hold = hold_find(lock);
+    if (__builtin_expect(hold == NULL, 0)) {
+        int rc = hold_make(lock, &hold);
+        if (rc != 0)
+            return rc;
+    }
+    if (hold->inside != 0 || (!exclusive && hold->below != 0)) {
+        uint32_t *levels = hold->inside != 0 ? &hold->inside : &hold->below;
+        if (*levels == UINT32_MAX)
+            return error_set(EAGAIN, "the lock is nested 2^32 - 1 deep");
+        ++*levels;
+        return 0;
+    }
+    if (exclusive)
+        return lock_exclusive(lock, hold, deadline_ns);
+    if (__builtin_expect(hold->sharer, 1)) {
+        atomic_exchange(&hold->slot->shared, 1);
+        LOCK_STEP(SHARED_FLAGGED);
+        uint64_t state = atomic_load(&lock->words->state);
+        if (__builtin_expect((state & (STATE_OWNER | STATE_BIAS | STATE_INCONSISTENT | STATE_LOST | STATE_HANDOFF)) ==
+                                 STATE_BIAS, 1)) {
+            hold->below = 1;
+            LOCK_STEP(SHARED_IN);
+            return 0;
+        }
+    }
+    return lock_shared(lock, hold, deadline_ns);
+}
+
+/* The exclusive section ends. */
+static void unlock_exclusive(struct rwlock *lock, struct rwlock_hold *hold)
+{
+    if (lock->companion)
+        (void)lock_byte_drop(lock->fd, LOCK_BYTE_APPLY);
+    if (hold->stand_in) {
+        uint64_t state = atomic_load(&lock->words->state);
+        if (!(state & STATE_INCONSISTENT)) {
+            atomic_fetch_or(&lock->words->state, STATE_STAND_IN);
+            return;
+        }
+    }
+    if (hold->below != 0) {
+        release_exclusive(lock, hold, RELEASE_TO_SHARED);
+        return;
+    }
+    uint64_t state = hold->self | (hold->biased ? STATE_BIAS : 0);
+    if (hold->biased && bias_unused(lock->words)) {
+        release_exclusive(lock, hold, RELEASE_ALL);
+        return;
+    }
+    if (__builtin_expect(atomic_compare_exchange_strong(&lock->words->state, &state, state & STATE_BIAS), 1)) {
+        LOCK_STEP(RELEASED);
+        return;
+    }
+    release_exclusive(lock, hold, RELEASE_ALL);
+}
+
+int rwlock_unlock(struct rwlock *lock)
+{
+    struct rwlock_hold *hold = hold_find(lock);
+    if (__builtin_expect(hold == NULL || hold->inside + hold->below == 0, 0))
+        return error_set(EPERM, "this thread does not hold the lock");
+    if (hold->inside != 0) {
+        if (--hold->inside == 0)
+            unlock_exclusive(lock, hold);
+        return 0;
+    }
+    if (--hold->below == 0) {
+        if (__builtin_expect(hold->stand_in, 0)) {
+            hold->stand_in = false;
+            release_exclusive(lock, hold, RELEASE_ALL);
+        } else {
+            flag_lower(lock, hold->slot);
+        }
+    }
+    return 0;
+}
+
+int rwlock_make_consistent(struct rwlock *lock)
+{
+    const struct rwlock_hold *hold = hold_find(lock);
+    if (hold == NULL || hold->inside == 0)
+        return error_set(EPERM, "this thread does not hold the lock exclusively");
+    if ((atomic_load(&lock->words->state) & STATE_INCONSISTENT) == 0)
+        return error_set(EINVAL, "there is nothing to repair: no holder of the lock died inside");
+    atomic_fetch_and(&lock->words->state, ~STATE_INCONSISTENT);
+    return 0;
+}
+
+bool rwlock_held_exclusive(const struct rwlock *lock)
+{
+    const struct rwlock_hold *hold = hold_find(lock);
+    return hold != NULL && hold->inside != 0;
+}
+
+bool rwlock_held(const struct rwlock *lock)
+{
+    const struct rwlock_hold *hold = hold_find(lock);
+    return hold != NULL && (hold->inside != 0 || hold->below != 0);
+}
+
+bool rwlock_unlock_ends_exclusive(const struct rwlock *lock)
+{
+    const struct rwlock_hold *hold = hold_find(lock);
+    return hold != NULL && hold->inside == 1;
+}
+
+bool rwlock_held_by_process(const struct rwlock *lock)
+{
+    return lock->serial != 0 && process_uses(lock, false);
+}
+
+bool rwlock_others_wait(const struct rwlock *lock)
+{
+    uint64_t state = atomic_load_explicit(&lock->words->state, memory_order_relaxed);
+    return (state & (STATE_READERS | STATE_WRITERS | STATE_AWAKE | STATE_HANDOFF)) != 0;
+}

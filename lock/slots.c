@@ -1,0 +1,148 @@
+/*
+ * slots.c -- thread slots: a cache line for each thread that uses a lock of a region.
+ *
+ * A thread that shares raises the flag in its own line and no other: readers on many cores meet on no common line.
+ * An owner looks only at slots whose bit stands in words->sharers: threads that have shared at least once.
+ *
+ *   take                                       a SIGKILL right after it leaves
+ *   1 slot.owner 0 -> self                     a slot of a dead owner, flag down
+ *   2 which, waiting words                     the same
+ *   3 bit into sharers (first shared request)  the same; an owner looks at it in vain
+ *   give back
+ *   1 flag down                                a slot of a dead owner, flag down
+ *   2 bit out of sharers                       the same
+ *   3 owner = 0                                a free slot
+ *   clean a dead thread's slot
+ *   1 slot.owner dead -> cleaner's id, tid 0   a slot of a dead cleaner: cleaned by the next one
+ *   2 as giving back
+ *
+ * Invariants:
+ *   L5  flag up  =>  owner != 0 and the slot's bit stands in sharers of its lock
+ *   L6  only the slot's owner (or its cleaner, who owns it) writes flag, bit and the waiting words; owner changes by
+ *       compare-and-swap, and an id is never given out twice, so a late cleaner never hits a new owner
+ *
+ * Ordering: everything here is sequentially consistent and off the fast paths.  That a bit cannot be missed: it goes
+ * in before the flag goes up (L5), the flag goes up before its thread looks at the state, and an owner writes the
+ * state before it reads the bits: the Dekker argument of acquire.c covers the bit as well as the flag.  Taking the
+ * bit out happens after the flag went down, so the bit's absence tells the owner no less than the flag would.
+ */
+#include "lock/slots.h"
+
+#include "lock/futex.h"
+#include "lock/steps.h"
+
+/* Neighbouring lines are fetched in pairs on many processors: even slots first, then odd ones. */
+static unsigned slot_order(unsigned i)
+{
+    return i < SLOT_COUNT / 2 ? i * 2 : (i - SLOT_COUNT / 2) * 2 + 1;
+}
+
+static unsigned slot_index(const struct lock_region *region, const struct lock_slot *slot)
+{
+    return (unsigned)(slot - region->slots);
+}
+
+void flag_lower(struct rwlock *lock, struct lock_slot *slot)
+{
+    struct lock_words *words = lock->words;
+    atomic_exchange(&slot->shared, 0);
+    LOCK_STEP(SHARED_CLEARED);
+    if (__builtin_expect((atomic_load(&words->state) & STATE_DRAIN) != 0, 0)) {
+        atomic_fetch_add(&words->wake_owner, 1);
+        futex_wake(&words->wake_owner, INT_MAX, lock->process_private);
+    }
+}
+
+struct lock_slot *slot_take(struct rwlock *lock, uint64_t self)
+{
+    struct lock_region *region = lock->region;
+    for (int swept = 0; swept <= 1; swept++) {
+        for (unsigned i = 0; i < SLOT_COUNT; i++) {
+            struct lock_slot *slot = &region->slots[slot_order(i)];
+            uint64_t none = 0;
+            if (atomic_load_explicit(&slot->owner, memory_order_relaxed) != 0 ||
+                !atomic_compare_exchange_strong(&slot->owner, &none, self))
+                continue;
+            LOCK_STEP(SLOT_TAKEN);
+            atomic_store(&slot->shared, 0);
+            atomic_store(&slot->waiting_since, 0);
+            atomic_store(&slot->which, (uint32_t)lock->which);
+            return slot;
+        }
+        if (lock->presence == NULL)
+            break;
+        slots_sweep(region, lock->presence);
+    }
+    return NULL;
+}
+
+void slot_make_sharer(struct rwlock *lock, struct lock_slot *slot)
+{
+    unsigned index = slot_index(lock->region, slot);
+    atomic_fetch_or(&lock->words->sharers[index / 64], UINT64_C(1) << (index % 64));
+}
+
+/* The slot is the caller's.  Every lock's bit goes out: `which` of a damaged slot proves nothing. */
+static void slot_free(struct lock_region *region, struct lock_slot *slot)
+{
+    unsigned index = slot_index(region, slot);
+    atomic_store(&slot->shared, 0);
+    atomic_store(&slot->waiting_since, 0);
+    for (unsigned which = 0; which < RWLOCK_COUNT; which++) {
+        _Atomic uint64_t *word = &region->locks[which].sharers[index / 64];
+        uint64_t bit = UINT64_C(1) << (index % 64);
+        if (atomic_load(word) & bit)
+            atomic_fetch_and(word, ~bit);
+    }
+    atomic_store(&slot->owner, 0);
+}
+
+void slot_give_back(struct rwlock *lock, struct lock_slot *slot)
+{
+    flag_lower(lock, slot);
+    slot_free(lock->region, slot);
+}
+
+void slot_clean(struct lock_region *region, struct lock_slot *slot, uint64_t dead, uint32_t cleaner_id)
+{
+    if (!atomic_compare_exchange_strong(&slot->owner, &dead, (uint64_t)cleaner_id << 32))
+        return;
+    LOCK_STEP(SLOT_CLEANING);
+    slot_free(region, slot);
+}
+
+void slots_sweep(struct lock_region *region, const struct presence *presence)
+{
+    uint32_t last_alive = 0;
+    for (unsigned index = 0; index < SLOT_COUNT; index++) {
+        struct lock_slot *slot = &region->slots[index];
+        uint64_t owner = atomic_load(&slot->owner);
+        uint32_t id = owner_id(owner);
+        if (owner == 0 || (id != 0 && id == last_alive))
+            continue;
+        if (id != 0 && presence_alive(presence, id))
+            last_alive = id; /* one question for a run of slots of one process */
+        else
+            slot_clean(region, slot, owner, presence_id(presence));
+    }
+}
+
+struct lock_slot *slot_next_sharer(const struct rwlock *lock, const struct lock_slot *own, unsigned *from)
+{
+    for (unsigned word = *from / 64; word < SLOT_WORDS; word++) {
+        uint64_t bits = atomic_load(&lock->words->sharers[word]);
+        if (word == *from / 64)
+            bits &= ~UINT64_C(0) << (*from % 64);
+        while (bits != 0) {
+            unsigned index = word * 64 + (unsigned)__builtin_ctzll(bits);
+            bits &= bits - 1;
+            struct lock_slot *slot = &lock->region->slots[index];
+            if (slot != own && atomic_load(&slot->shared) != 0 && atomic_load(&slot->which) == (uint32_t)lock->which) {
+                *from = index + 1;
+                return slot;
+            }
+        }
+    }
+    *from = SLOT_COUNT;
+    return NULL;
+}
