@@ -41,6 +41,9 @@ struct heap_host {
     /* LIVE: is the attachment with this id still there?  Ids are unique among all attachments since `first`. */
     bool (*alive)(void *ctx, uint32_t id);
     uint32_t self; /* LIVE: this process's attachment id, never 0 */
+    /* SOLE, TURNS, in builds with AddressSanitizer or STEAD_VALGRIND: whoever reads whole pages of the heap does so
+     * between heap_guard_pause() and heap_guard_resume().  False: free blocks are not poisoned.  LIVE: always are. */
+    bool guards;
 };
 
 struct heap_stats {
@@ -104,8 +107,13 @@ int heap_each_block(struct heap *heap, int (*visit)(void *block, size_t usable, 
 int heap_each_free_range(struct heap *heap, uint64_t min_bytes,
                          int (*visit)(uint64_t offset, uint64_t bytes, void *arg), void *arg);
 
-/* Gives back what is cached, so that used_bytes is as low as the live blocks allow.  Before close and truncation. */
+/* Gives back what is cached, so that used_bytes is as low as the live blocks allow.  Before close and truncation.
+ * No other call of this process may be running. */
 void heap_trim(struct heap *heap);
+
+/* See heap_host.guards; nothing at all in other builds.  No other call may be running. */
+void heap_guard_pause(struct heap *heap);
+void heap_guard_resume(struct heap *heap);
 
 /* Where a checker gets the image's bytes from: 0 or an error (a finding).  Never a signal. */
 struct heap_reader {
@@ -116,7 +124,7 @@ struct heap_reader {
 };
 
 /* Verifies every A-invariant of docs/invariants.md.  The image may be any bytes: every loop is bounded by
- * image_bytes, memory by a constant.  Adds to report->blocks and ->problems.  *used: where the last unit in use
+ * image_bytes, memory by a constant.  No call may be running in any process: what is half done would be reported.  Adds to report->blocks and ->problems.  *used: where the last unit in use
  * ends, if that could be told. */
 void heap_check(const struct heap_reader *reader, struct report *report, uint64_t *used);
 

@@ -1,0 +1,252 @@
+/*
+ * heap.c -- the face: attach, malloc, free, and the fast paths.
+ *
+ * malloc of a small block: the thread's bin points at a word of an `allocated` bitmap in the image; take its lowest
+ * zero bit that is a block, store the word.  free by the owner: the note of the slot says it is ours, the descriptor
+ * still holds the head that was proved, the bit is set: clear it.  No lock, no atomic read-modify-write, no look at the
+ * block's own memory: free of a cold block costs two cache lines of metadata, shared with its neighbours.
+ *
+ * What a damaged image can do here: bits decide only which block of a proved slab is handed out (masked with the
+ * slab's capacity); geometry comes from volatile memory or from sealed heads.  So an error or a wrong block inside the
+ * heap, never a write outside it.
+ */
+#include "alloc/heap.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "alloc/block.h"
+#include "alloc/extent.h"
+#include "alloc/gate.h"
+#include "alloc/owner.h"
+
+static void *fail(int code)
+{
+    errno = error_to_errno(code);
+    return NULL;
+}
+
+/* Hands out the lowest free block of the bin's word, or NULL. */
+static inline void *bin_take(const struct heap *heap, struct bin *bin, size_t size)
+{
+    struct map_pair *pair = bin->pair;
+    uint64_t allocated = atomic_load_explicit(&pair->allocated, memory_order_relaxed);
+    uint64_t free_bits = ~allocated & bin->valid;
+    if (UNLIKELY(free_bits == 0))
+        return NULL;
+    atomic_store_explicit(&pair->allocated, allocated | (free_bits & (~free_bits + 1)), memory_order_relaxed);
+    uint8_t *block = bin->block0 + (uint64_t)(unsigned)__builtin_ctzll(free_bits) * bin->block_bytes;
+    if (GUARD_ACTIVE && heap->guards)
+        GUARD_SHOW(block, size);
+    (void)size;
+    return block;
+}
+
+static __attribute__((noinline)) void *malloc_class(struct heap *heap, unsigned class, size_t size)
+{
+    if (heap->kind == HEAP_READ)
+        return fail(error_set(EPERM, "The store is open read-only: no block can be allocated"));
+    struct owner *owner = owner_get(heap);
+    if (owner == NULL)
+        return fail(error_last());
+    struct bin *bin = &owner->bins[class];
+    void *block = bin_take(heap, bin, size);
+    while (UNLIKELY(block == NULL)) {
+        int rc = slab_refill(heap, owner, class);
+        if (rc != 0)
+            return fail(rc);
+        block = bin_take(heap, bin, size);
+    }
+    return block;
+}
+
+/* A block of whole pages.  zero: only what was ever handed out needs it. */
+static __attribute__((noinline)) void *malloc_extent(struct heap *heap, size_t alignment, size_t size, bool zero)
+{
+    struct run run;
+    uint64_t zero_from;
+    if (heap->kind == HEAP_READ)
+        return fail(error_set(EPERM, "The store is open read-only: no block can be allocated"));
+    if (size > heap->capacity)
+        return fail(error_set(ENOMEM, "A block of %zu bytes does not fit into a capacity of %llu", size,
+                              (unsigned long long)heap->capacity));
+    uint64_t pages = max_u64((size + PAGE_BYTES - 1) / PAGE_BYTES, EXTENT_PAGES_MIN);
+    gate_enter(heap);
+    int rc = extent_reserve(heap, RUN_EXTENT, 0, pages, max_u64(alignment, PAGE_BYTES), &run, &zero_from);
+    if (rc == 0)
+        extent_publish(heap, &run);
+    gate_leave(heap);
+    if (rc != 0)
+        return fail(rc);
+    uint64_t start = run.page << PAGE_SHIFT, bytes = run.pages << PAGE_SHIFT;
+    if (GUARD_ACTIVE && heap->guards) {
+        GUARD_HIDE(heap->base + start, bytes);
+        GUARD_SHOW_ZEROED(heap->base + start, size);
+    }
+    if (zero && start < zero_from)
+        memset(heap->base + start, 0, min_u64(size, zero_from - start));
+    return heap->base + start;
+}
+
+void *heap_malloc(struct heap *heap, size_t size)
+{
+    struct owner *owner = owner_cached(heap);
+    if (LIKELY(size <= CLASS_SMALL_MAX)) {
+        unsigned class = class_by_8[(size + 7) / 8];
+        if (LIKELY(owner != NULL)) {
+            void *block = bin_take(heap, &owner->bins[class], size);
+            if (LIKELY(block != NULL))
+                return block;
+        }
+        return malloc_class(heap, class, size);
+    }
+    if (size <= CLASS_BYTES_MAX)
+        return malloc_class(heap, class_for_medium(size), size);
+    return malloc_extent(heap, PAGE_BYTES, size, false);
+}
+
+void *heap_calloc(struct heap *heap, size_t n, size_t size)
+{
+    size_t bytes;
+    if (__builtin_mul_overflow(n, size, &bytes))
+        return fail(error_set(ENOMEM, "%zu objects of %zu bytes are more than the address space", n, size));
+    if (bytes > CLASS_BYTES_MAX)
+        return malloc_extent(heap, PAGE_BYTES, bytes, true);
+    void *block = heap_malloc(heap, bytes);
+    return block == NULL ? NULL : memset(block, 0, bytes);
+}
+
+void *heap_aligned_alloc(struct heap *heap, size_t alignment, size_t size)
+{
+    if (alignment == 0 || (alignment & (alignment - 1)) != 0 || alignment > HEAP_ALIGNMENT_MAX)
+        return fail(error_set(EINVAL, "Alignment %zu is not a power of two up to 2 MiB", alignment));
+    if (size <= CLASS_BYTES_MAX && alignment <= CLASS_BYTES_MAX) {
+        unsigned class = class_for(size == 0 ? 1 : size, alignment);
+        if (class != CLASS_NONE)
+            return malloc_class(heap, class, size);
+    }
+    return malloc_extent(heap, alignment, size, false);
+}
+
+static int wrong_pointer(struct heap *heap, const void *p, int code)
+{
+    if (code == STEAD_CORRUPT)
+        return error_set(code, "The heap is damaged: the descriptor of the block at %p is not what was written there",
+                         p);
+    atomic_fetch_add_explicit(&heap->bad_frees, 1, memory_order_relaxed);
+    return error_set(STEAD_WRONG_POINTER,
+                     "%p is not the start of a live block of the heap at %p: freed twice, inside a block, or never "
+                     "allocated",
+                     p, (const void *)heap->base);
+}
+
+static int free_extent(struct heap *heap, const struct block *block)
+{
+    struct run run;
+    gate_enter(heap);
+    int rc = segment_run_at(heap, block->run.slot, &run);
+    if (rc == 0 && run.head != block->run.head)
+        rc = STEAD_WRONG_POINTER; /* another thread was faster */
+    if (rc == 0) {
+        if (GUARD_ACTIVE && heap->guards)
+            GUARD_HIDE(heap->base + block->offset, block->bytes);
+        extent_remove(heap, &run);
+    }
+    gate_leave(heap);
+    return rc;
+}
+
+/* Everything but a small block of the calling thread's own slab. */
+static __attribute__((noinline)) int free_other(struct heap *heap, struct owner *owner, void *p)
+{
+    if (heap->kind == HEAP_READ)
+        return error_set(EPERM, "The store is open read-only: no block can be freed");
+    struct block block;
+    int rc = block_find(heap, p, &block);
+    if (rc == 0 && heap->base + block.offset != (uint8_t *)p)
+        rc = STEAD_WRONG_POINTER;
+    if (rc == 0 && owner == NULL)
+        owner = owner_get(heap); /* NULL: the block is freed as another thread's */
+    if (rc == 0)
+        rc = head_kind(block.run.head) == RUN_EXTENT ? free_extent(heap, &block)
+                                                     : slab_free_shared(heap, owner, &block.run, block.index);
+    return rc == 0 ? 0 : wrong_pointer(heap, p, rc);
+}
+
+int heap_free(struct heap *heap, void *p)
+{
+    struct owner *owner = owner_cached(heap);
+    uint64_t offset = (uint64_t)((uintptr_t)p - (uintptr_t)heap->base);
+    if (UNLIKELY(owner == NULL || offset >= atomic_load_explicit(&heap->limit, memory_order_relaxed)))
+        return free_other(heap, owner, p);
+    struct note *note = &heap->notes[offset >> SLOT_SHIFT];
+    if (UNLIKELY(atomic_load_explicit(&note->owner, memory_order_relaxed) != owner->token))
+        return free_other(heap, owner, p);
+    struct descriptor *descriptor = note->descriptor;
+    const struct class_geometry *geometry = &class_table[note->class];
+    uint32_t inside = (uint32_t)(offset & (SLOT_BYTES - 1));
+    uint32_t index = class_divide(geometry, inside);
+    struct map_pair *pair = &descriptor->map[index / 64];
+    uint64_t bit = UINT64_C(1) << index % 64;
+    if (UNLIKELY(index * geometry->bytes != inside || index >= geometry->capacity ||
+                 atomic_load_explicit(&descriptor->head, memory_order_relaxed) != note->head))
+        return free_other(heap, owner, p);
+    uint64_t allocated = atomic_load_explicit(&pair->allocated, memory_order_relaxed);
+    if (UNLIKELY((allocated & ~atomic_load_explicit(&pair->freed, memory_order_relaxed) & bit) == 0))
+        return wrong_pointer(heap, p, STEAD_WRONG_POINTER);
+    if (GUARD_ACTIVE && heap->guards)
+        GUARD_HIDE(p, geometry->bytes);
+    allocated &= ~bit;
+    atomic_store_explicit(&pair->allocated, allocated, memory_order_relaxed);
+    if (note->state == SLAB_CURRENT)
+        return 0;
+    if (UNLIKELY(note->state == SLAB_FULL || (allocated & slab_valid_bits(geometry, index / 64)) == 0))
+        slab_after_free(heap, owner, note);
+    return 0;
+}
+
+/* True if the block could be made to hold size bytes where it is. */
+static bool resize_in_place(struct heap *heap, struct block *block, size_t size)
+{
+    if (head_kind(block->run.head) == RUN_SLAB)
+        return size <= block->bytes && (size >= block->bytes / 2 || block->bytes <= 64);
+    if (size <= CLASS_BYTES_MAX || size > heap->capacity)
+        return false;
+    uint64_t pages = (size + PAGE_BYTES - 1) / PAGE_BYTES;
+    if (pages == block->run.pages)
+        return true;
+    struct run run;
+    gate_enter(heap);
+    bool done = segment_run_at(heap, block->run.slot, &run) == 0 && run.head == block->run.head &&
+                extent_resize(heap, &run, pages);
+    gate_leave(heap);
+    return done || (pages < block->run.pages && pages >= block->run.pages / 2);
+}
+
+void *heap_realloc(struct heap *heap, void *p, size_t size)
+{
+    if (p == NULL)
+        return heap_malloc(heap, size);
+    if (heap->kind == HEAP_READ)
+        return fail(error_set(EPERM, "The store is open read-only: no block can be resized"));
+    struct block block;
+    int rc = block_find(heap, p, &block);
+    if (rc == 0 && (heap->base + block.offset != (uint8_t *)p || !block_is_live(&block)))
+        rc = STEAD_WRONG_POINTER;
+    if (rc != 0)
+        return fail(wrong_pointer(heap, p, rc));
+    size = size == 0 ? 1 : size;
+    if (resize_in_place(heap, &block, size)) {
+        if (GUARD_ACTIVE && heap->guards)
+            GUARD_SHOW_ZEROED(p, size);
+        return p;
+    }
+    void *moved = heap_malloc(heap, size);
+    if (moved == NULL)
+        return NULL;
+    if (GUARD_ACTIVE && heap->guards)
+        GUARD_SHOW_ZEROED(p, block.bytes);
+    memcpy(moved, p, min_u64(size, block.bytes));
+    (void)heap_free(heap, p); /* it was live a moment ago; if another thread freed it meanwhile, so be it */
+    return moved;
+}

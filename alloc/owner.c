@@ -1,0 +1,207 @@
+/*
+ * owner.c -- which thread owns what, in this process.
+ *
+ * A thread that uses a heap has a struct owner there.  The fast path finds it in a small array in thread-local memory,
+ * by the heap's serial: a number used once in a process.  A heap that is detached, or reloaded, has another serial, so
+ * that every thread's entry and every token in the notes goes stale at once, in O(1), without a look at other threads.
+ *
+ *   tokens:  floor (nobody's, listed in heap->orphans) < every owner's token of this serial
+ *
+ * The registry lock orders threads that end against heaps that go: an owner is freed by its thread, a heap only sets
+ * owner->heap to NULL.  Order of locks: registry, heap->mutex.
+ *
+ * A fork child has a copy of all this and an image it must not touch: its heaps are marked `forked`, and its threads'
+ * ends give nothing back.
+ */
+#include "alloc/owner.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "alloc/slab.h"
+
+_Thread_local struct owner_tls owner_tls[OWNER_TLS_SLOTS];
+static _Thread_local struct owner *thread_owners; /* of all heaps; this thread only */
+
+static pthread_mutex_t registry = PTHREAD_MUTEX_INITIALIZER;
+static struct heap *heaps;        /* registry lock */
+static uint64_t serial_last;      /* registry lock */
+static unsigned tls_index_next;   /* registry lock */
+static pthread_key_t thread_end_key;
+static int key_error;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+static void owner_unlink(struct owner *owner)
+{
+    struct heap *heap = owner->heap;
+    if (owner->previous_of_heap != NULL)
+        owner->previous_of_heap->next_of_heap = owner->next_of_heap;
+    else
+        heap->owners = owner->next_of_heap;
+    if (owner->next_of_heap != NULL)
+        owner->next_of_heap->previous_of_heap = owner->previous_of_heap;
+}
+
+static void thread_ends(void *unused)
+{
+    (void)unused;
+    pthread_mutex_lock(&registry);
+    while (thread_owners != NULL) {
+        struct owner *owner = thread_owners;
+        thread_owners = owner->next_of_thread;
+        if (owner->heap != NULL) {
+            if (!owner->heap->forked && owner->serial == atomic_load(&owner->heap->serial))
+                slab_give_back(owner->heap, owner);
+            owner_unlink(owner);
+        }
+        free(owner);
+    }
+    memset(owner_tls, 0, sizeof owner_tls);
+    pthread_mutex_unlock(&registry);
+}
+
+static void fork_prepare(void)
+{
+    pthread_mutex_lock(&registry);
+}
+
+static void fork_parent(void)
+{
+    pthread_mutex_unlock(&registry);
+}
+
+static void fork_child(void)
+{
+    for (struct heap *heap = heaps; heap != NULL; heap = heap->next)
+        heap->forked = true;
+    pthread_mutex_unlock(&registry);
+}
+
+static void owner_init_once(void)
+{
+    key_error = pthread_key_create(&thread_end_key, thread_ends);
+    if (key_error == 0)
+        key_error = pthread_atfork(fork_prepare, fork_parent, fork_child);
+}
+
+static void new_serial(struct heap *heap)
+{
+    pthread_mutex_lock(&heap->mutex);
+    atomic_store(&heap->token_floor, heap->token_next);
+    heap->token_next++;
+    slab_forget_orphans(heap);
+    pthread_mutex_unlock(&heap->mutex);
+    atomic_store(&heap->serial, ++serial_last);
+}
+
+int owner_register(struct heap *heap)
+{
+    (void)pthread_once(&once, owner_init_once);
+    if (key_error != 0)
+        return error_set(key_error, "No thread-specific key or fork handler is left for the heap");
+    pthread_mutex_lock(&registry);
+    heap->token_next = 1;
+    heap->tls_index = tls_index_next++ % OWNER_TLS_SLOTS;
+    heap->previous = NULL;
+    heap->next = heaps;
+    if (heaps != NULL)
+        heaps->previous = heap;
+    heaps = heap;
+    new_serial(heap);
+    pthread_mutex_unlock(&registry);
+    return 0;
+}
+
+void owner_unregister(struct heap *heap, bool give_back)
+{
+    pthread_mutex_lock(&registry);
+    for (struct owner *owner = heap->owners; owner != NULL; owner = owner->next_of_heap) {
+        if (give_back && owner->serial == atomic_load(&heap->serial))
+            slab_give_back(heap, owner);
+        owner->heap = NULL;
+        owner->serial = 0;
+    }
+    heap->owners = NULL;
+    if (heap->previous != NULL)
+        heap->previous->next = heap->next;
+    else
+        heaps = heap->next;
+    if (heap->next != NULL)
+        heap->next->previous = heap->previous;
+    pthread_mutex_unlock(&registry);
+}
+
+void owner_give_back_all(struct heap *heap)
+{
+    pthread_mutex_lock(&registry);
+    for (struct owner *owner = heap->owners; owner != NULL; owner = owner->next_of_heap)
+        if (owner->serial == atomic_load(&heap->serial))
+            slab_give_back(heap, owner);
+    pthread_mutex_unlock(&registry);
+}
+
+void owner_forget_all(struct heap *heap)
+{
+    pthread_mutex_lock(&registry);
+    new_serial(heap);
+    pthread_mutex_unlock(&registry);
+}
+
+/* Nothing owned, under the heap's present serial. */
+static int owner_start(struct heap *heap, struct owner *owner)
+{
+    memset(owner->bins, 0, sizeof owner->bins);
+    for (unsigned class = 0; class < CLASS_COUNT; class ++) {
+        owner->bins[class].pair = &slab_no_pair;
+        owner->bins[class].valid = ~UINT64_C(0);
+    }
+    pthread_mutex_lock(&heap->mutex);
+    bool exhausted = heap->token_next == UINT32_MAX;
+    owner->token = exhausted ? 0 : heap->token_next++;
+    pthread_mutex_unlock(&heap->mutex);
+    if (exhausted)
+        return error_set(ENOMEM, "More than 4 billion threads used this heap since it was opened: reopen the store");
+    owner->serial = atomic_load(&heap->serial);
+    return 0;
+}
+
+struct owner *owner_get(struct heap *heap)
+{
+    struct owner *owner = owner_cached(heap);
+    if (owner != NULL)
+        return owner;
+    pthread_mutex_lock(&registry);
+    struct owner **link = &thread_owners;
+    while ((owner = *link) != NULL && owner->heap != heap) {
+        if (owner->heap == NULL) { /* its heap is gone */
+            *link = owner->next_of_thread;
+            free(owner);
+        } else {
+            link = &owner->next_of_thread;
+        }
+    }
+    if (owner == NULL) {
+        owner = calloc(1, sizeof *owner);
+        if (owner == NULL || pthread_setspecific(thread_end_key, owner) != 0) {
+            free(owner);
+            pthread_mutex_unlock(&registry);
+            error_set(ENOMEM, "No memory for a thread's part of the heap");
+            return NULL;
+        }
+        owner->heap = heap;
+        owner->next_of_thread = thread_owners;
+        thread_owners = owner;
+        owner->next_of_heap = heap->owners;
+        if (heap->owners != NULL)
+            heap->owners->previous_of_heap = owner;
+        heap->owners = owner;
+    }
+    int rc = owner->serial == atomic_load(&heap->serial) ? 0 : owner_start(heap, owner);
+    if (rc == 0) {
+        owner_tls[heap->tls_index].owner = owner;
+        owner_tls[heap->tls_index].serial = owner->serial;
+    }
+    pthread_mutex_unlock(&registry);
+    return rc == 0 ? owner : NULL;
+}

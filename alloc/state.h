@@ -1,0 +1,139 @@
+/*
+ * state.h -- the volatile side of a heap, shared by the files of alloc/: what this process believes and owns.
+ * None of it is ever written into the image, and all of it can be dropped at any time (heap_reload).
+ */
+#ifndef STEAD_ALLOC_STATE_H
+#define STEAD_ALLOC_STATE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "alloc/classes.h"
+#include "alloc/guard.h"
+#include "alloc/layout.h"
+#include "base/error.h"
+
+#define LIKELY(condition) __builtin_expect(!!(condition), 1)
+#define UNLIKELY(condition) __builtin_expect(!!(condition), 0)
+
+/* In which list of its owner a slab is. */
+enum slab_state {
+    SLAB_UNLISTED = 0,
+    SLAB_CURRENT,  /* the bin hands out its blocks                                      */
+    SLAB_PARTIAL,  /* has free blocks                                                   */
+    SLAB_FULL,     /* had none when last looked at; others may have freed some since    */
+    SLAB_ORPHAN    /* nobody's, in heap->orphans                                        */
+};
+
+/* What this process knows about the slab that starts in a slot.  `owner` equal to a thread's token means: that thread
+ * owns the slab, and all other fields are true and nobody else's to write. */
+struct note {
+    _Atomic uint32_t owner; /* token, 0 = none                                         */
+    uint32_t next, previous; /* slots; 0 = none                                        */
+    uint8_t class;
+    uint8_t state;          /* enum slab_state                                         */
+    uint16_t reserved;
+    uint64_t head;          /* as it must stand in the descriptor                      */
+    struct descriptor *descriptor;
+};
+static_assert(sizeof(struct note) == 32, "two notes a cache line");
+
+struct slab_list {
+    uint32_t first, last; /* slots; 0 = none */
+};
+
+/* Where a thread takes blocks of one class from. */
+struct bin {
+    struct map_pair *pair; /* never NULL; a pair without a free block if there is no slab */
+    uint8_t *block0;       /* of pair                                                     */
+    uint64_t valid;        /* bits of pair that are blocks                                */
+    uint32_t block_bytes;
+    uint32_t current;      /* slot of the current slab, 0 = none                          */
+    struct slab_list partial, full;
+};
+
+/* One thread's part of one heap. */
+struct owner {
+    uint32_t token; /* unique among all owners this heap ever had in this process */
+    uint64_t serial;
+    struct heap *heap; /* NULL: the heap is gone.  Under registry lock                     */
+    struct owner *next_of_heap, *previous_of_heap; /* registry lock                      */
+    struct owner *next_of_thread;
+    struct bin bins[CLASS_COUNT];
+};
+
+#define OWNER_TLS_SLOTS 16u
+struct owner_tls {
+    uint64_t serial; /* of the heap the owner belongs to; serials are never used twice */
+    struct owner *owner;
+};
+extern _Thread_local struct owner_tls owner_tls[OWNER_TLS_SLOTS];
+
+struct heap {
+    /* read by every call */
+    uint8_t *base;
+    _Atomic uint64_t limit;  /* bytes readable from base                                     */
+    _Atomic uint64_t serial; /* process-wide unique; a new one drops every belief at once    */
+    unsigned tls_index;
+    enum heap_kind kind;
+    struct note *notes;      /* one a slot of the capacity                                   */
+    uint64_t secret;
+    struct header *header0;
+    bool guards;             /* poison free blocks                                           */
+    bool forked;             /* this is a child's copy                                       */
+
+    uint64_t capacity;
+    struct heap_host host;
+    uint64_t notes_bytes;
+    _Atomic uint64_t bad_frees;
+
+    pthread_mutex_t mutex;   /* everything below, and every word of the image but map and pending */
+    bool damaged;            /* a check failed under the mutex: nothing more is carved           */
+    uint32_t token_next;     /* next owner's                                                     */
+    _Atomic uint32_t token_floor; /* tokens below are of a former serial; this one stands in the notes of slabs in
+                                     `orphans`                                                   */
+    _Atomic uint64_t fresh_bytes; /* SOLE, TURNS: zero from here on (LIVE: in the root)          */
+    uint32_t slot_floor;     /* no segment below has a free slot                                 */
+    uint32_t orphans_scanned; /* segments below were searched for orphans                        */
+    uint32_t orphanings_seen;
+    uint64_t rescan_top;     /* LIVE: search again for slabs of the dead above this top_pages    */
+    struct slab_list orphans[CLASS_COUNT];
+
+    struct owner *owners;    /* registry lock */
+    struct heap *next, *previous; /* registry lock */
+};
+
+static inline struct heap_root *root_of(const struct heap *heap)
+{
+    return &heap->header0->root;
+}
+
+static inline uint32_t segments_of(const struct heap *heap)
+{
+    uint32_t segments = atomic_load_explicit(&root_of(heap)->segments, memory_order_acquire);
+    uint64_t fit = (heap->capacity + SEGMENT_BYTES - 1) >> SEGMENT_SHIFT;
+    return (uint64_t)segments <= fit ? segments : (uint32_t)fit; /* the image may be damaged */
+}
+
+static inline _Atomic uint64_t *fresh_of(struct heap *heap)
+{
+    return heap->kind == HEAP_LIVE ? &root_of(heap)->fresh_bytes : &heap->fresh_bytes;
+}
+
+static inline struct owner *owner_cached(const struct heap *heap)
+{
+    const struct owner_tls *cached = &owner_tls[heap->tls_index];
+    return LIKELY(cached->serial == atomic_load_explicit(&heap->serial, memory_order_relaxed)) ? cached->owner : NULL;
+}
+
+/* Does a thread of this process own the slab?  Exact under the gate. */
+static inline bool note_is_owned(const struct heap *heap, const struct note *note)
+{
+    /* The floor is the orphans' token: the first one of a serial, so every owner's lies above. */
+    return atomic_load_explicit(&note->owner, memory_order_relaxed) >
+           atomic_load_explicit(&heap->token_floor, memory_order_relaxed);
+}
+
+#endif
