@@ -113,8 +113,8 @@ static int write_copy(struct image *image, const struct superblock *super, const
     rc = fill(image, copy->fd, used);
     if (rc == 0 && (image->options.kind == IMAGE_SHARED || image->replay || super->checksums_valid == 0))
         rc = scrub_rebuild(copy->fd, 0, used);
-    if (rc == 0) /* of the original's pages behind the used length */
-        rc = scrub_clear(copy->fd, used, used - 1 + format_contiguous(used - 1));
+    if (rc == 0) /* of pages that the original has in flight behind the used length */
+        rc = scrub_clear(copy->fd, used, min_u64(image_bytes(image), used - 1 + format_contiguous(used - 1)));
     if (rc != 0)
         return rc;
     sealed.commit_seq = image_commit_seq(image);

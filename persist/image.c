@@ -120,8 +120,8 @@ static int prepare_first(struct image *image, uint64_t *bytes)
     struct superblock *super = image->super;
     uint32_t found = super->state;
     if (!is_writer(options)) {
-        *bytes = super->used_bytes;
-        return found == SUPER_OPEN_LIVE ? held_bytes(image->file, super->capacity_bytes, bytes) : 0;
+        *bytes = super->used_bytes; /* not sealed: the log, or the crashed heap, may reach further */
+        return found == SUPER_SEALED ? 0 : held_bytes(image->file, super->capacity_bytes, bytes);
     }
     if (found == SUPER_OPEN_LOGGED) {
         rc = txn_recover(image->file, super, &image->recovered);
@@ -182,7 +182,7 @@ static int begin_writing(struct image *image)
         rc = txn_open(&image->txn, &image->map, image->file, super, &image->options);
         if (rc != 0 || !image->options.first)
             return rc;
-        return superblock_write_both(image->file, super);
+        return superblock_write(image->file, super, true); /* the other copy: now both name this log */
     }
     if (!image->options.first)
         return 0;

@@ -20,9 +20,9 @@
 uint64_t image_applied_bytes(const struct image *image)
 {
     uint64_t seq, used, bytes = image_bytes(image);
-    if (image->options.kind == IMAGE_SHARED || image->options.inspect || image->replay)
+    if (image->options.kind == IMAGE_SHARED || image->options.inspect)
         return bytes;
-    if (image->options.first && image->options.kind == IMAGE_READ)
+    if (image->replay || (image->options.first && image->options.kind == IMAGE_READ))
         return min_u64(image->super->used_bytes, bytes);
     if (image->options.shared != NULL && txn_shared_applied(image->options.shared, &seq, &used))
         return min_u64(used, bytes);
