@@ -7,19 +7,21 @@
  * across regions by its process's random nonce and its thread id.
  *
  * The walk reads words that others change, so what it finds could be put together from different moments.  But a
- * thread that waits takes nothing and gives nothing back: if every thread on the path was waiting, since the same
- * moment, both before and after the walk, then at the moment in between all of them waited and held what was read, and
- * the cycle is real.  (A holder that was read as such while it waited holds until it stops waiting.)
+ * thread that waits gives nothing back.  So the path is looked at three times: who waits since when (the walk), then
+ * who holds what, then again who waits since when.  If every thread waited since the same moment in the first and in
+ * the third look, all of them waited through the second one, held then what was seen, and hold it still: the cycle is
+ * real.  A flag that goes up while its thread waits to share is no hold: it only tries.
  *
  * Who gives up: of the cycle's threads the one with the greatest (nonce, tid), as soon as it knows; the others only
  * if the cycle is still there CYCLE_PATIENCE_NS later, for the greatest one may not have all its locks mapped.
- * A cycle that leads through a lock which none of its threads' processes... more exactly: a waiter sees a cycle only
- * if its own process has every lock of the cycle open.  If no process has, nobody sees it (docs/locks.md).
+ * A waiter sees a cycle only if its own process has every lock of the cycle open.  If no process on the cycle has,
+ * nobody sees it (docs/locks.md).
  *
  * Bounds: at most PATH_MAX_THREADS threads on a path, WALK_MAX looks in all; damaged words cost time up to that.
  *
  * Invariants:
- *   L12  EDEADLK for a cycle only after two looks that found every thread on it waiting since the same moment
+ *   L12  EDEADLK for a cycle only if every thread on it waited, since the same moment, before and after a look that
+ *        found every one of them holding what the one before it waits for
  */
 #include "lock/deadlock.h"
 
@@ -32,6 +34,7 @@
 struct walker {
     uint64_t nonce;
     uint32_t tid;
+    uint64_t self;             /* its owner bits there: the same thread may be there twice, by two attachments */
     const struct rwlock *lock; /* it waits for this one */
     int64_t since;
     bool exclusive;
@@ -67,6 +70,7 @@ static int find_wait_here(const struct rwlock *lock, void *arg)
         uint64_t owner = atomic_load(&slot->owner);
         if (owner == 0 || owner_tid(owner) != walker->tid || handle_nonce(lock, owner_id(owner)) != walker->nonce)
             continue;
+        walker->self = owner;
         walker->lock = lock;
         walker->exclusive = atomic_load(&slot->waiting_exclusive) != 0;
         walker->since = since;
@@ -98,6 +102,13 @@ static bool find_wait(const struct registry_list *list, struct walker *walker)
     return query.waits;
 }
 
+/* The flag is a hold, not a try of somebody who waits to share. */
+static bool slot_holds(const struct lock_slot *slot)
+{
+    return atomic_load(&slot->shared) != 0 &&
+           (atomic_load(&slot->waiting_since) == 0 || atomic_load(&slot->waiting_exclusive) != 0);
+}
+
 static bool walk_from(struct walk *walk, const struct registry_list *list);
 
 /* One holder of the lock that the path's last thread waits for. */
@@ -108,9 +119,6 @@ static bool walk_to(struct walk *walk, const struct registry_list *list, const s
     struct walker next = {.nonce = handle_nonce(lock, owner_id(owner)), .tid = owner_tid(owner)};
     if (next.nonce == 0)
         return false;
-    const struct walker *last = &walk->path[walk->depth - 1];
-    if (same_thread(last, next.nonce, next.tid) && walk->depth > 1)
-        return false; /* it is in its own way only if it is the asking one, through another handle */
     if (same_thread(&walk->path[0], next.nonce, next.tid))
         return true;
     for (unsigned i = 1; i < walk->depth; i++) {
@@ -132,24 +140,47 @@ static bool walk_from(struct walk *walk, const struct registry_list *list)
     const struct walker waiter = walk->path[walk->depth - 1];
     const struct rwlock *lock = waiter.lock;
     uint64_t state = atomic_load(&lock->words->state);
-    bool owned_by_waiter = owner_tid(state) == waiter.tid && handle_nonce(lock, owner_id(state)) == waiter.nonce;
-    if ((state & STATE_OWNER) != 0 && !owned_by_waiter && walk_to(walk, list, lock, state & STATE_OWNER))
+    if ((state & STATE_OWNER) != 0 && (state & STATE_OWNER) != waiter.self && walk_to(walk, list, lock, state & STATE_OWNER))
         return true;
     if (!waiter.exclusive)
         return false;
     struct lock_slot *slot;
     for (unsigned from = 0; (slot = slot_next_sharer(lock, NULL, &from)) != NULL;) {
         uint64_t owner = atomic_load(&slot->owner);
-        bool own = owner_tid(owner) == waiter.tid && handle_nonce(lock, owner_id(owner)) == waiter.nonce;
-        if (!own && walk_to(walk, list, lock, owner))
+        if (owner != waiter.self && slot_holds(slot) && walk_to(walk, list, lock, owner))
             return true;
     }
     return false;
 }
 
-/* L12: all of them still wait since the same moment. */
+static bool is_thread(const struct rwlock *lock, uint64_t owner, const struct walker *thread, uint64_t but_not)
+{
+    return owner != but_not && owner_tid(owner) == thread->tid && handle_nonce(lock, owner_id(owner)) == thread->nonce;
+}
+
+/* Is holder in the way of waiter, now? */
+static bool stands_in_way(const struct walker *waiter, const struct walker *holder)
+{
+    const struct rwlock *lock = waiter->lock;
+    if (is_thread(lock, atomic_load(&lock->words->state) & STATE_OWNER, holder, waiter->self))
+        return true;
+    if (!waiter->exclusive)
+        return false;
+    struct lock_slot *slot;
+    for (unsigned from = 0; (slot = slot_next_sharer(lock, NULL, &from)) != NULL;) {
+        if (slot_holds(slot) && is_thread(lock, atomic_load(&slot->owner), holder, waiter->self))
+            return true;
+    }
+    return false;
+}
+
+/* L12: the second and the third look. */
 static bool path_stands(const struct walk *walk, const struct registry_list *list)
 {
+    for (unsigned i = 0; i < walk->depth; i++) {
+        if (!stands_in_way(&walk->path[i], &walk->path[(i + 1) % walk->depth]))
+            return false;
+    }
     for (unsigned i = 1; i < walk->depth; i++) {
         struct walker again = walk->path[i];
         if (!find_wait(list, &again) || again.since != walk->path[i].since || again.lock != walk->path[i].lock)
@@ -178,8 +209,9 @@ bool deadlock_check(struct waiting *w, int64_t now_ns)
 {
     struct check check = {.list.count = 0};
     struct walk *walk = &check.walk;
-    walk->path[0] = (struct walker){.nonce = process_nonce(), .tid = owner_tid(w->hold->self), .lock = w->lock,
-                                    .since = w->since, .exclusive = w->exclusive};
+    walk->path[0] = (struct walker){.nonce = process_nonce(), .tid = owner_tid(w->hold->self),
+                                    .self = w->hold->self, .lock = w->lock, .since = w->since,
+                                    .exclusive = w->exclusive};
     walk->depth = 1;
     walk->looks = 0;
     handle_lock_registry();

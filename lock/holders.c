@@ -37,7 +37,8 @@ int rwlock_each(const struct rwlock *lock, int (*visit)(const struct rwlock_info
             continue;
         int64_t since = atomic_load(&slot->waiting_since);
         /* An owner that shares beneath is listed once, as the owner. */
-        bool shares = atomic_load(&slot->shared) != 0 && !(owner_inside && (state & STATE_OWNER) == owner);
+        bool shares = atomic_load(&slot->shared) != 0 && !(owner_inside && (state & STATE_OWNER) == owner) &&
+                      (since == 0 || atomic_load(&slot->waiting_exclusive) != 0); /* else it only tries */
         if (!shares && since == 0)
             continue;
         info_fill(lock, owner, &info);
