@@ -1,0 +1,283 @@
+/*
+ * commit_rounds.c -- commits of a few records, peer after peer, round after round.
+ *
+ * All peers have their store open at once; in each round each makes one batch of commits, so that a noisy minute hits
+ * everybody.  Every commit's time goes into one series: median and 99th percentile are over all rounds; low and high are the
+ * medians of the best and the worst round.  At the end every store is closed, opened, and every record that was written is
+ * compared with the last version written to it.
+ */
+#include "bench/commit.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "bench/support/clock.h"
+#include "bench/support/machine.h"
+#include "bench/support/row.h"
+#include "bench/support/series.h"
+
+enum { PEERS_MAX = 8, RECORDS_A_COMMIT_MAX = 64 };
+
+struct written { /* what each record must hold at the end */
+    uint64_t record, version;
+};
+
+struct contest { /* one peer in one workload */
+    const struct store_peer *peer;
+    char path[4200];
+    void *handle;
+    struct series us, round_us;
+    uint64_t written_bytes, commits;
+    struct written *log;
+    size_t logged, log_room;
+    bool wrong;
+};
+
+struct workload {
+    const char *bench;
+    unsigned records; /* a commit */
+    uint64_t mib;     /* of the data set */
+    bool hot;         /* always the same record */
+    bool touch_all;   /* every page read first: fully resident */
+    unsigned batch_scale;
+};
+
+static int complain(const struct contest *c, const char *what, int error)
+{
+    row_note("%s: %s: %s", c->peer->name, what, peer_error_text(error));
+    return error;
+}
+
+static bool remember(struct contest *c, uint64_t record, uint64_t version)
+{
+    if (c->logged == c->log_room) {
+        size_t room = c->log_room == 0 ? 4096 : c->log_room * 2;
+        struct written *log = realloc(c->log, room * sizeof *log);
+        if (log == NULL)
+            return false;
+        c->log = log;
+        c->log_room = room;
+    }
+    c->log[c->logged++] = (struct written){record, version};
+    return true;
+}
+
+static int touch_all(struct contest *c)
+{
+    uint8_t bytes[RECORD_BYTES];
+    uint64_t records = c->peer->records(c->handle);
+    int rc = 0;
+    for (uint64_t r = 0; rc == 0 && r < records; r += 4096 / RECORD_BYTES)
+        rc = c->peer->read(c->handle, r, bytes);
+    return rc;
+}
+
+static int batch(struct contest *c, const struct workload *w, unsigned commits, uint64_t *version)
+{
+    struct series round = {0};
+    uint64_t records = c->peer->records(c->handle), written = machine_written_bytes();
+    for (unsigned i = 0; i < commits; i++) {
+        uint64_t chosen[RECORDS_A_COMMIT_MAX];
+        ++*version;
+        for (unsigned n = 0; n < w->records; n++) {
+            chosen[n] = w->hot ? records / 2 : peer_mix(*version * 64 + n) % records;
+            if (!remember(c, chosen[n], *version))
+                return ENOMEM;
+        }
+        int64_t begin = bench_now_ns();
+        int rc = c->peer->update(c->handle, chosen, w->records, *version);
+        double us = (double)(bench_now_ns() - begin) * 1e-3;
+        if (rc != 0)
+            return rc;
+        if (!series_add(&c->us, us) || !series_add(&round, us))
+            return ENOMEM;
+    }
+    series_add(&c->round_us, series_median(&round));
+    series_release(&round);
+    c->written_bytes += machine_written_bytes() - written;
+    c->commits += commits;
+    return 0;
+}
+
+static int by_record_then_version(const void *a, const void *b)
+{
+    const struct written *x = a, *y = b;
+    if (x->record != y->record)
+        return x->record < y->record ? -1 : 1;
+    return x->version < y->version ? -1 : x->version > y->version;
+}
+
+/* ENOENT: a raw log, which keeps only its newest append; at least that must be right. */
+static int verify(struct contest *c)
+{
+    size_t kept = 0;
+    qsort(c->log, c->logged, sizeof *c->log, by_record_then_version);
+    for (size_t i = 0; i < c->logged; i++) {
+        uint8_t got[RECORD_BYTES], expected[RECORD_BYTES];
+        if (i + 1 < c->logged && c->log[i + 1].record == c->log[i].record)
+            continue;
+        int rc = c->peer->read(c->handle, c->log[i].record, got);
+        if (rc == ENOENT)
+            continue;
+        record_fill(expected, c->log[i].record, c->log[i].version);
+        if (rc != 0 || memcmp(got, expected, RECORD_BYTES) != 0)
+            return rc != 0 ? rc : EUCLEAN;
+        kept++;
+    }
+    return kept > 0 ? 0 : EUCLEAN;
+}
+
+static bool is_log(const struct store_peer *peer)
+{
+    return peer == &store_raw_log_records || peer == &store_raw_log_records_direct ||
+           peer == &store_raw_log_pages_direct;
+}
+
+static int finish(struct contest *c)
+{
+    int rc = is_log(c->peer) ? verify(c) : 0;
+    int closed = c->peer->close(c->handle);
+    c->handle = NULL;
+    if (rc == 0)
+        rc = closed;
+    if (rc != 0 || is_log(c->peer))
+        return rc;
+    rc = c->peer->open(&c->handle, c->peer, c->path);
+    if (rc != 0)
+        return rc;
+    rc = verify(c);
+    closed = c->peer->close(c->handle);
+    c->handle = NULL;
+    return rc != 0 ? rc : closed;
+}
+
+static void print_rows(struct contest *contests, unsigned count, const struct workload *w)
+{
+    double medians[PEERS_MAX];
+    for (unsigned i = 0; i < count; i++)
+        medians[i] = series_median(&contests[i].us);
+    for (unsigned i = 0; i < count; i++) {
+        struct contest *c = &contests[i];
+        struct row row = {.bench = w->bench,
+                          .peer = c->peer->name,
+                          .processes = 1,
+                          .threads = 1,
+                          .n = c->commits,
+                          .unit = "us",
+                          .median = medians[i],
+                          .low = series_quantile(&c->round_us, 0),
+                          .high = series_quantile(&c->round_us, 1),
+                          .p99 = series_quantile(&c->us, 0.99),
+                          .written_per_op = c->commits == 0 ? -1 : (double)c->written_bytes / (double)c->commits,
+                          .verified = !c->wrong,
+                          .remark = c->peer->remark};
+        unsigned r = 0;
+        for (unsigned k = 0; i == 0 && k < count && r < ROW_RATIOS; k++)
+            if (k != i && medians[k] > 0 &&
+                (c->peer->durable ? contests[k].peer->durable && contests[k].peer != &store_raw_log_records_direct
+                                  : true)) {
+                row.ratios[r].to = contests[k].peer->name;
+                row.ratios[r++].ratio = medians[i] / medians[k];
+            }
+        row_print(&row);
+    }
+}
+
+static int contest(const struct commit_options *o, const struct workload *w, const struct store_peer *const *peers,
+                   unsigned count)
+{
+    struct contest contests[PEERS_MAX] = {0};
+    uint64_t version[PEERS_MAX] = {0};
+    int rc = 0;
+    for (unsigned i = 0; rc == 0 && i < count; i++) {
+        struct contest *c = &contests[i];
+        c->peer = peers[i];
+        snprintf(c->path, sizeof c->path, "%s/%s-%s", o->scratch, w->bench, peers[i]->name);
+        progress("%s: loading %s", w->bench, peers[i]->name);
+        rc = c->peer->load(c->peer, c->path, w->mib << 20);
+        if (rc == 0)
+            rc = c->peer->open(&c->handle, c->peer, c->path);
+        if (rc == 0 && w->touch_all)
+            rc = touch_all(c);
+        if (rc == 0)
+            rc = batch(c, w, o->batch / 4 + 1, &version[i]); /* warm up */
+        if (rc != 0)
+            complain(c, "load", rc);
+        c->us.count = c->round_us.count = 0;
+        c->written_bytes = c->commits = 0;
+    }
+    for (unsigned round = 0; rc == 0 && round < o->rounds; round++) {
+        for (unsigned i = 0; rc == 0 && i < count; i++) {
+            progress("%s: round %u of %u: %s", w->bench, round + 1, o->rounds, peers[i]->name);
+            rc = batch(&contests[i], w, o->batch * w->batch_scale, &version[i]);
+            if (rc != 0)
+                complain(&contests[i], "commit", rc);
+        }
+    }
+    for (unsigned i = 0; i < count; i++) {
+        int finished = contests[i].handle == NULL ? 0 : finish(&contests[i]);
+        contests[i].wrong = finished != 0;
+        if (finished != 0)
+            rc = complain(&contests[i], "verify", finished);
+    }
+    if (rc == 0)
+        print_rows(contests, count, w);
+    for (unsigned i = 0; i < count; i++) {
+        series_release(&contests[i].us);
+        series_release(&contests[i].round_us);
+        free(contests[i].log);
+        remove(contests[i].path);
+    }
+    return rc;
+}
+
+int commit_durable(const struct commit_options *o)
+{
+    static const struct store_peer *const peers[] = {
+        &store_stead_durable,
+        &store_lmdb_sync,
+#if defined(BENCH_SQLITE)
+        &store_sqlite_full,
+#endif
+        &store_raw_log_records,
+        &store_raw_log_pages_direct,
+        &store_raw_log_records_direct
+    };
+    static const unsigned records[] = {1, 8, 64};
+    static const char *const names[] = {"durable.1", "durable.8", "durable.64"};
+    int rc = 0;
+    for (unsigned i = 0; rc == 0 && i < 3; i++)
+        rc = contest(o,
+                     &(struct workload){.bench = names[i], .records = records[i], .mib = o->size_mib, .batch_scale = 1},
+                     peers, o->only_stead ? 1 : sizeof peers / sizeof peers[0]);
+    return rc;
+}
+
+int commit_buffered(const struct commit_options *o)
+{
+    static const struct store_peer *const peers[] = {
+        &store_stead_buffered,
+        &store_lmdb_nosync,
+#if defined(BENCH_SQLITE)
+        &store_sqlite_normal
+#endif
+    };
+    const struct workload workloads[] = {
+        {.bench = "buffered.hot", .records = 1, .mib = o->size_mib, .hot = true, .batch_scale = 20},
+        {.bench = "buffered.random", .records = 1, .mib = o->size_mib, .batch_scale = 20},
+        {.bench = "buffered.small",
+         .records = 1,
+         .mib = o->size_mib < 16 ? o->size_mib : 16,
+         .touch_all = true,
+         .batch_scale = 20},
+        {.bench = "buffered.resident", .records = 1, .mib = o->resident_mib, .touch_all = true, .batch_scale = 20}};
+    int rc = 0;
+    for (unsigned i = 0; rc == 0 && i < sizeof workloads / sizeof workloads[0]; i++) {
+        bool large = workloads[i].touch_all; /* what is compared there is stead with itself */
+        if (workloads[i].mib != 0)
+            rc = contest(o, &workloads[i], peers, large || o->only_stead ? 1 : sizeof peers / sizeof peers[0]);
+    }
+    return rc;
+}
