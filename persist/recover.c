@@ -105,6 +105,7 @@ int recover_apply(struct wal_scan *scan, int file_fd, uint64_t end_seq)
 
 struct prefix {
     struct wal_position end;
+    uint64_t next_first_seq; /* 0, or where the log of the next checkpoint begins, whose header is there too */
     uint64_t used_bytes; /* at its last commit                                */
     uint64_t most_bytes; /* the longest any of its commits made the image     */
 };
@@ -124,12 +125,31 @@ static int check_run(void *ctx, uint64_t image_offset, const void *bytes, unsign
     return 0;
 }
 
+/*
+ * The other slot may hold the header of the next checkpoint, whose superblock did not reach the disk.  It was written when
+ * this log was complete and durable, so that its records must lead up to it.  If they do not, they were overwritten by the
+ * next log's, which happens only after the next superblock was durable: that one is lost, or file and log are copies
+ * taken at different moments.
+ */
+static int find_next_header(const struct wal_scan *scan, uint64_t *first_seq)
+{
+    struct wal_header next;
+    int rc = file_read_at(scan->fd, &next, sizeof next, (scan->header.checkpoint + 1) % 2 * WAL_HEADER_STRIDE);
+    *first_seq = 0;
+    if (rc == 0 && wal_header_valid(&next) && memcmp(next.id, scan->header.id, sizeof next.id) == 0 &&
+        next.checkpoint == scan->header.checkpoint + 1)
+        *first_seq = next.first_seq;
+    return rc != 0 ? error_set(rc, "cannot read the log's headers: %s", error_text(rc)) : 0;
+}
+
 /* Verifies everything; the scan stands at its end then. */
 static int measure(struct wal_scan *scan, uint64_t used_bytes, struct prefix *prefix)
 {
     struct wal_record record;
-    int rc;
     *prefix = (struct prefix){.used_bytes = used_bytes, .most_bytes = used_bytes};
+    int rc = find_next_header(scan, &prefix->next_first_seq);
+    if (rc != 0)
+        return rc;
     while ((rc = wal_scan_next(scan, &record)) == 0) {
         struct run_limits limits = {.used_bytes = record.used_bytes, .seq = record.seq};
         rc = wal_scan_runs(scan, &record, check_run, &limits);
@@ -139,7 +159,12 @@ static int measure(struct wal_scan *scan, uint64_t used_bytes, struct prefix *pr
         prefix->most_bytes = max_u64(prefix->most_bytes, record.used_bytes);
     }
     prefix->end = scan->at;
-    return rc == ENOENT ? 0 : rc;
+    if (rc != ENOENT)
+        return rc;
+    if (prefix->next_first_seq != 0 && prefix->next_first_seq != scan->at.next_seq)
+        return error_set(STEAD_LOG_MISSING, "the log was used again from commit %llu on, the store knows nothing of it",
+                         (unsigned long long)prefix->next_first_seq);
+    return 0;
 }
 
 static int open_scan(struct wal_scan *scan, int fd, const struct superblock *super)
@@ -282,8 +307,7 @@ static int begin_anew(const struct file *file, struct superblock *super, const s
 static int cut_file(const struct file *file, uint64_t used_bytes)
 {
     uint64_t bytes;
-    uint8_t *scratch = aligned_alloc(PAGE_BYTES, SCRATCH_PAGES * PAGE_BYTES);
-    int rc = scratch == NULL ? ENOMEM : file_size(file->fd, &bytes);
+    int rc = file_size(file->fd, &bytes);
     if (rc == 0 && bytes > format_file_bytes(used_bytes)) {
         /* The rest of the last group's table describes pages that are cut off: zero, as for pages never written. */
         static const uint8_t zeros[PAGE_BYTES];
@@ -300,7 +324,6 @@ static int cut_file(const struct file *file, uint64_t used_bytes)
         if (rc == 0)
             rc = file_sync(file->fd);
     }
-    free(scratch);
     return rc != 0 ? error_set(rc, "cannot cut %s to its length: %s", file->path, error_text(rc)) : 0;
 }
 

@@ -248,7 +248,7 @@ static int start_new_log(struct txn *txn)
         txn->super->state = SUPER_OPEN_LOGGED;
         txn->super->log_salt = salt;
         txn->super->checkpoint = txn->wal.at.checkpoint;
-        rc = superblock_write(txn->file, txn->super, true);
+        rc = superblock_write_both(txn->file, txn->super); /* superblock.c says why both */
         if (rc != 0)
             *txn->super = before;
     }

@@ -1,0 +1,564 @@
+/*
+ * test_commit.c -- commit, rollback, application and checkpoint against a model: after any sequence of them the image is
+ * what the model says, and after a kill the reopened image is the last commit.  Each way of finding changed pages
+ * runs the same tests.  Then: what the kernel writes, growth, limits, and faults in each system call.
+ */
+#include <criterion/criterion.h>
+#include <criterion/parameterized.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#include "persist/page_checksum.h"
+#include "txn_fixture.h"
+
+TestSuite(txn_commit, .timeout = 120);
+
+#define PAGES 512
+#define BYTES (PAGES * PAGE_BYTES) /* 2 MiB: 32 units */
+
+static const char *const kind_name[] = {"best", "faults", "scan", "pagemap", "compare"};
+
+struct model {
+    uint8_t *committed, *now;
+    uint64_t used, seq;
+};
+
+static bool open_or_skip(struct fixture *f)
+{
+    int rc = fixture_open(f);
+    if (rc == ENOTSUP) {
+        (void)fprintf(stderr, "not here: %s\n", kind_name[f->kind]);
+        return false;
+    }
+    OK(rc);
+    return true;
+}
+
+static void expect_image(struct fixture *f, const uint8_t *want, uint64_t bytes, const char *when)
+{
+    for (uint64_t i = 0; i < bytes; i += PAGE_BYTES)
+        cr_assert_eq(memcmp(f->map.base + i, want + i, PAGE_BYTES), 0, "page %llu differs %s (%s)",
+                     (unsigned long long)(i / PAGE_BYTES), when, kind_name[f->kind]);
+}
+
+static void write_something(struct fixture *f, struct model *m, uint64_t *random)
+{
+    uint64_t r = random_next(random), pages = 1 + random_next(random) % (r % 16 == 0 ? 200 : 8);
+    for (uint64_t i = 0; i < pages; i++) {
+        uint64_t offset = random_next(random) % m->used, length = 1 + random_next(random) % (r % 3 == 0 ? 5000 : 60);
+        length = min_u64(length, m->used - offset);
+        uint8_t fill = (uint8_t)random_next(random);
+        memset(f->map.base + offset, fill, length);
+        memset(m->now + offset, fill, length);
+    }
+}
+
+static void random_operation(struct fixture *f, struct model *m, uint64_t *random)
+{
+    uint64_t seq;
+    switch (random_next(random) % 12) {
+    case 0:
+        OK(txn_rollback(f->txn));
+        memcpy(m->now, m->committed, BYTES);
+        break;
+    case 1:
+        OK(txn_apply(f->txn));
+        break;
+    case 2:
+        OK(txn_checkpoint(f->txn));
+        cr_assert_eq(fixture_bad_checksums(f, m->used), 0);
+        break;
+    case 3:
+        fixture_kill(f);
+        OK(fixture_open(f));
+        fixture_extend(f, BYTES);
+        memcpy(m->now, m->committed, BYTES);
+        expect_image(f, m->committed, m->used, "after a kill");
+        cr_assert_eq(fixture_bad_checksums(f, m->used), 0);
+        memcpy(m->committed, f->map.base, BYTES); /* past used: zeros, whatever was there */
+        memcpy(m->now, f->map.base, BYTES);
+        cr_assert_eq(txn_commit_seq(f->txn), m->seq);
+        break;
+    case 4:
+    case 5: { /* grow or shrink with the commit */
+        uint64_t used = (1 + random_next(random) % (BYTES / UNIT_BYTES)) * UNIT_BYTES;
+        if (used > m->used) /* bytes past the end meant nothing until now; from now on they must stay */
+            memcpy(m->now + m->used, f->map.base + m->used, used - m->used);
+        if (used > m->used && random_next(random) % 2 == 0) {
+            memset(f->map.base + m->used, 0x5a, used - m->used);
+            memset(m->now + m->used, 0x5a, used - m->used);
+        }
+        OK(txn_commit(f->txn, used, &seq));
+        m->used = used;
+        m->seq = seq;
+        memcpy(m->committed, m->now, BYTES);
+        break;
+    }
+    case 6:
+        write_something(f, m, random);
+        OK(txn_commit(f->txn, m->used, &seq));
+        OK(txn_sync(f->txn, seq));
+        m->seq = seq;
+        memcpy(m->committed, m->now, BYTES);
+        break;
+    default:
+        write_something(f, m, random);
+        if (random_next(random) % 2 == 0) {
+            OK(txn_commit(f->txn, m->used, &seq));
+            m->seq = seq;
+            memcpy(m->committed, m->now, BYTES);
+        }
+        break;
+    }
+    expect_image(f, m->now, m->used, "after an operation");
+}
+
+static void run_model(enum dirty_kind kind)
+{
+    struct fixture f;
+    struct model m = {.used = 4 * UNIT_BYTES};
+    uint64_t random = random_seed();
+    fixture_create(&f, BYTES, m.used);
+    f.kind = kind;
+    m.committed = calloc(1, BYTES);
+    m.now = calloc(1, BYTES);
+    if (open_or_skip(&f)) {
+        for (long i = 0; i < random_rounds(400); i++)
+            random_operation(&f, &m, &random);
+        fixture_kill(&f);
+    }
+    free(m.committed);
+    free(m.now);
+    fixture_remove(&f);
+}
+
+Test(txn_commit, follows_the_model_with_fault_reports)
+{
+    run_model(DIRTY_FAULTS);
+}
+Test(txn_commit, follows_the_model_with_pagemap_scan)
+{
+    run_model(DIRTY_SCAN);
+}
+Test(txn_commit, follows_the_model_with_pagemap_bits)
+{
+    run_model(DIRTY_PAGEMAP);
+}
+Test(txn_commit, follows_the_model_with_comparison)
+{
+    run_model(DIRTY_COMPARE);
+}
+
+/* What the kernel writes into the image is committed, page by page, hot or protected or never touched before. */
+static void kernel_writes(enum dirty_kind kind)
+{
+    struct fixture f;
+    fixture_create(&f, BYTES, BYTES);
+    f.kind = kind;
+    if (!open_or_skip(&f)) {
+        fixture_remove(&f);
+        return;
+    }
+    int zero = open("/dev/urandom", O_RDONLY), pair[2], source;
+    char name[400];
+    uint8_t want[3][300], got[300];
+    uint64_t seq;
+    (void)snprintf(name, sizeof name, "%s/source", f.directory);
+    source = open(name, O_RDWR | O_CREAT, 0600);
+    cr_assert(zero >= 0 && source >= 0 && socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
+    for (int round = 0; round < 12; round++) { /* hot pages go cold (protected) in between */
+        for (int i = 0; i < 3; i++)
+            memset(want[i], round * 16 + i + 1, sizeof want[i]);
+        cr_assert_eq(write(pair[0], want[0], 300), 300);
+        cr_assert_eq(pwrite(source, want[1], 300, 100), 300);
+        cr_assert_eq(recv(pair[1], f.map.base + 7 * PAGE_BYTES + 11, 300, MSG_WAITALL), 300);
+        cr_assert_eq(pread(source, f.map.base + 9 * PAGE_BYTES + 5, 300, 100), 300);
+        cr_assert_eq(lseek(source, 100, SEEK_SET), 100);
+        cr_assert_eq(read(source, f.map.base + (11 + (uint64_t)round) * PAGE_BYTES - 40, 300), 300); /* across two */
+        OK(txn_commit(f.txn, BYTES, &seq));
+        for (int idle = 0; idle < round; idle++) {
+            f.map.base[500 * PAGE_BYTES]++;
+            OK(txn_commit(f.txn, BYTES, &seq));
+        }
+        if (round % 4 == 3)
+            OK(txn_apply(f.txn));
+        OK(txn_rollback(f.txn));
+        cr_assert_eq(memcmp(f.map.base + 7 * PAGE_BYTES + 11, want[0], 300), 0, "recv, round %d", round);
+        fixture_kill(&f);
+        OK(fixture_open(&f));
+        memcpy(got, f.map.base + 7 * PAGE_BYTES + 11, 300);
+        cr_assert_eq(memcmp(got, want[0], 300), 0, "recv, round %d, %s", round, kind_name[kind]);
+        cr_assert_eq(memcmp(f.map.base + 9 * PAGE_BYTES + 5, want[1], 300), 0, "pread, round %d", round);
+        cr_assert_eq(memcmp(f.map.base + (11 + (uint64_t)round) * PAGE_BYTES - 40, want[1], 300), 0, "read, round %d",
+                     round);
+    }
+    close(zero);
+    close(source);
+    close(pair[0]);
+    close(pair[1]);
+    fixture_kill(&f);
+    fixture_remove(&f);
+}
+
+Test(txn_commit, kernel_writes_count_with_fault_reports)
+{
+    kernel_writes(DIRTY_FAULTS);
+}
+Test(txn_commit, kernel_writes_count_with_pagemap_scan)
+{
+    kernel_writes(DIRTY_SCAN);
+}
+Test(txn_commit, kernel_writes_count_with_pagemap_bits)
+{
+    kernel_writes(DIRTY_PAGEMAP);
+}
+Test(txn_commit, kernel_writes_count_with_comparison)
+{
+    kernel_writes(DIRTY_COMPARE);
+}
+
+Test(txn_commit, a_page_of_zeros_has_checksum_zero)
+{
+    uint8_t page[PAGE_BYTES] = {0};
+    cr_assert_eq(page_checksum(page), 0);
+    cr_assert_eq(page_checksum(page), XXH3_64bits(page, PAGE_BYTES) ^ XXH3_64bits((uint8_t[PAGE_BYTES]){0}, PAGE_BYTES));
+    page[4095] = 1;
+    cr_assert_neq(page_checksum(page), 0);
+}
+
+Test(txn_commit, nothing_changed_is_no_commit)
+{
+    struct fixture f;
+    uint64_t first, second;
+    fixture_create(&f, BYTES, BYTES);
+    OK(fixture_open(&f));
+    f.map.base[100] = 1;
+    OK(txn_commit(f.txn, BYTES, &first));
+    f.map.base[100] = 2;
+    f.map.base[100] = 1; /* the same bytes again */
+    OK(txn_commit(f.txn, BYTES, &second));
+    cr_assert_eq(first, second);
+    fixture_kill(&f);
+    fixture_remove(&f);
+}
+
+static uint64_t written_bytes;
+static ssize_t counting_pwrite(int fd, const void *buffer, size_t bytes, off_t offset)
+{
+    written_bytes += bytes;
+    return file_calls_system.pwrite(fd, buffer, bytes, offset);
+}
+
+Test(txn_commit, a_bulk_load_is_written_once)
+{
+    struct fixture f;
+    const uint64_t bulk = UINT64_C(64) << 20;
+    uint64_t seq;
+    fixture_create(&f, BYTES, BYTES);
+    OK(fixture_open(&f));
+    fixture_extend(&f, bulk);
+    memset(f.map.base + BYTES, 0x77, bulk - BYTES);
+    f.map.base[0] = 1; /* something that refers to it */
+    file_calls.pwrite = counting_pwrite;
+    OK(txn_commit(f.txn, bulk, &seq));
+    OK(txn_sync(f.txn, seq));
+    cr_assert_lt(written_bytes, bulk + bulk / 16, "%llu bytes were written", (unsigned long long)written_bytes);
+    OK(txn_checkpoint(f.txn));
+    cr_assert_lt(written_bytes, bulk + bulk / 16);
+    file_calls = file_calls_system;
+    fixture_kill(&f);
+    OK(fixture_open(&f));
+    cr_assert_eq(f.map.base[0], 1);
+    for (uint64_t i = BYTES; i < bulk; i += 4096)
+        cr_assert_eq(f.map.base[i], 0x77);
+    cr_assert_eq(fixture_bad_checksums(&f, bulk), 0);
+    fixture_kill(&f);
+    fixture_remove(&f);
+}
+
+/* W7: an image that shrank and grew again within one log: an old record must not be replayed over new pages. */
+Test(txn_commit, pages_named_by_the_log_are_not_written_straight)
+{
+    struct fixture f;
+    uint64_t seq;
+    fixture_create(&f, BYTES, BYTES);
+    OK(fixture_open(&f));
+    memset(f.map.base + BYTES / 2, 0x11, BYTES / 2);
+    OK(txn_commit(f.txn, BYTES, &seq));
+    OK(txn_commit(f.txn, BYTES / 2, &seq));
+    memset(f.map.base + BYTES / 2, 0x22, BYTES / 2);
+    OK(txn_commit(f.txn, BYTES, &seq));
+    fixture_kill(&f);
+    OK(fixture_open(&f));
+    for (uint64_t i = BYTES / 2; i < BYTES; i++)
+        cr_assert_eq(f.map.base[i], 0x22, "byte %llu", (unsigned long long)i);
+    fixture_kill(&f);
+    fixture_remove(&f);
+}
+
+Test(txn_commit, a_rollback_after_growth_leaves_zeros_past_the_end)
+{
+    struct fixture f;
+    uint64_t seq;
+    fixture_create(&f, BYTES, BYTES / 2);
+    OK(fixture_open(&f));
+    f.map.base[200] = 1;
+    OK(txn_commit(f.txn, BYTES / 2, &seq));
+    f.map.base[200] = 0;
+    OK(txn_commit(f.txn, BYTES / 2, &seq));
+    faults_install();
+    memset(f.map.base, 1, 100);
+    memset(f.map.base + BYTES / 2, 0x33, BYTES / 2);
+    faults = (struct faults){.path_suffix = "-wal", .pwrite = true, .fault = FAULT_ERROR, .error = ENOSPC, .count = 1};
+    FAILS(ENOSPC, txn_commit(f.txn, BYTES, &seq)); /* the new pages are in the file by now */
+    cr_assert_eq(f.map.base[BYTES - 1], 0x33, "a failed commit leaves memory alone");
+    OK(txn_rollback(f.txn));
+    for (uint64_t i = 0; i < BYTES; i++)
+        cr_assert_eq(f.map.base[i], 0, "byte %llu", (unsigned long long)i);
+    f.map.base[BYTES / 2] = 9;
+    OK(txn_commit(f.txn, BYTES, &seq));
+    faults_remove();
+    fixture_kill(&f);
+    OK(fixture_open(&f));
+    cr_assert_eq(f.map.base[BYTES / 2], 9);
+    cr_assert_eq(f.map.base[BYTES / 2 + 1], 0);
+    cr_assert_eq(fixture_bad_checksums(&f, BYTES), 0);
+    fixture_kill(&f);
+    fixture_remove(&f);
+}
+
+Test(txn_commit, more_changed_pages_than_the_limit_are_refused_and_can_be_rolled_back)
+{
+    struct fixture f;
+    uint64_t seq;
+    fixture_create(&f, BYTES, BYTES);
+    f.options.max_private_bytes = 20 * PAGE_BYTES;
+    OK(fixture_open(&f));
+    for (uint64_t i = 0; i < 21; i++)
+        f.map.base[i * PAGE_BYTES] = 7;
+    FAILS(STEAD_LIMIT, txn_commit(f.txn, BYTES, &seq));
+    cr_assert_eq(f.map.base[20 * PAGE_BYTES], 7);
+    f.map.base[20 * PAGE_BYTES] = 0;
+    OK(txn_commit(f.txn, BYTES, &seq));
+    f.map.base[0] = 8;
+    OK(txn_rollback(f.txn));
+    cr_assert_eq(f.map.base[0], 7);
+    fixture_kill(&f);
+    fixture_remove(&f);
+}
+
+/* Every call of a commit fails once, in every way: clean errors are clean, short and interrupted ones are not seen. */
+Test(txn_commit, a_fault_in_any_call_leaves_the_old_commit_or_makes_the_new_one)
+{
+    static const struct {
+        enum fault fault;
+        int error;
+    } way[] = {{FAULT_ERROR, ENOSPC}, {FAULT_ERROR, EIO}, {FAULT_SHORT, 0}, {FAULT_EINTR, 0}};
+    for (size_t w = 0; w < sizeof way / sizeof way[0]; w++) {
+        bool reached = true;
+        for (long n = 0; reached; n++) {
+            struct fixture f;
+            uint64_t seq, expect = 1;
+            fixture_create(&f, BYTES, BYTES / 2);
+            OK(fixture_open(&f));
+            f.map.base[0] = 1;
+            OK(txn_commit(f.txn, BYTES / 2, &seq));
+            memset(f.map.base + BYTES / 2, 3, BYTES / 2); /* straight ones and logged ones */
+            f.map.base[0] = 2;
+            faults_install();
+            faults = (struct faults){.pwrite = true, .pread = true, .fallocate = true, .fault = way[w].fault,
+                                     .error = way[w].error, .skip = n, .count = 1};
+            int rc = txn_commit(f.txn, BYTES, &seq);
+            reached = faults.seen > n;
+            faults_remove();
+            if (rc == 0) {
+                expect = 2;
+            } else {
+                cr_assert_eq(way[w].fault, FAULT_ERROR, "way %zu, call %ld: %s", w, n, error_last_text());
+                cr_assert_eq(rc, way[w].error, "way %zu, call %ld: %s", w, n, error_last_text());
+                cr_assert_eq(f.map.base[0], 2);
+                if (n % 2 == 0) { /* again, or back */
+                    OK(txn_commit(f.txn, BYTES, &seq));
+                    expect = 2;
+                } else {
+                    OK(txn_rollback(f.txn));
+                    cr_assert_eq(f.map.base[0], 1);
+                }
+            }
+            fixture_kill(&f);
+            OK(fixture_open(&f));
+            cr_assert_eq(f.map.base[0], expect, "way %zu, call %ld", w, n);
+            if (expect == 2)
+                cr_assert_eq(f.map.base[BYTES - 1], 3);
+            cr_assert_eq(fixture_bad_checksums(&f, txn_used_bytes(f.txn)), 0);
+            fixture_kill(&f);
+            fixture_remove(&f);
+        }
+    }
+}
+
+Test(txn_commit, a_failed_sync_poisons_for_good_and_reopening_recovers)
+{
+    struct fixture f;
+    uint64_t seq;
+    fixture_create(&f, BYTES, BYTES);
+    OK(fixture_open(&f));
+    f.map.base[0] = 1;
+    OK(txn_commit(f.txn, BYTES, &seq));
+    OK(txn_sync(f.txn, seq));
+    f.map.base[0] = 2;
+    OK(txn_commit(f.txn, BYTES, &seq));
+    faults_install();
+    faults = (struct faults){.fdatasync = true, .fault = FAULT_ERROR, .error = EIO, .count = 1};
+    FAILS(STEAD_FAILED, txn_sync(f.txn, seq));
+    faults_remove();
+    cr_assert(txn_failed(f.txn));
+    FAILS(STEAD_FAILED, txn_sync(f.txn, seq)); /* the sync would succeed now: it is not believed */
+    FAILS(STEAD_FAILED, txn_commit(f.txn, BYTES, &seq));
+    FAILS(STEAD_FAILED, txn_apply(f.txn));
+    FAILS(STEAD_FAILED, txn_checkpoint(f.txn));
+    fixture_kill(&f);
+    OK(fixture_open(&f));
+    cr_assert(f.map.base[0] == 1 || f.map.base[0] == 2);
+    f.map.base[0] = 3;
+    OK(txn_commit(f.txn, BYTES, &seq));
+    OK(txn_sync(f.txn, seq));
+    fixture_kill(&f);
+    fixture_remove(&f);
+}
+
+/* W9: while a commit is not durable, nothing writes to the store file. */
+static bool log_synced;
+static long early_writes;
+static int watching_fdatasync(int fd)
+{
+    log_synced = true;
+    return file_calls_system.fdatasync(fd);
+}
+static ssize_t watching_pwrite(int fd, const void *buffer, size_t bytes, off_t offset)
+{
+    char name[FILE_PATH_BYTES];
+    if (strstr(file_name(fd, name), "-wal") == NULL && !log_synced)
+        early_writes++;
+    return file_calls_system.pwrite(fd, buffer, bytes, offset);
+}
+
+Test(txn_commit, nothing_is_applied_before_its_record_is_durable)
+{
+    struct fixture f;
+    uint64_t seq;
+    fixture_create(&f, BYTES, BYTES);
+    OK(fixture_open(&f));
+    f.map.base[0] = 1;
+    file_calls.fdatasync = watching_fdatasync;
+    file_calls.pwrite = watching_pwrite;
+    OK(txn_commit(f.txn, BYTES, &seq));
+    OK(txn_apply(f.txn));
+    cr_assert_eq(early_writes, 0);
+    cr_assert(log_synced);
+    file_calls = file_calls_system;
+    fixture_kill(&f);
+    fixture_remove(&f);
+}
+
+static void *commit_and_sync(void *arg)
+{
+    struct fixture *f = arg;
+    static pthread_mutex_t exclusive = PTHREAD_MUTEX_INITIALIZER;
+    static unsigned next;
+    unsigned me = __atomic_add_fetch(&next, 1, __ATOMIC_RELAXED);
+    for (uint32_t i = 1; i <= 50; i++) {
+        uint64_t seq;
+        pthread_mutex_lock(&exclusive);
+        memcpy(f->map.base + me * PAGE_BYTES * 3, &i, sizeof i);
+        int rc = txn_commit(f->txn, BYTES, &seq);
+        pthread_mutex_unlock(&exclusive);
+        if (rc != 0 || txn_sync(f->txn, seq) != 0)
+            return (void *)1;
+    }
+    return NULL;
+}
+
+Test(txn_commit, threads_share_syncs)
+{
+    struct fixture f;
+    pthread_t thread[4];
+    fixture_create(&f, BYTES, BYTES);
+    OK(fixture_open(&f));
+    faults_install();
+    faults = (struct faults){.fdatasync = true};
+    for (int i = 0; i < 4; i++)
+        cr_assert_eq(pthread_create(&thread[i], NULL, commit_and_sync, &f), 0);
+    for (int i = 0; i < 4; i++) {
+        void *failed;
+        pthread_join(thread[i], &failed);
+        cr_assert_null(failed);
+    }
+    cr_assert_leq(faults.seen, 200);
+    (void)fprintf(stderr, "200 commits, %ld syncs\n", faults.seen);
+    faults_remove();
+    fixture_kill(&f);
+    OK(fixture_open(&f));
+    cr_assert_eq(txn_commit_seq(f.txn), 200);
+    fixture_kill(&f);
+    fixture_remove(&f);
+}
+
+Test(txn_commit, a_fork_child_disturbs_nothing)
+{
+    struct fixture f;
+    uint64_t seq;
+    fixture_create(&f, BYTES, BYTES);
+    OK(fixture_open(&f));
+    f.map.base[0] = 1;
+    pid_t child = fork();
+    if (child == 0) {
+        for (int i = 0; i < 200; i++)
+            memset(malloc(100000), 1, 100000);
+        txn_forget(f.txn);
+        _exit(0);
+    }
+    int status;
+    f.map.base[PAGE_BYTES] = 2;
+    cr_assert_eq(waitpid(child, &status, 0), child);
+    cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    f.map.base[2 * PAGE_BYTES] = 3;
+    OK(txn_commit(f.txn, BYTES, &seq));
+    fixture_kill(&f);
+    OK(fixture_open(&f));
+    for (uint8_t i = 0; i < 3; i++)
+        cr_assert_eq(f.map.base[i * PAGE_BYTES], i + 1);
+    fixture_kill(&f);
+    fixture_remove(&f);
+}
+
+Test(txn_commit, memory_locked_by_the_program_is_committed_and_rolled_back)
+{
+    struct fixture f;
+    uint64_t seq;
+    fixture_create(&f, BYTES, BYTES);
+    OK(fixture_open(&f));
+    if (mlock(f.map.base, BYTES) == 0) {
+        f.map.base[PAGE_BYTES] = 1;
+        OK(txn_commit(f.txn, BYTES, &seq));
+        f.map.base[PAGE_BYTES] = 2;
+        f.map.base[9 * PAGE_BYTES] = 2;
+        OK(txn_rollback(f.txn));
+        cr_assert_eq(f.map.base[PAGE_BYTES], 1);
+        cr_assert_eq(f.map.base[9 * PAGE_BYTES], 0);
+        fixture_kill(&f);
+        OK(fixture_open(&f));
+        cr_assert_eq(f.map.base[PAGE_BYTES], 1);
+    }
+    fixture_kill(&f);
+    fixture_remove(&f);
+}
