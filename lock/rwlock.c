@@ -206,6 +206,14 @@ static int lock_shared(struct rwlock *lock, struct rwlock_hold *hold, int64_t de
     return rc;
 }
 
+static inline int nest(uint32_t *levels)
+{
+    if (__builtin_expect(*levels == UINT32_MAX, 0))
+        return error_set(EAGAIN, "the lock is nested 2^32 - 1 deep");
+    ++*levels;
+    return 0;
+}
+
 int rwlock_lock(struct rwlock *lock, bool exclusive, int64_t deadline_ns)
 {
     struct rwlock_hold *hold = hold_find(lock);
@@ -214,15 +222,12 @@ int rwlock_lock(struct rwlock *lock, bool exclusive, int64_t deadline_ns)
         if (rc != 0)
             return rc;
     }
-    if (hold->inside != 0 || (!exclusive && hold->below != 0)) {
-        uint32_t *levels = hold->inside != 0 ? &hold->inside : &hold->below;
-        if (*levels == UINT32_MAX)
-            return error_set(EAGAIN, "the lock is nested 2^32 - 1 deep");
-        ++*levels;
-        return 0;
-    }
+    if (hold->inside != 0)
+        return nest(&hold->inside);
     if (exclusive)
         return lock_exclusive(lock, hold, deadline_ns);
+    if (hold->below != 0)
+        return nest(&hold->below);
     if (__builtin_expect(hold->sharer, 1)) {
         atomic_exchange(&hold->slot->shared, 1);
         LOCK_STEP(SHARED_FLAGGED);
@@ -268,13 +273,15 @@ static void unlock_exclusive(struct rwlock *lock, struct rwlock_hold *hold)
 int rwlock_unlock(struct rwlock *lock)
 {
     struct rwlock_hold *hold = hold_find(lock);
-    if (__builtin_expect(hold == NULL || hold->inside + hold->below == 0, 0))
+    if (__builtin_expect(hold == NULL, 0))
         return error_set(EPERM, "this thread does not hold the lock");
     if (hold->inside != 0) {
         if (--hold->inside == 0)
             unlock_exclusive(lock, hold);
         return 0;
     }
+    if (__builtin_expect(hold->below == 0, 0))
+        return error_set(EPERM, "this thread does not hold the lock");
     if (--hold->below == 0) {
         if (__builtin_expect(hold->stand_in, 0)) {
             hold->stand_in = false;
@@ -294,6 +301,20 @@ int rwlock_make_consistent(struct rwlock *lock)
     if ((atomic_load(&lock->words->state) & STATE_INCONSISTENT) == 0)
         return error_set(EINVAL, "there is nothing to repair: no holder of the lock died inside");
     atomic_fetch_and(&lock->words->state, ~STATE_INCONSISTENT);
+    return 0;
+}
+
+int rwlock_pass_on(struct rwlock *lock)
+{
+    struct rwlock_hold *hold = hold_find(lock);
+    if (hold == NULL || hold->inside != 1)
+        return error_set(EPERM, "this thread does not hold the lock exclusively, or nested");
+    if ((atomic_load(&lock->words->state) & STATE_INCONSISTENT) == 0)
+        return error_set(EINVAL, "no holder of the lock died inside: there is nothing to pass on");
+    hold->inside = 0;
+    if (lock->companion)
+        (void)lock_byte_drop(lock->fd, LOCK_BYTE_APPLY);
+    release_exclusive(lock, hold, RELEASE_DIED); /* as if this thread had died there too: the next one is told */
     return 0;
 }
 
