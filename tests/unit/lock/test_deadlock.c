@@ -1,0 +1,242 @@
+/*
+ * Cycles of waiting over several locks: in one process, across processes, through a chain of three, with oneself by
+ * another handle.  Exactly one of the waiting gets EDEADLK, within a second; the others get their locks.  And no
+ * cycle is seen where there is none, under load (L12).
+ */
+#include "world.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <unistd.h>
+
+#include "lock/futex.h"
+
+TestSuite(deadlock, .timeout = 120);
+
+/* ---- threads of one process ---- */
+
+enum { RING_MAX = 5 };
+
+struct ring {
+    struct rwlock *locks[RING_MAX];
+    unsigned count;
+    bool first_shared, second_shared;
+    pthread_barrier_t barrier;
+    _Atomic unsigned deadlocks, successes;
+};
+
+struct ring_thread {
+    struct ring *ring;
+    unsigned at;
+};
+
+/* Holds lock `at`, wants the next one. */
+static void *ring_main(void *arg)
+{
+    struct ring_thread *self = arg;
+    struct ring *ring = self->ring;
+    struct rwlock *mine = ring->locks[self->at], *next = ring->locks[(self->at + 1) % ring->count];
+    intptr_t bad = rwlock_lock(mine, !ring->first_shared, DEADLINE_NEVER);
+    pthread_barrier_wait(&ring->barrier);
+    int64_t begin = clock_ns();
+    int rc = rwlock_lock(next, !ring->second_shared, DEADLINE_NEVER);
+    if (rc == EDEADLK) {
+        atomic_fetch_add(&ring->deadlocks, 1);
+        bad |= clock_ns() - begin > 1000000000;
+    } else if (rc == 0) {
+        atomic_fetch_add(&ring->successes, 1);
+        bad |= rwlock_unlock(next);
+    } else {
+        bad = rc;
+    }
+    return (void *)(bad | rwlock_unlock(mine));
+}
+
+static void run_ring(struct rwlock *const *locks, unsigned count, bool first_shared, bool second_shared)
+{
+    struct ring ring = {.count = count, .first_shared = first_shared, .second_shared = second_shared};
+    struct ring_thread selves[RING_MAX];
+    pthread_t threads[RING_MAX];
+    pthread_barrier_init(&ring.barrier, NULL, count);
+    for (unsigned i = 0; i < count; i++)
+        ring.locks[i] = locks[i];
+    for (unsigned i = 0; i < count; i++) {
+        selves[i] = (struct ring_thread){&ring, i};
+        cr_assert_eq(pthread_create(&threads[i], NULL, ring_main, &selves[i]), 0);
+    }
+    for (unsigned i = 0; i < count; i++) {
+        void *result;
+        pthread_join(threads[i], &result);
+        cr_assert_eq(result, NULL);
+    }
+    cr_assert_eq(ring.deadlocks, 1, "%u of %u threads gave up", ring.deadlocks, count);
+    cr_assert_eq(ring.successes, count - 1);
+    pthread_barrier_destroy(&ring.barrier);
+}
+
+Test(deadlock, one_of_a_ring_of_threads_gives_up)
+{
+    struct rwlock *locks[RING_MAX];
+    for (unsigned i = 0; i < RING_MAX; i++)
+        locks[i] = private_lock();
+    for (unsigned count = 2; count <= RING_MAX; count++) {
+        run_ring(locks, count, false, false);
+        run_ring(locks, count, true, false); /* holders share, all want to own */
+        run_ring(locks, count, false, true);
+    }
+    for (unsigned i = 0; i < RING_MAX; i++)
+        OK(rwlock_close(locks[i]));
+}
+
+Test(deadlock, a_try_and_a_timeout_do_not_need_a_cycle_to_end)
+{
+    struct rwlock *a = private_lock();
+    OK(rwlock_lock(a, true, 0));
+    OK(rwlock_lock(a, true, ms_from_now(1)));
+    OK(rwlock_unlock(a));
+    OK(rwlock_unlock(a));
+    OK(rwlock_close(a));
+}
+
+/* ---- processes ---- */
+
+enum { READY, DEADLOCKS, SUCCESSES, FAULTS };
+
+struct two_worlds {
+    struct world a, b;
+    bool reverse;
+};
+
+static int hold_one_want_other(struct world *world, void *arg)
+{
+    struct two_worlds *worlds = arg;
+    struct member a, b;
+    member_join(&worlds->a, &a, PRESENCE_WRITER);
+    member_join(&worlds->b, &b, PRESENCE_WRITER);
+    struct rwlock *mine = worlds->reverse ? b.lock : a.lock, *next = worlds->reverse ? a.lock : b.lock;
+    int rc = rwlock_lock(mine, true, DEADLINE_NEVER);
+    atomic_fetch_add(&world->board[READY], 1);
+    (void)board_await(&world->board[READY], 2);
+    int64_t begin = clock_ns();
+    int next_rc = rwlock_lock(next, true, DEADLINE_NEVER);
+    if (next_rc == EDEADLK && clock_ns() - begin < 1000000000)
+        atomic_fetch_add(&world->board[DEADLOCKS], 1);
+    else if (next_rc == 0)
+        atomic_fetch_add(&world->board[SUCCESSES], 1);
+    else
+        atomic_fetch_add(&world->board[FAULTS], 1);
+    if (next_rc == 0)
+        rc |= rwlock_unlock(next);
+    rc |= rwlock_unlock(mine);
+    member_leave(&a);
+    member_leave(&b);
+    return rc;
+}
+
+Test(deadlock, one_of_two_processes_gives_up)
+{
+    for (int round = 0; round < 5; round++) {
+        struct two_worlds worlds = {.reverse = false};
+        world_make(&worlds.a);
+        world_make(&worlds.b);
+        pid_t one = world_fork(&worlds.a, NULL, hold_one_want_other, &worlds);
+        worlds.reverse = true;
+        pid_t two = world_fork(&worlds.a, NULL, hold_one_want_other, &worlds);
+        cr_assert_eq(world_wait(one), 0);
+        cr_assert_eq(world_wait(two), 0);
+        cr_assert_eq(atomic_load(&worlds.a.board[FAULTS]), 0);
+        cr_assert_eq(atomic_load(&worlds.a.board[DEADLOCKS]), 1);
+        cr_assert_eq(atomic_load(&worlds.a.board[SUCCESSES]), 1);
+        world_end(&worlds.a);
+        world_end(&worlds.b);
+    }
+}
+
+/* The same lock by two attachments of one process: the thread waits for itself. */
+Test(deadlock, waiting_for_oneself_through_another_handle)
+{
+    struct world world;
+    struct member one, two;
+    world_make(&world);
+    member_join(&world, &one, PRESENCE_WRITER);
+    member_join(&world, &two, PRESENCE_WRITER);
+    for (int mode = 0; mode < 3; mode++) {
+        OK(rwlock_lock(one.lock, mode != 0, 0));
+        int64_t begin = clock_ns();
+        FAILS(EDEADLK, rwlock_lock(two.lock, mode != 1, DEADLINE_NEVER));
+        cr_assert(clock_ns() - begin < 1000000000);
+        OK(rwlock_unlock(one.lock));
+    }
+    OK(rwlock_lock(two.lock, true, 0)); /* nothing was left behind */
+    OK(rwlock_unlock(two.lock));
+    /* and by two handles of one attachment: seen at once */
+    struct rwlock *again;
+    struct rwlock_host host = {.region = world.region, .which = RWLOCK_STORE, .presence = one.presence};
+    OK(rwlock_open(&again, &host));
+    OK(rwlock_lock(one.lock, true, 0));
+    FAILS(EDEADLK, rwlock_lock(again, true, DEADLINE_NEVER));
+    FAILS(EDEADLK, rwlock_lock(again, false, DEADLINE_NEVER));
+    OK(rwlock_unlock(one.lock));
+    OK(rwlock_close(again));
+    member_leave(&two);
+    member_leave(&one);
+    world_end(&world);
+}
+
+/* ---- no false alarm ---- */
+
+struct orderly {
+    struct rwlock *locks[3];
+    _Atomic bool stop;
+    _Atomic unsigned faults, sections;
+};
+
+/* Locks in rising order only: there can be no cycle.  Long sections, so that everybody waits long enough to look. */
+static void *orderly_main(void *arg)
+{
+    struct orderly *orderly = arg;
+    uint64_t random = (uint64_t)(uintptr_t)&random;
+    while (!atomic_load(&orderly->stop)) {
+        unsigned got = 0;
+        bool held[3] = {false, false, false};
+        for (unsigned i = 0; i < 3; i++) {
+            uint64_t dice = random_next(&random);
+            if (dice % 4 == 0)
+                continue;
+            int rc = rwlock_lock(orderly->locks[i], dice % 3 != 0, DEADLINE_NEVER);
+            if (rc != 0) {
+                atomic_fetch_add(&orderly->faults, 1);
+                break;
+            }
+            held[i] = true;
+            got++;
+            if (dice % 7 == 0)
+                sleep_ns((int64_t)(random_next(&random) % 15000000));
+        }
+        for (unsigned i = 0; i < 3; i++) {
+            if (held[i] && rwlock_unlock(orderly->locks[i]) != 0)
+                atomic_fetch_add(&orderly->faults, 1);
+        }
+        atomic_fetch_add(&orderly->sections, got);
+    }
+    return NULL;
+}
+
+Test(deadlock, no_cycle_is_seen_where_there_is_none)
+{
+    enum { THREADS = 8 };
+    struct orderly orderly = {.stop = false};
+    pthread_t threads[THREADS];
+    for (unsigned i = 0; i < 3; i++)
+        orderly.locks[i] = private_lock();
+    for (int i = 0; i < THREADS; i++)
+        cr_assert_eq(pthread_create(&threads[i], NULL, orderly_main, &orderly), 0);
+    sleep_ns(INT64_C(2000000000) * long_factor());
+    atomic_store(&orderly.stop, true);
+    for (int i = 0; i < THREADS; i++)
+        pthread_join(threads[i], NULL);
+    cr_assert_eq(orderly.faults, 0);
+    cr_assert_gt(orderly.sections, 100);
+    for (unsigned i = 0; i < 3; i++)
+        OK(rwlock_close(orderly.locks[i]));
+}

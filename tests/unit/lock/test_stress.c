@@ -1,0 +1,283 @@
+/*
+ * Everybody at once: no update is lost, readers never see a half-made one, nobody waits beyond a second; in one process
+ * and in several, undisturbed and with processes killed all the time.
+ * STEAD_SEED repeats the choices (not the schedule), STEAD_LONG=1 runs ten times longer.
+ */
+#include "world.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "lock/futex.h"
+
+TestSuite(stress, .timeout = 300);
+
+#define PATIENT_NS INT64_C(1000000000)
+
+/* Data under the lock: plain words, so that TSan judges the lock by them. */
+struct shared_data {
+    uint64_t left, right; /* equal whenever nobody owns the lock */
+    uint64_t pad[6];
+};
+
+/* board: words 0..7 the data, then */
+enum { STOP = 16, WORST_NS, FAULTS, DONE, DEATHS, OWNED, SLOWEST };
+
+struct actor {
+    struct world *world;
+    struct rwlock *lock;
+    struct shared_data *data;
+    uint64_t random;
+    uint64_t owned;
+    bool gentle; /* no upgrades, tries or timeouts: every request must succeed */
+};
+
+static void fault(struct world *world, const char *what, int rc)
+{
+    fprintf(stderr, "fault: %s: %d (%s)\n", what, rc, error_text(rc));
+    atomic_fetch_add(&world->board[FAULTS], 1);
+}
+
+static void note(struct world *world, int64_t begin)
+{
+    uint64_t waited = (uint64_t)(clock_ns() - begin);
+    uint64_t worst = atomic_load(&world->board[WORST_NS]);
+    while (waited > worst && !atomic_compare_exchange_weak(&world->board[WORST_NS], &worst, waited))
+        ;
+}
+
+/* The lock is owned, after result rc. */
+static void change(struct actor *actor, int rc)
+{
+    struct shared_data *data = actor->data;
+    if (rc == EOWNERDEAD) {
+        atomic_fetch_add(&actor->world->board[DEATHS], 1);
+        data->right = data->left;
+        if (rwlock_make_consistent(actor->lock) != 0)
+            fault(actor->world, "make_consistent", 0);
+    }
+    if (data->left != data->right)
+        fault(actor->world, "an owner sees a half-made change", 0);
+    data->left++;
+    if (random_next(&actor->random) % 64 == 0)
+        sched_yield();
+    data->right++;
+    actor->owned++;
+}
+
+static void look(struct actor *actor)
+{
+    struct shared_data *data = actor->data;
+    uint64_t left = data->left;
+    if (random_next(&actor->random) % 64 == 0)
+        sched_yield();
+    if (left != data->right)
+        fault(actor->world, "a reader sees a half-made change", 0);
+}
+
+static void unlock(struct actor *actor)
+{
+    int rc = rwlock_unlock(actor->lock);
+    if (rc != 0)
+        fault(actor->world, "unlock", rc);
+}
+
+/* One of all the ways to use the lock. */
+static void act(struct actor *actor)
+{
+    uint64_t dice = random_next(&actor->random);
+    int64_t begin = clock_ns();
+    int64_t deadline = DEADLINE_NEVER;
+    if (!actor->gentle && dice % 16 == 0)
+        deadline = dice % 32 == 0 ? 0 : ms_from_now((int)(dice >> 32) % 3);
+    bool own = (dice >> 8) % 4 == 0;
+    int rc = rwlock_lock(actor->lock, own, deadline);
+    if (deadline == DEADLINE_NEVER)
+        note(actor->world, begin);
+    if (rc == EOWNERDEAD || (rc == 0 && own)) {
+        change(actor, rc);
+        if ((dice >> 16) % 4 == 0 && rwlock_lock(actor->lock, (dice >> 18) % 2 != 0, 0) == 0) {
+            change(actor, 0);
+            unlock(actor);
+        }
+        unlock(actor);
+        return;
+    }
+    if (rc != 0) {
+        if (deadline == DEADLINE_NEVER || (rc != EBUSY && rc != ETIMEDOUT))
+            fault(actor->world, "lock", rc);
+        return;
+    }
+    look(actor);
+    if (!actor->gentle && (dice >> 20) % 8 == 0) {
+        rc = rwlock_lock(actor->lock, true, (dice >> 24) % 2 ? DEADLINE_NEVER : ms_from_now(2));
+        if (rc == 0 || rc == EOWNERDEAD) {
+            change(actor, rc);
+            unlock(actor);
+            look(actor);
+        } else if (rc != EDEADLK && rc != ETIMEDOUT) {
+            fault(actor->world, "upgrade", rc);
+        }
+    }
+    unlock(actor);
+}
+
+static void *actor_main(void *arg)
+{
+    struct actor *actor = arg;
+    while (atomic_load(&actor->world->board[STOP]) == 0)
+        act(actor);
+    atomic_fetch_add(&actor->world->board[OWNED], actor->owned);
+    return NULL;
+}
+
+/* n threads in this process until STOP. */
+static void run_threads(struct world *world, struct rwlock *lock, unsigned n, bool gentle, uint64_t seed)
+{
+    enum { THREADS_MAX = 64 };
+    pthread_t threads[THREADS_MAX];
+    struct actor actors[THREADS_MAX];
+    for (unsigned i = 0; i < n; i++) {
+        actors[i] = (struct actor){.world = world, .lock = lock, .data = (void *)world->board,
+                                   .random = seed + i * 1000003, .gentle = gentle};
+        if (pthread_create(&threads[i], NULL, actor_main, &actors[i]) != 0)
+            fault(world, "pthread_create", errno);
+    }
+    for (unsigned i = 0; i < n; i++)
+        pthread_join(threads[i], NULL);
+}
+
+static void *stop_later(void *arg)
+{
+    struct world *world = arg;
+    sleep_ns(INT64_C(1500000000) * long_factor());
+    atomic_store(&world->board[STOP], 1);
+    return NULL;
+}
+
+static void verdict(struct world *world, uint64_t owned)
+{
+    const struct shared_data *data = (const void *)world->board;
+    cr_assert_eq(atomic_load(&world->board[FAULTS]), 0);
+    cr_assert_eq(data->left, data->right);
+    cr_assert_eq(data->left, owned, "an update was lost");
+    cr_assert_gt(owned, 100);
+    cr_assert(atomic_load(&world->board[WORST_NS]) < (uint64_t)PATIENT_NS, "somebody waited %llu ms",
+              (unsigned long long)atomic_load(&world->board[WORST_NS]) / 1000000);
+}
+
+Test(stress, threads_of_one_process)
+{
+    uint64_t seed = seed_get();
+    static const unsigned crowds[] = {2, 5, 24};
+    for (unsigned i = 0; i < 3; i++) {
+        struct world world;
+        world_make(&world);
+        struct rwlock *lock = private_lock();
+        pthread_t clock;
+        cr_assert_eq(pthread_create(&clock, NULL, stop_later, &world), 0);
+        run_threads(&world, lock, crowds[i], false, seed + i);
+        pthread_join(clock, NULL);
+        verdict(&world, atomic_load(&world.board[OWNED]));
+        OK(rwlock_close(lock));
+        world_end(&world);
+    }
+}
+
+struct crowd {
+    unsigned threads;
+    bool gentle;
+    uint64_t seed;
+};
+
+static int process_main(struct world *world, void *arg)
+{
+    const struct crowd *crowd = arg;
+    struct member self;
+    member_join(world, &self, PRESENCE_WRITER);
+    run_threads(world, self.lock, crowd->threads, crowd->gentle, crowd->seed + (uint64_t)getpid());
+    member_leave(&self);
+    return 0;
+}
+
+static void run_processes(unsigned processes, unsigned threads, bool gentle)
+{
+    struct world world;
+    struct member self;
+    struct crowd crowd = {threads, gentle, seed_get()};
+    pid_t pids[8];
+    world_make(&world);
+    member_join(&world, &self, PRESENCE_WRITER);
+    for (unsigned i = 0; i < processes; i++)
+        pids[i] = world_fork(&world, &self, process_main, &crowd);
+    sleep_ns(INT64_C(2000000000) * long_factor());
+    atomic_store(&world.board[STOP], 1);
+    for (unsigned i = 0; i < processes; i++)
+        cr_assert_eq(world_wait(pids[i]), 0);
+    verdict(&world, atomic_load(&world.board[OWNED]));
+    member_leave(&self);
+    world_end(&world);
+}
+
+Test(stress, processes_with_two_threads_each)
+{
+    run_processes(3, 2, false);
+}
+
+Test(stress, four_processes_of_thirty_two_threads)
+{
+    run_processes(4, 32, true);
+}
+
+/* ---- with deaths ---- */
+
+/* Dies after a random while, anywhere. */
+static int doomed_main(struct world *world, void *arg)
+{
+    return process_main(world, arg);
+}
+
+Test(stress, processes_killed_all_the_time)
+{
+    struct world world;
+    struct member self;
+    uint64_t random = seed_get();
+    struct crowd crowd = {2, false, random};
+    pid_t pids[3];
+    world_make(&world);
+    member_join(&world, &self, PRESENCE_WRITER);
+    for (unsigned i = 0; i < 3; i++)
+        pids[i] = world_fork(&world, &self, doomed_main, &crowd);
+    struct actor actor = {.world = &world, .lock = self.lock, .data = (void *)world.board, .random = random};
+    int64_t end = clock_ns() + INT64_C(4000000000) * long_factor();
+    unsigned kills = 0;
+    while (clock_ns() < end) {
+        int64_t pause = clock_ns() + (int64_t)(random_next(&random) % 10000000);
+        while (clock_ns() < pause)
+            act(&actor);
+        unsigned victim = (unsigned)(random_next(&random) % 3);
+        kill(pids[victim], SIGKILL);
+        cr_assert_eq(world_wait(pids[victim]), 1000 + SIGKILL);
+        crowd.seed++;
+        pids[victim] = world_fork(&world, &self, doomed_main, &crowd);
+        kills++;
+    }
+    atomic_store(&world.board[STOP], 1);
+    for (unsigned i = 0; i < 3; i++)
+        cr_assert_eq(world_wait(pids[i]), 0);
+    OK(rwlock_lock(self.lock, true, ms_from_now(1000)));
+    OK(rwlock_unlock(self.lock));
+    const struct shared_data *data = (const void *)world.board;
+    cr_assert_eq(atomic_load(&world.board[FAULTS]), 0);
+    cr_assert_eq(data->left, data->right);
+    cr_assert(atomic_load(&world.board[WORST_NS]) < (uint64_t)PATIENT_NS, "somebody waited %llu ms",
+              (unsigned long long)atomic_load(&world.board[WORST_NS]) / 1000000);
+    fprintf(stderr, "%u kills, %llu inside a section\n", kills, (unsigned long long)atomic_load(&world.board[DEATHS]));
+    cr_assert_gt(kills, 50);
+    member_leave(&self);
+    world_end(&world);
+}
