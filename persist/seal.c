@@ -21,7 +21,7 @@
  * has no log that could tell which pages were being punched.  After step 5 nothing can fail any more that matters: 6 and
  * 7 are tidying, and the next open does it again.
  *
- *   P3  sealed: checksums_valid, unless the store is a section in memory; format_file_bytes(used_bytes) <= file length
+ *   P3  sealed: checksums_valid, unless the store is a section in memory; blocks are missing only where pages are zeros
  */
 #include <errno.h>
 #include <inttypes.h>
