@@ -67,8 +67,14 @@ struct superblock { /* 4096 bytes; the rest of its unit is zero */
 static_assert(sizeof(struct superblock) == 4096, "format v1");
 static_assert(offsetof(struct superblock, id) == 32, "format v1");
 static_assert(offsetof(struct superblock, base) == 48, "format v1");
+static_assert(offsetof(struct superblock, sequence) == 64, "format v1");
+static_assert(offsetof(struct superblock, used_bytes) == 80, "format v1");
+static_assert(offsetof(struct superblock, log_salt) == 96, "format v1");
 static_assert(offsetof(struct superblock, state) == 112, "format v1");
+static_assert(offsetof(struct superblock, creator_pid) == 120, "format v1");
 static_assert(offsetof(struct superblock, created_s) == 128, "format v1");
+static_assert(offsetof(struct superblock, accepted_unclean) == 160, "format v1");
+static_assert(offsetof(struct superblock, layout_version) == 168, "format v1");
 static_assert(offsetof(struct superblock, layout_name) == 176, "format v1");
 static_assert(offsetof(struct superblock, reserved) == 240, "format v1");
 static_assert(offsetof(struct superblock, checksum) == 4080, "format v1");
