@@ -90,6 +90,11 @@ static uint64_t used_bytes(const struct heap *heap)
     return max_u64(min_u64(used, limit), HEAP_INITIAL_BYTES);
 }
 
+uint64_t heap_used_bytes(struct heap *heap)
+{
+    return used_bytes(heap);
+}
+
 void heap_stat(struct heap *heap, struct heap_stats *stats)
 {
     memset(stats, 0, sizeof *stats);

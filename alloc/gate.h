@@ -3,6 +3,7 @@
 #define STEAD_ALLOC_GATE_H
 
 #include "alloc/state.h"
+#include "base/check.h"
 
 /* Never fails: a dead holder's unfinished step is settled first. */
 void gate_enter(struct heap *heap);

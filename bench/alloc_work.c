@@ -1,0 +1,449 @@
+/*
+ * alloc_work.c -- the workloads.
+ *
+ *   pair      malloc(24), free, again and again
+ *   bulk      1,000,000 x 24 bytes, then freed in random order
+ *   churn     100,000 live blocks of 16..1024 bytes, replaced at random
+ *   cross     one thread allocates, the other frees: batches of 256 through a ring
+ *   larson    every thread replaces blocks at random in a table that then goes to the next thread: what one allocated
+ *             another frees, and threads come and go
+ *   xmalloc   every thread produces batches of mixed sizes and consumes those of its neighbour
+ *   fragment  phases of different sizes, half of each phase's blocks kept: what a long life leaves
+ *
+ * Every block carries a tag in its first and last bytes, checked when it is freed.
+ */
+#include "alloc_work.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "support/clock.h"
+
+#define THREADS_MAX 64
+
+struct block {
+    uint8_t *at;
+    uint32_t bytes;
+    uint32_t tag;
+};
+
+struct shared {
+    const struct alloc_peer *peer;
+    struct alloc_result *result;
+    unsigned threads;
+    uint64_t scale;
+    pthread_barrier_t start;
+    atomic_bool wrong;
+    struct block *blocks;
+    uint64_t block_count;
+};
+
+struct worker {
+    pthread_t thread;
+    struct shared *shared;
+    unsigned number;
+    uint64_t seed, operations;
+};
+
+static uint64_t next_random(uint64_t *state)
+{
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    return *state;
+}
+
+/* Memory of the bench itself: not the peer's, and touched before anything is measured. */
+static void *own_memory(size_t bytes)
+{
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+    return p == MAP_FAILED ? NULL : p;
+}
+
+static uint64_t resident_bytes(void)
+{
+    unsigned long long pages = 0, size = 0;
+    FILE *file = fopen("/proc/self/statm", "r");
+    if (file == NULL)
+        return 0;
+    if (fscanf(file, "%llu %llu", &size, &pages) != 2)
+        pages = 0;
+    fclose(file);
+    return pages * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+static inline void give(struct shared *shared, struct block *block, uint32_t bytes, uint32_t tag)
+{
+    block->at = shared->peer->allocate(bytes);
+    block->bytes = bytes;
+    block->tag = tag;
+    if (block->at == NULL) {
+        atomic_store(&shared->wrong, true);
+        abort();
+    }
+    memcpy(block->at, &tag, sizeof tag);
+    block->at[bytes - 1] = (uint8_t)tag;
+}
+
+static inline void take(struct shared *shared, struct block *block)
+{
+    uint32_t tag;
+    memcpy(&tag, block->at, sizeof tag);
+    if (((tag ^ block->tag) & 0xffffff) != 0 || block->at[block->bytes - 1] != (uint8_t)block->tag)
+        atomic_store_explicit(&shared->wrong, true, memory_order_relaxed);
+    shared->peer->release(block->at);
+    block->at = NULL;
+}
+
+static void run_threads(struct shared *shared, unsigned phase, void *(*body)(void *))
+{
+    struct worker workers[THREADS_MAX];
+    pthread_barrier_init(&shared->start, NULL, shared->threads + 1);
+    for (unsigned i = 0; i < shared->threads; i++) {
+        workers[i] = (struct worker){.shared = shared, .number = i, .seed = (i + 1) * UINT64_C(0x9e3779b97f4a7c15)};
+        if (pthread_create(&workers[i].thread, NULL, body, &workers[i]) != 0)
+            abort();
+    }
+    pthread_barrier_wait(&shared->start);
+    int64_t begin = bench_now_ns();
+    uint64_t operations = 0;
+    for (unsigned i = 0; i < shared->threads; i++) {
+        pthread_join(workers[i].thread, NULL);
+        operations += workers[i].operations;
+    }
+    shared->result->ns[phase] = (double)(bench_now_ns() - begin) / (double)operations;
+    shared->result->operations[phase] = operations;
+    pthread_barrier_destroy(&shared->start);
+}
+
+static void measure_space(struct shared *shared, uint64_t resident_before)
+{
+    uint64_t live = 0;
+    for (uint64_t i = 0; i < shared->block_count; i++)
+        live += shared->blocks[i].at != NULL ? shared->blocks[i].bytes : 0;
+    shared->result->live_bytes = live;
+    shared->result->used_bytes =
+        shared->peer->used != NULL ? shared->peer->used() : resident_bytes() - resident_before;
+}
+
+static void make_blocks(struct shared *shared, uint64_t count)
+{
+    shared->block_count = count;
+    shared->blocks = own_memory(count * sizeof *shared->blocks);
+    if (shared->blocks == NULL)
+        abort();
+}
+
+/* ---- pair ---- */
+
+static void *pair_body(void *arg)
+{
+    struct worker *worker = arg;
+    const struct alloc_peer *peer = worker->shared->peer;
+    uint64_t n = 20000000 / worker->shared->scale;
+    void *(*allocate)(size_t) = peer->allocate;
+    void (*release)(void *) = peer->release;
+    for (unsigned i = 0; i < 1000; i++)
+        release(allocate(24));
+    pthread_barrier_wait(&worker->shared->start);
+    for (uint64_t i = 0; i < n; i++) {
+        uint64_t *block = allocate(24);
+        *(volatile uint64_t *)block = i;
+        release(block);
+    }
+    worker->operations = n;
+    return NULL;
+}
+
+static void pair_run(struct shared *shared)
+{
+    run_threads(shared, 0, pair_body);
+}
+
+/* ---- bulk ---- */
+
+static void *bulk_allocate(void *arg)
+{
+    struct worker *worker = arg;
+    struct shared *shared = worker->shared;
+    uint64_t n = shared->block_count / shared->threads;
+    struct block *blocks = shared->blocks + worker->number * n;
+    void *(*allocate)(size_t) = shared->peer->allocate;
+    pthread_barrier_wait(&shared->start);
+    for (uint64_t i = 0; i < n; i++) {
+        blocks[i].at = allocate(24);
+        *(uint64_t *)(void *)blocks[i].at = i;
+    }
+    worker->operations = n;
+    pthread_barrier_wait(&shared->start); /* phase 0 ends here, see bulk_run */
+    pthread_barrier_wait(&shared->start);
+    pthread_barrier_wait(&shared->start);
+    void (*release)(void *) = shared->peer->release;
+    for (uint64_t i = 0; i < n; i++)
+        release(blocks[i].at);
+    return NULL;
+}
+
+/* Both phases by the same threads: a block is freed by who allocated it. */
+static void bulk_run(struct shared *shared)
+{
+    struct worker workers[THREADS_MAX];
+    make_blocks(shared, 1000000 / shared->scale / shared->threads * shared->threads);
+    uint64_t n = shared->block_count, each = n / shared->threads, seed = 88172645463325252u;
+    uint64_t resident = resident_bytes();
+    pthread_barrier_init(&shared->start, NULL, shared->threads + 1);
+    for (unsigned i = 0; i < shared->threads; i++) {
+        workers[i] = (struct worker){.shared = shared, .number = i};
+        if (pthread_create(&workers[i].thread, NULL, bulk_allocate, &workers[i]) != 0)
+            abort();
+    }
+    pthread_barrier_wait(&shared->start);
+    int64_t begin = bench_now_ns();
+    pthread_barrier_wait(&shared->start);
+    shared->result->ns[0] = (double)(bench_now_ns() - begin) / (double)n;
+    for (uint64_t i = 0; i < n; i++) {
+        shared->blocks[i].bytes = 24;
+        if (*(uint64_t *)(void *)shared->blocks[i].at != i % each)
+            atomic_store(&shared->wrong, true);
+    }
+    measure_space(shared, resident);
+    for (unsigned t = 0; t < shared->threads; t++) /* each thread's own blocks in random order */
+        for (uint64_t i = each - 1; i > 0; i--) {
+            struct block *part = shared->blocks + t * each, kept = part[i];
+            uint64_t j = next_random(&seed) % (i + 1);
+            part[i] = part[j];
+            part[j] = kept;
+        }
+    pthread_barrier_wait(&shared->start);
+    begin = bench_now_ns();
+    pthread_barrier_wait(&shared->start);
+    for (unsigned i = 0; i < shared->threads; i++)
+        pthread_join(workers[i].thread, NULL);
+    shared->result->ns[1] = (double)(bench_now_ns() - begin) / (double)n;
+    shared->result->operations[0] = shared->result->operations[1] = n;
+}
+
+/* ---- churn ---- */
+
+static void *churn_body(void *arg)
+{
+    struct worker *worker = arg;
+    struct shared *shared = worker->shared;
+    uint64_t slots = shared->block_count / shared->threads, n = 6000000 / shared->scale / shared->threads;
+    struct block *blocks = shared->blocks + worker->number * slots;
+    for (uint64_t i = 0; i < slots; i++)
+        give(shared, &blocks[i], 16 + (uint32_t)(next_random(&worker->seed) >> 20) % 1009, (uint32_t)i);
+    pthread_barrier_wait(&shared->start);
+    for (uint64_t i = 0; i < n; i++) {
+        uint64_t random = next_random(&worker->seed);
+        struct block *block = &blocks[(uint32_t)random % slots];
+        take(shared, block);
+        give(shared, block, 16 + (uint32_t)(random >> 40) % 1009, (uint32_t)random);
+    }
+    worker->operations = n;
+    return NULL;
+}
+
+static void churn_run(struct shared *shared)
+{
+    make_blocks(shared, 100000);
+    uint64_t resident = resident_bytes();
+    run_threads(shared, 0, churn_body);
+    measure_space(shared, resident);
+}
+
+/* ---- cross, xmalloc: rings of batches between neighbours ---- */
+
+enum { BATCH = 256, RING = 8 };
+
+struct batch {
+    _Alignas(64) atomic_uint full;
+    struct block blocks[BATCH];
+};
+
+static struct batch *rings[THREADS_MAX]; /* ring i: from thread i */
+
+static void ring_wait(atomic_uint *word, unsigned value)
+{
+    for (unsigned spins = 0; atomic_load_explicit(word, memory_order_acquire) != value; spins++)
+        if (spins > 200)
+            sched_yield();
+}
+
+static void produce(struct worker *worker, uint64_t batch, bool mixed)
+{
+    struct batch *to = &rings[worker->number][batch % RING];
+    ring_wait(&to->full, 0);
+    for (unsigned i = 0; i < BATCH; i++) {
+        uint64_t random = mixed ? next_random(&worker->seed) : i;
+        give(worker->shared, &to->blocks[i], mixed ? 16 + (uint32_t)(random >> 20) % 497 : 24, (uint32_t)random);
+    }
+    atomic_store_explicit(&to->full, 1, memory_order_release);
+}
+
+static void consume(struct worker *worker, unsigned from_thread, uint64_t batch)
+{
+    struct batch *from = &rings[from_thread][batch % RING];
+    ring_wait(&from->full, 1);
+    for (unsigned i = 0; i < BATCH; i++)
+        take(worker->shared, &from->blocks[i]);
+    atomic_store_explicit(&from->full, 0, memory_order_release);
+}
+
+static void *cross_body(void *arg)
+{
+    struct worker *worker = arg;
+    uint64_t batches = 8000000 / worker->shared->scale / BATCH;
+    pthread_barrier_wait(&worker->shared->start);
+    for (uint64_t b = 0; b < batches; b++) {
+        if (worker->number % 2 == 0)
+            produce(worker, b, false);
+        else
+            consume(worker, worker->number - 1, b);
+    }
+    worker->operations = worker->number % 2 == 0 ? batches * BATCH : 0;
+    return NULL;
+}
+
+static void *xmalloc_body(void *arg)
+{
+    struct worker *worker = arg;
+    unsigned threads = worker->shared->threads;
+    uint64_t batches = 4000000 / worker->shared->scale / BATCH / threads;
+    pthread_barrier_wait(&worker->shared->start);
+    for (uint64_t b = 0; b < batches; b++) {
+        produce(worker, b, true);
+        consume(worker, (worker->number + 1) % threads, b);
+    }
+    worker->operations = batches * BATCH;
+    return NULL;
+}
+
+static void make_rings(struct shared *shared)
+{
+    for (unsigned i = 0; i < shared->threads; i++)
+        if ((rings[i] = own_memory(RING * sizeof(struct batch))) == NULL)
+            abort();
+}
+
+static void cross_run(struct shared *shared)
+{
+    make_rings(shared);
+    run_threads(shared, 0, cross_body);
+}
+
+static void xmalloc_run(struct shared *shared)
+{
+    make_rings(shared);
+    run_threads(shared, 0, xmalloc_body);
+}
+
+/* ---- larson ---- */
+
+static unsigned larson_round;
+
+static void *larson_body(void *arg)
+{
+    struct worker *worker = arg;
+    struct shared *shared = worker->shared;
+    uint64_t slots = shared->block_count / shared->threads, n = 200000 / shared->scale;
+    struct block *blocks = shared->blocks + (worker->number + larson_round) % shared->threads * slots;
+    worker->seed += larson_round * 7919;
+    pthread_barrier_wait(&shared->start);
+    for (uint64_t i = 0; i < n; i++) {
+        uint64_t random = next_random(&worker->seed);
+        struct block *block = &blocks[(uint32_t)random % slots];
+        if (block->at != NULL)
+            take(shared, block);
+        give(shared, block, 10 + (uint32_t)(random >> 40) % 491, (uint32_t)random);
+    }
+    worker->operations = n;
+    return NULL;
+}
+
+static void larson_run(struct shared *shared)
+{
+    double ns = 0;
+    uint64_t operations = 0;
+    make_blocks(shared, 5000 * shared->threads);
+    uint64_t resident = resident_bytes();
+    for (larson_round = 0; larson_round < 12; larson_round++) { /* new threads each round */
+        run_threads(shared, 0, larson_body);
+        operations += shared->result->operations[0];
+        ns += shared->result->ns[0] * (double)shared->result->operations[0];
+    }
+    shared->result->operations[0] = operations;
+    shared->result->ns[0] = ns / (double)operations;
+    measure_space(shared, resident);
+}
+
+/* ---- fragment ---- */
+
+static void *fragment_body(void *arg)
+{
+    static const uint32_t low[] = {16, 200, 24, 1500, 64, 9000, 100, 40}, high[] = {64, 600, 400, 6000, 90, 60000, 2000, 48};
+    struct worker *worker = arg;
+    struct shared *shared = worker->shared;
+    uint64_t slots = shared->block_count / shared->threads;
+    struct block *blocks = shared->blocks + worker->number * slots;
+    uint64_t bytes_max = (UINT64_C(64) << 20) / shared->threads / shared->scale;
+    pthread_barrier_wait(&shared->start);
+    for (unsigned round = 0; round < 24; round++) {
+        unsigned kind = round % 8;
+        uint64_t bytes = 0;
+        for (uint64_t i = 0; i < slots; i++) { /* half of what is there goes */
+            if (blocks[i].at != NULL && next_random(&worker->seed) % 2 == 0) {
+                take(shared, &blocks[i]);
+                worker->operations++;
+            }
+            bytes += blocks[i].at != NULL ? blocks[i].bytes : 0;
+        }
+        for (uint64_t i = 0; i < slots && bytes < bytes_max; i++) {
+            if (blocks[i].at != NULL)
+                continue;
+            uint64_t random = next_random(&worker->seed);
+            give(shared, &blocks[i], low[kind] + (uint32_t)(random >> 20) % (high[kind] - low[kind] + 1),
+                 (uint32_t)random);
+            bytes += blocks[i].bytes;
+            worker->operations++;
+        }
+    }
+    return NULL;
+}
+
+static void fragment_run(struct shared *shared)
+{
+    make_blocks(shared, 400000 / shared->scale / shared->threads * shared->threads);
+    uint64_t resident = resident_bytes();
+    run_threads(shared, 0, fragment_body);
+    measure_space(shared, resident);
+}
+
+#define WORK(name)                                                                                                     \
+    static void name##_work(const struct alloc_peer *peer, unsigned threads, uint64_t scale,                           \
+                            struct alloc_result *result)                                                               \
+    {                                                                                                                  \
+        struct shared shared = {.peer = peer, .result = result, .threads = threads, .scale = scale};                   \
+        name##_run(&shared);                                                                                           \
+        result->verified = !atomic_load(&shared.wrong);                                                                \
+    }
+WORK(pair)
+WORK(bulk)
+WORK(churn)
+WORK(cross)
+WORK(larson)
+WORK(xmalloc)
+WORK(fragment)
+
+const struct alloc_work alloc_works[] = {
+    {"pair", {"24 B", NULL}, false, pair_work},       {"bulk", {"allocate", "random free"}, false, bulk_work},
+    {"churn", {"16..1024 B", NULL}, false, churn_work}, {"cross", {"24 B", NULL}, true, cross_work},
+    {"larson", {"10..500 B", NULL}, false, larson_work}, {"xmalloc", {"16..512 B", NULL}, false, xmalloc_work},
+    {"fragment", {"16..60000 B", NULL}, false, fragment_work},
+};
+const unsigned alloc_work_count = sizeof alloc_works / sizeof *alloc_works;

@@ -1,0 +1,29 @@
+/* alloc_work.h -- the workloads of bench/alloc. */
+#ifndef BENCH_ALLOC_WORK_H
+#define BENCH_ALLOC_WORK_H
+
+#include "alloc_peers.h"
+
+enum { PHASES = 2 };
+
+/* What one run of one workload with one peer found; in memory shared with the parent. */
+struct alloc_result {
+    uint64_t operations[PHASES];
+    double ns[PHASES];     /* wall time an operation, over all threads                              */
+    uint64_t live_bytes;   /* requested, when `used` was taken                                      */
+    uint64_t used_bytes;   /* of the store or of resident memory; 0 = not taken                     */
+    bool verified;         /* every block kept the bytes it was given                               */
+    bool absent;           /* the peer is not installed                                             */
+};
+
+struct alloc_work {
+    const char *name;
+    const char *phases[PHASES]; /* NULL: none */
+    bool pairs_of_threads;      /* needs an even number of them */
+    void (*run)(const struct alloc_peer *peer, unsigned threads, uint64_t scale, struct alloc_result *result);
+};
+
+extern const struct alloc_work alloc_works[];
+extern const unsigned alloc_work_count;
+
+#endif
