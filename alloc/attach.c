@@ -97,6 +97,9 @@ int heap_attach(struct heap **out, void *base, uint64_t capacity, uint64_t used,
 {
     int rc;
     *out = NULL;
+    if ((uintptr_t)base % UNIT_BYTES != 0 || capacity < HEAP_INITIAL_BYTES)
+        return error_set(EINVAL, "A heap cannot lie at %p with a capacity of %llu bytes: units are 64 KiB", base,
+                         (unsigned long long)capacity);
     rc = root_verify(base, used);
     if (rc != 0)
         return rc;

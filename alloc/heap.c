@@ -26,18 +26,25 @@ static void *fail(int code)
     return NULL;
 }
 
-/* Hands out the lowest free block of the bin's word, or NULL. */
+/* Hands out the lowest free block of the bin's word, or NULL.  The block after it is fetched ahead: by the time it is
+ * asked for, its first line is there. */
 static inline void *bin_take(const struct heap *heap, struct bin *bin, size_t size)
 {
-    struct map_pair *pair = bin->pair;
-    uint64_t allocated = atomic_load_explicit(&pair->allocated, memory_order_relaxed);
-    uint64_t free_bits = ~allocated & bin->valid;
+    uint64_t free_bits = bin->free_bits;
     if (UNLIKELY(free_bits == 0))
         return NULL;
-    atomic_store_explicit(&pair->allocated, allocated | (free_bits & (~free_bits + 1)), memory_order_relaxed);
-    uint8_t *block = bin->block0 + (uint64_t)(unsigned)__builtin_ctzll(free_bits) * bin->block_bytes;
+    struct map_pair *pair = bin->pair;
+    uint8_t *block = bin->next;
+    uint64_t rest = free_bits & (free_bits - 1);
+    atomic_store_explicit(&pair->allocated,
+                          atomic_load_explicit(&pair->allocated, memory_order_relaxed) | (free_bits ^ rest),
+                          memory_order_relaxed);
+    bin->free_bits = rest;
+    bin->next = bin->block0 + (uint64_t)((unsigned)__builtin_ctzll(rest | UINT64_C(1) << 63)) * bin->block_bytes;
+    __builtin_prefetch(bin->next, 1);
     if (GUARD_ACTIVE && heap->guards)
         GUARD_SHOW(block, size);
+    (void)heap;
     (void)size;
     return block;
 }
@@ -92,13 +99,12 @@ void *heap_malloc(struct heap *heap, size_t size)
 {
     struct owner *owner = owner_cached(heap);
     if (LIKELY(size <= CLASS_SMALL_MAX)) {
-        unsigned class = class_by_8[(size + 7) / 8];
         if (LIKELY(owner != NULL)) {
-            void *block = bin_take(heap, &owner->bins[class], size);
+            void *block = bin_take(heap, owner->by_8[(size + 7) / 8], size);
             if (LIKELY(block != NULL))
                 return block;
         }
-        return malloc_class(heap, class, size);
+        return malloc_class(heap, class_by_8[(size + 7) / 8], size);
     }
     if (size <= CLASS_BYTES_MAX)
         return malloc_class(heap, class_for_medium(size), size);
@@ -127,6 +133,8 @@ void *heap_aligned_alloc(struct heap *heap, size_t alignment, size_t size)
     }
     return malloc_extent(heap, alignment, size, false);
 }
+
+static int free_other(struct heap *heap, struct owner *owner, void *p) __attribute__((noinline));
 
 static int wrong_pointer(struct heap *heap, const void *p, int code)
 {
@@ -157,7 +165,7 @@ static int free_extent(struct heap *heap, const struct block *block)
 }
 
 /* Everything but a small block of the calling thread's own slab. */
-static __attribute__((noinline)) int free_other(struct heap *heap, struct owner *owner, void *p)
+static int free_other(struct heap *heap, struct owner *owner, void *p)
 {
     if (heap->kind == HEAP_READ)
         return error_set(EPERM, "The store is open read-only: no block can be freed");
@@ -173,34 +181,52 @@ static __attribute__((noinline)) int free_other(struct heap *heap, struct owner 
     return rc == 0 ? 0 : wrong_pointer(heap, p, rc);
 }
 
+/* A small block of a slab that another thread of this process owns.  The caller holds a live block in it, so the note
+ * does not change; where it does not, the second look at the owner notices. */
+static __attribute__((noinline)) int free_remote(struct heap *heap, struct owner *owner, void *p)
+{
+    uint64_t offset = (uint64_t)((uintptr_t)p - (uintptr_t)heap->base);
+    const struct note *note = &heap->notes[offset >> SLOT_SHIFT];
+    uint32_t token = atomic_load_explicit(&note->owner, memory_order_acquire);
+    uint64_t product = (offset & (SLOT_BYTES - 1)) * note->inverse;
+    uint32_t index = (uint32_t)(product >> 32);
+    struct descriptor *descriptor = note_descriptor(heap, note, offset);
+    if (UNLIKELY(token <= atomic_load_explicit(&heap->token_floor, memory_order_relaxed) ||
+                 (uint32_t)product >= note->inverse || index >= note->capacity ||
+                 atomic_load_explicit(&descriptor->head, memory_order_relaxed) != note->head ||
+                 atomic_load_explicit(&note->owner, memory_order_acquire) != token))
+        return free_other(heap, owner, p);
+    int rc = slab_free_bit(heap, descriptor, p, class_table[note->class].bytes, index);
+    return LIKELY(rc == 0) ? 0 : wrong_pointer(heap, p, rc);
+}
+
 int heap_free(struct heap *heap, void *p)
 {
     struct owner *owner = owner_cached(heap);
     uint64_t offset = (uint64_t)((uintptr_t)p - (uintptr_t)heap->base);
-    if (UNLIKELY(owner == NULL || offset >= atomic_load_explicit(&heap->limit, memory_order_relaxed)))
+    if (UNLIKELY(owner == NULL || offset >= heap->capacity))
         return free_other(heap, owner, p);
     struct note *note = &heap->notes[offset >> SLOT_SHIFT];
-    if (UNLIKELY(atomic_load_explicit(&note->owner, memory_order_relaxed) != owner->token))
-        return free_other(heap, owner, p);
-    struct descriptor *descriptor = note->descriptor;
-    const struct class_geometry *geometry = &class_table[note->class];
-    uint32_t inside = (uint32_t)(offset & (SLOT_BYTES - 1));
-    uint32_t index = class_divide(geometry, inside);
+    if (atomic_load_explicit(&note->owner, memory_order_relaxed) != owner->token)
+        return free_remote(heap, owner, p);
+    struct descriptor *descriptor = note_descriptor(heap, note, offset);
+    uint64_t product = (offset & (SLOT_BYTES - 1)) * note->inverse; /* block number << 32 + what lies beyond its start */
+    uint32_t index = (uint32_t)(product >> 32);
     struct map_pair *pair = &descriptor->map[index / 64];
     uint64_t bit = UINT64_C(1) << index % 64;
-    if (UNLIKELY(index * geometry->bytes != inside || index >= geometry->capacity ||
+    if (UNLIKELY((uint32_t)product >= note->inverse || index >= note->capacity ||
                  atomic_load_explicit(&descriptor->head, memory_order_relaxed) != note->head))
         return free_other(heap, owner, p);
     uint64_t allocated = atomic_load_explicit(&pair->allocated, memory_order_relaxed);
     if (UNLIKELY((allocated & ~atomic_load_explicit(&pair->freed, memory_order_relaxed) & bit) == 0))
         return wrong_pointer(heap, p, STEAD_WRONG_POINTER);
     if (GUARD_ACTIVE && heap->guards)
-        GUARD_HIDE(p, geometry->bytes);
-    allocated &= ~bit;
+        GUARD_HIDE(p, class_table[note->class].bytes);
+    allocated ^= bit;
     atomic_store_explicit(&pair->allocated, allocated, memory_order_relaxed);
     if (note->state == SLAB_CURRENT)
         return 0;
-    if (UNLIKELY(note->state == SLAB_FULL || (allocated & slab_valid_bits(geometry, index / 64)) == 0))
+    if (UNLIKELY(note->state == SLAB_FULL || allocated == 0))
         slab_after_free(heap, owner, note);
     return 0;
 }

@@ -57,7 +57,7 @@ struct heap_stats {
 void heap_format(void *image, uint64_t capacity);
 
 /*
- * heap_attach -- make a handle for the heap at base.
+ * heap_attach -- make a handle for the heap at base, which is a multiple of UNIT_BYTES.
  *   used    how many bytes of the range are readable now
  *   first   nobody else is attached: ownership marks left in a LIVE image are stale
  * Never trusts the image: STEAD_CORRUPT if the fixed part is damaged.  O(1) in the size of the heap.

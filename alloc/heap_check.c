@@ -107,8 +107,8 @@ static void check_slab(struct check *check, const struct descriptor *descriptor,
     for (unsigned i = 0; i < slab_pairs(geometry); i++) {
         uint64_t valid = slab_valid_bits(geometry, i);
         uint64_t allocated = atomic_load(&descriptor->map[i].allocated), freed = atomic_load(&descriptor->map[i].freed);
-        if ((~allocated & ~valid) != 0)
-            report_problem(check->report, "A8", offset, "bits behind the slab's %u blocks are marked free",
+        if ((allocated & ~valid) != 0)
+            report_problem(check->report, "A8", offset, "blocks behind the slab's %u blocks are marked allocated",
                            geometry->capacity);
         if ((freed & ~valid) != 0)
             report_problem(check->report, "A8", offset, "blocks behind the slab's %u blocks were freed",

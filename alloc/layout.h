@@ -61,7 +61,7 @@
 /* 64 blocks of a slab.  Live = allocated & ~freed.  `allocated` is written by the slab's owner alone, with plain
  * stores; anybody else frees by setting a bit of `freed` atomically, and the owner later clears both. */
 struct map_pair {
-    _Atomic uint64_t allocated; /* bits from the slab's capacity on are always 1 */
+    _Atomic uint64_t allocated; /* bits from the slab's capacity on are always 0 */
     _Atomic uint64_t freed;
 };
 

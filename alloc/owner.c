@@ -21,7 +21,8 @@
 
 #include "alloc/slab.h"
 
-_Thread_local struct owner_tls owner_tls[OWNER_TLS_SLOTS];
+_Thread_local struct owner_tls owner_last;
+static _Thread_local struct owner_tls owner_lately[OWNER_TLS_SLOTS];
 static _Thread_local struct owner *thread_owners; /* of all heaps; this thread only */
 
 static pthread_mutex_t registry = PTHREAD_MUTEX_INITIALIZER;
@@ -57,7 +58,8 @@ static void thread_ends(void *unused)
         }
         free(owner);
     }
-    memset(owner_tls, 0, sizeof owner_tls);
+    memset(&owner_last, 0, sizeof owner_last);
+    memset(owner_lately, 0, sizeof owner_lately);
     pthread_mutex_unlock(&registry);
 }
 
@@ -152,10 +154,10 @@ void owner_forget_all(struct heap *heap)
 static int owner_start(struct heap *heap, struct owner *owner)
 {
     memset(owner->bins, 0, sizeof owner->bins);
-    for (unsigned class = 0; class < CLASS_COUNT; class ++) {
+    for (unsigned class = 0; class < CLASS_COUNT; class ++)
         owner->bins[class].pair = &slab_no_pair;
-        owner->bins[class].valid = ~UINT64_C(0);
-    }
+    for (unsigned i = 0; i <= CLASS_SMALL_MAX / 8; i++)
+        owner->by_8[i] = &owner->bins[class_by_8[i]];
     pthread_mutex_lock(&heap->mutex);
     bool exhausted = heap->token_next == UINT32_MAX;
     owner->token = exhausted ? 0 : heap->token_next++;
@@ -171,6 +173,11 @@ struct owner *owner_get(struct heap *heap)
     struct owner *owner = owner_cached(heap);
     if (owner != NULL)
         return owner;
+    struct owner_tls *lately = &owner_lately[heap->tls_index];
+    if (lately->serial == atomic_load_explicit(&heap->serial, memory_order_relaxed)) {
+        owner_last = *lately;
+        return lately->owner;
+    }
     pthread_mutex_lock(&registry);
     struct owner **link = &thread_owners;
     while ((owner = *link) != NULL && owner->heap != heap) {
@@ -199,8 +206,9 @@ struct owner *owner_get(struct heap *heap)
     }
     int rc = owner->serial == atomic_load(&heap->serial) ? 0 : owner_start(heap, owner);
     if (rc == 0) {
-        owner_tls[heap->tls_index].owner = owner;
-        owner_tls[heap->tls_index].serial = owner->serial;
+        lately->owner = owner;
+        lately->serial = owner->serial;
+        owner_last = *lately;
     }
     pthread_mutex_unlock(&registry);
     return rc == 0 ? owner : NULL;

@@ -21,8 +21,7 @@
  * frees takes the slab over.  Ownership in a LIVE heap is the descriptor's `owner` (session and attachment), changed
  * under the gate; which thread of the process is volatile.
  *
- * Invariants: A8 bits of `allocated` behind the capacity are 1 and those of `freed` are 0; pairs behind the capacity
- * are not looked at.
+ * Invariants: A8 bits behind the capacity are 0 in `allocated` and `freed`; pairs behind it are not looked at.
  */
 #include "alloc/slab.h"
 
@@ -36,7 +35,7 @@
 #define SCAN_SEGMENTS 64u   /* segments searched for nobody's slabs, a refill: 256 MiB         */
 #define RESCAN_PAGES 2048u  /* LIVE: growth after which the slabs of the dead are sought again */
 
-struct map_pair slab_no_pair = {~UINT64_C(0), 0};
+struct map_pair slab_no_pair;
 
 static struct note *note_at(const struct heap *heap, uint64_t slot)
 {
@@ -110,8 +109,7 @@ static void harvest(struct descriptor *descriptor, const struct class_geometry *
 static bool slab_is_empty(const struct descriptor *descriptor, const struct class_geometry *geometry)
 {
     for (unsigned i = 0; i < slab_pairs(geometry); i++)
-        if ((atomic_load_explicit(&descriptor->map[i].allocated, memory_order_relaxed) &
-             slab_valid_bits(geometry, i)) != 0)
+        if (atomic_load_explicit(&descriptor->map[i].allocated, memory_order_relaxed) != 0)
             return false;
     return true;
 }
@@ -126,27 +124,34 @@ static bool slab_has_free(const struct descriptor *descriptor, const struct clas
     return false;
 }
 
-static bool note_matches(const struct note *note)
+static struct descriptor *descriptor_of(const struct heap *heap, const struct note *note)
 {
-    return atomic_load_explicit(&note->descriptor->head, memory_order_relaxed) == note->head;
+    return note_descriptor(heap, note, (uint64_t)slot_of(heap, note) << SLOT_SHIFT);
 }
 
-/* Lets the bin hand out the slab's next word with a free block, going round from the one it has. */
+static bool note_matches(const struct heap *heap, const struct note *note)
+{
+    return atomic_load_explicit(&descriptor_of(heap, note)->head, memory_order_relaxed) == note->head;
+}
+
+/* Lets the bin hand out a word of the slab with a free block: first the one it has, then the others in turn. */
 static bool bin_advance(struct heap *heap, struct bin *bin, const struct note *note)
 {
     const struct class_geometry *geometry = &class_table[note->class];
-    struct descriptor *descriptor = note->descriptor;
+    struct descriptor *descriptor = descriptor_of(heap, note);
     unsigned pairs = slab_pairs(geometry), at = 0;
     if (bin->pair >= descriptor->map && bin->pair < descriptor->map + pairs)
         at = (unsigned)(bin->pair - descriptor->map);
     for (unsigned n = 0; n < pairs; n++, at = at + 1 == pairs ? 0 : at + 1) {
-        uint64_t valid = slab_valid_bits(geometry, at);
-        if ((~atomic_load_explicit(&descriptor->map[at].allocated, memory_order_relaxed) & valid) == 0)
+        uint64_t free_bits = ~atomic_load_explicit(&descriptor->map[at].allocated, memory_order_relaxed) &
+                             slab_valid_bits(geometry, at);
+        if (free_bits == 0)
             continue;
+        bin->free_bits = free_bits;
         bin->pair = &descriptor->map[at];
-        bin->valid = valid;
         bin->block_bytes = geometry->bytes;
         bin->block0 = heap->base + ((uint64_t)slot_of(heap, note) << SLOT_SHIFT) + (uint64_t)at * 64 * geometry->bytes;
+        bin->next = bin->block0 + (uint64_t)(unsigned)__builtin_ctzll(free_bits) * geometry->bytes;
         return true;
     }
     return false;
@@ -155,7 +160,7 @@ static bool bin_advance(struct heap *heap, struct bin *bin, const struct note *n
 static void bin_clear(struct bin *bin)
 {
     bin->pair = &slab_no_pair;
-    bin->valid = ~UINT64_C(0);
+    bin->free_bits = 0;
     bin->current = 0;
 }
 
@@ -168,14 +173,22 @@ static void unlist_orphan(struct heap *heap, struct note *note)
     }
 }
 
+static void note_fill(const struct heap *heap, struct note *note, const struct run *run)
+{
+    const struct class_geometry *geometry = &class_table[head_class(run->head)];
+    note->class = (uint8_t)head_class(run->head);
+    note->inverse = geometry->inverse;
+    note->capacity = (uint16_t)geometry->capacity;
+    note->head = run->head;
+    note->descriptor = (uint32_t)((uint64_t)((uint8_t *)run->descriptor - heap->base) & (SEGMENT_BYTES - 1));
+}
+
 /* The note of a slab that the caller now owns; under the gate. */
 static struct note *note_take(struct heap *heap, const struct owner *owner, const struct run *run)
 {
     struct note *note = note_at(heap, run->slot);
     unlist_orphan(heap, note);
-    note->class = (uint8_t)head_class(run->head);
-    note->head = run->head;
-    note->descriptor = run->descriptor;
+    note_fill(heap, note, run);
     note->next = note->previous = 0;
     note->state = SLAB_UNLISTED;
     atomic_store_explicit(&note->owner, owner->token, memory_order_release);
@@ -215,7 +228,7 @@ static struct note *slab_adopt(struct heap *heap, struct owner *owner, const str
 static void list_owned(struct heap *heap, struct owner *owner, struct note *note)
 {
     struct bin *bin = &owner->bins[note->class];
-    if (slab_has_free(note->descriptor, &class_table[note->class]))
+    if (slab_has_free(descriptor_of(heap, note), &class_table[note->class]))
         list_append(heap, &bin->partial, note, SLAB_PARTIAL);
     else
         list_append(heap, &bin->full, note, SLAB_FULL);
@@ -251,9 +264,7 @@ static void scan_segment(struct heap *heap, uint32_t segment)
             continue;
         if (!slab_has_free(run.descriptor, &class_table[head_class(run.head)]))
             continue;
-        note->class = (uint8_t)head_class(run.head);
-        note->head = run.head;
-        note->descriptor = run.descriptor;
+        note_fill(heap, note, &run);
         list_append(heap, &heap->orphans[note->class], note, SLAB_ORPHAN);
         atomic_store_explicit(&note->owner, floor, memory_order_release);
     }
@@ -306,7 +317,7 @@ static int slab_make(struct heap *heap, struct owner *owner, unsigned class, str
     if (rc != 0)
         return rc;
     for (unsigned i = 0; i < slab_pairs(geometry); i++) {
-        atomic_store_explicit(&run.descriptor->map[i].allocated, ~slab_valid_bits(geometry, i), memory_order_relaxed);
+        atomic_store_explicit(&run.descriptor->map[i].allocated, 0, memory_order_relaxed);
         atomic_store_explicit(&run.descriptor->map[i].freed, 0, memory_order_relaxed);
     }
     atomic_store_explicit(&run.descriptor->pending, 0, memory_order_relaxed);
@@ -326,17 +337,17 @@ static struct note *own_next(struct heap *heap, struct bin *bin)
     while (bin->partial.first != 0) {
         note = note_at(heap, bin->partial.first);
         list_remove(heap, &bin->partial, note);
-        if (note_matches(note))
+        if (note_matches(heap, note))
             return note;
     }
     for (unsigned looks = 0; looks < FULL_LOOKS && bin->full.first != 0; looks++) {
         note = note_at(heap, bin->full.first);
         list_remove(heap, &bin->full, note);
-        if (!note_matches(note))
+        if (!note_matches(heap, note))
             continue;
-        if (atomic_load_explicit(&note->descriptor->pending, memory_order_relaxed) != 0) {
-            harvest(note->descriptor, &class_table[note->class]);
-            if (slab_has_free(note->descriptor, &class_table[note->class]))
+        if (atomic_load_explicit(&descriptor_of(heap, note)->pending, memory_order_relaxed) != 0) {
+            harvest(descriptor_of(heap, note), &class_table[note->class]);
+            if (slab_has_free(descriptor_of(heap, note), &class_table[note->class]))
                 return note;
         }
         list_append(heap, &bin->full, note, SLAB_FULL);
@@ -349,13 +360,13 @@ int slab_refill(struct heap *heap, struct owner *owner, unsigned class)
     struct bin *bin = &owner->bins[class];
     if (bin->current != 0) {
         struct note *note = note_at(heap, bin->current);
-        if (!note_matches(note))
+        if (!note_matches(heap, note))
             return error_set(STEAD_CORRUPT, "The heap is damaged at offset 0x%llx: the descriptor of a slab changed",
                              (unsigned long long)bin->current << SLOT_SHIFT);
         if (bin_advance(heap, bin, note))
             return 0;
-        if (atomic_load_explicit(&note->descriptor->pending, memory_order_relaxed) != 0) {
-            harvest(note->descriptor, &class_table[class]);
+        if (atomic_load_explicit(&descriptor_of(heap, note)->pending, memory_order_relaxed) != 0) {
+            harvest(descriptor_of(heap, note), &class_table[class]);
             if (bin_advance(heap, bin, note))
                 return 0;
         }
@@ -388,14 +399,23 @@ void slab_after_free(struct heap *heap, struct owner *owner, struct note *note)
     struct slab_list *list = list_of(heap, owner, note);
     if (list == NULL)
         return;
-    if (slab_is_empty(note->descriptor, &class_table[note->class])) {
-        list_remove(heap, list, note);
+    struct bin *bin = &owner->bins[note->class];
+    if (slab_is_empty(descriptor_of(heap, note), &class_table[note->class])) {
+        if (bin->partial.first == bin->partial.last) { /* the only spare one: it will soon be wanted again */
+            if (note->state == SLAB_FULL) {
+                list_remove(heap, list, note);
+                list_append(heap, &bin->partial, note, SLAB_PARTIAL);
+            }
+            if (bin->partial.first == slot_of(heap, note))
+                return;
+        }
+        list_remove(heap, list_of(heap, owner, note), note);
         gate_enter(heap);
         slab_remove(heap, note);
         gate_leave(heap);
     } else if (note->state == SLAB_FULL) {
         list_remove(heap, list, note);
-        list_append(heap, &owner->bins[note->class].partial, note, SLAB_PARTIAL);
+        list_append(heap, &bin->partial, note, SLAB_PARTIAL);
     }
 }
 
@@ -410,7 +430,7 @@ static void slab_hide(const struct heap *heap, uint64_t slot, unsigned class, ui
 /* Frees a block of a slab that the caller owns. */
 static int free_owned(struct heap *heap, struct owner *owner, struct note *note, uint32_t index)
 {
-    struct map_pair *pair = &note->descriptor->map[index / 64];
+    struct map_pair *pair = &descriptor_of(heap, note)->map[index / 64];
     uint64_t bit = UINT64_C(1) << index % 64;
     uint64_t allocated = atomic_load_explicit(&pair->allocated, memory_order_relaxed);
     if ((allocated & ~atomic_load_explicit(&pair->freed, memory_order_relaxed) & bit) == 0)
@@ -425,8 +445,6 @@ static int free_owned(struct heap *heap, struct owner *owner, struct note *note,
 int slab_free_shared(struct heap *heap, struct owner *owner, const struct run *run, uint32_t index)
 {
     struct note *note = note_at(heap, run->slot);
-    struct map_pair *pair = &run->descriptor->map[index / 64];
-    uint64_t bit = UINT64_C(1) << index % 64;
     if (owner != NULL && !note_is_owned(heap, note) &&
         (heap->kind != HEAP_LIVE || atomic_load_explicit(&run->descriptor->owner, memory_order_relaxed) == 0 ||
          atomic_load_explicit(&run->descriptor->owner, memory_order_relaxed) >> 32 != owner_mark(heap) >> 32)) {
@@ -444,15 +462,28 @@ int slab_free_shared(struct heap *heap, struct owner *owner, const struct run *r
     }
     if (owner != NULL && atomic_load_explicit(&note->owner, memory_order_acquire) == owner->token)
         return free_owned(heap, owner, note, index);
+    uint32_t bytes = class_table[head_class(run->head)].bytes;
+    return slab_free_bit(heap, run->descriptor,
+                         heap->base + (run->slot << SLOT_SHIFT) + (uint64_t)index * bytes, bytes, index);
+}
+
+int slab_free_bit(const struct heap *heap, struct descriptor *descriptor, void *block, uint32_t bytes, uint32_t index)
+{
+    struct map_pair *pair = &descriptor->map[index / 64];
+    uint64_t bit = UINT64_C(1) << index % 64;
     if ((atomic_load_explicit(&pair->allocated, memory_order_relaxed) & bit) == 0)
         return STEAD_WRONG_POINTER;
-    slab_hide(heap, run->slot, head_class(run->head), index);
+    if (GUARD_ACTIVE && heap->guards)
+        GUARD_HIDE(block, bytes);
+    (void)heap;
+    (void)block;
+    (void)bytes;
     if ((atomic_fetch_or_explicit(&pair->freed, bit, memory_order_acq_rel) & bit) != 0)
         return STEAD_WRONG_POINTER;
     GATE_STEP();
     /* After the bit; the exchange in harvest() comes before its look. */
-    if (atomic_load(&run->descriptor->pending) == 0)
-        atomic_store(&run->descriptor->pending, 1);
+    if (atomic_load(&descriptor->pending) == 0)
+        atomic_store(&descriptor->pending, 1);
     return 0;
 }
 
@@ -462,18 +493,18 @@ static void slab_orphan(struct heap *heap, struct note *note)
     const struct class_geometry *geometry = &class_table[note->class];
     note->state = SLAB_UNLISTED;
     note->next = note->previous = 0;
-    if (!note_matches(note)) {
+    if (!note_matches(heap, note)) {
         atomic_store_explicit(&note->owner, 0, memory_order_relaxed);
         return;
     }
-    harvest(note->descriptor, geometry);
-    if (slab_is_empty(note->descriptor, geometry)) {
+    harvest(descriptor_of(heap, note), geometry);
+    if (slab_is_empty(descriptor_of(heap, note), geometry)) {
         slab_remove(heap, note);
         return;
     }
     if (heap->kind == HEAP_LIVE)
-        atomic_store(&note->descriptor->owner, 0);
-    if (slab_has_free(note->descriptor, geometry)) {
+        atomic_store(&descriptor_of(heap, note)->owner, 0);
+    if (slab_has_free(descriptor_of(heap, note), geometry)) {
         list_append(heap, &heap->orphans[note->class], note, SLAB_ORPHAN);
         atomic_store_explicit(&note->owner, atomic_load(&heap->token_floor), memory_order_release);
     } else {

@@ -4,7 +4,7 @@
 
 #include "alloc/segment.h"
 
-extern struct map_pair slab_no_pair; /* without a free block: what an empty bin points to */
+extern struct map_pair slab_no_pair; /* what an empty bin points to */
 
 /* Gives the bin of a class at least one free block: 0, or an error with a sentence. */
 int slab_refill(struct heap *heap, struct owner *owner, unsigned class);
@@ -15,6 +15,9 @@ void slab_after_free(struct heap *heap, struct owner *owner, struct note *note);
 /* Frees block `index` of a slab that need not be the caller's.  owner NULL: the thread has none.
  * 0, STEAD_WRONG_POINTER (not allocated), STEAD_CORRUPT. */
 int slab_free_shared(struct heap *heap, struct owner *owner, const struct run *run, uint32_t index);
+
+/* Frees a block whose place was proved, whoever owns its slab: 0 or STEAD_WRONG_POINTER. */
+int slab_free_bit(const struct heap *heap, struct descriptor *descriptor, void *block, uint32_t bytes, uint32_t index);
 
 /* Gives back every slab of an owner; it owns nothing afterwards. */
 void slab_give_back(struct heap *heap, struct owner *owner);

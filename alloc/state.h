@@ -28,15 +28,16 @@ enum slab_state {
 };
 
 /* What this process knows about the slab that starts in a slot.  `owner` equal to a thread's token means: that thread
- * owns the slab, and all other fields are true and nobody else's to write. */
+ * owns the slab, all other fields are true, and the links and the state are that thread's alone. */
 struct note {
-    _Atomic uint32_t owner; /* token, 0 = none                                         */
-    uint32_t next, previous; /* slots; 0 = none                                        */
+    _Atomic uint32_t owner;  /* token, 0 = none                                              */
+    uint32_t inverse;        /* of the class: see class_table                                */
+    uint16_t capacity;       /* blocks                                                       */
     uint8_t class;
-    uint8_t state;          /* enum slab_state                                         */
-    uint16_t reserved;
-    uint64_t head;          /* as it must stand in the descriptor                      */
-    struct descriptor *descriptor;
+    uint8_t state;           /* enum slab_state                                              */
+    uint32_t descriptor;     /* bytes from the start of the slab's segment to its descriptor */
+    uint32_t next, previous; /* slots; 0 = none                                              */
+    uint64_t head;           /* as it must stand in the descriptor                           */
 };
 static_assert(sizeof(struct note) == 32, "two notes a cache line");
 
@@ -44,13 +45,18 @@ struct slab_list {
     uint32_t first, last; /* slots; 0 = none */
 };
 
-/* Where a thread takes blocks of one class from. */
+/*
+ * Where a thread takes blocks of one class from: one word of the current slab's `allocated`.
+ * free_bits are zero bits of that word when it was looked at; since then only this thread could have set any, and it
+ * takes them out here too.  Bits that became free since are seen when the word is looked at again.
+ */
 struct bin {
-    struct map_pair *pair; /* never NULL; a pair without a free block if there is no slab */
-    uint8_t *block0;       /* of pair                                                     */
-    uint64_t valid;        /* bits of pair that are blocks                                */
+    uint64_t free_bits;    /* 0 = look for another word                          */
+    uint8_t *next;         /* the block of the lowest of free_bits               */
+    struct map_pair *pair; /* never NULL                                         */
+    uint8_t *block0;       /* the block of bit 0                                 */
     uint32_t block_bytes;
-    uint32_t current;      /* slot of the current slab, 0 = none                          */
+    uint32_t current;      /* slot of the current slab, 0 = none                 */
     struct slab_list partial, full;
 };
 
@@ -61,15 +67,17 @@ struct owner {
     struct heap *heap; /* NULL: the heap is gone.  Under registry lock                     */
     struct owner *next_of_heap, *previous_of_heap; /* registry lock                      */
     struct owner *next_of_thread;
+    struct bin *by_8[CLASS_SMALL_MAX / 8 + 1]; /* the bin for (bytes + 7) / 8 */
     struct bin bins[CLASS_COUNT];
 };
 
+/* The owner this thread used last, and some others it used lately. */
 #define OWNER_TLS_SLOTS 16u
 struct owner_tls {
     uint64_t serial; /* of the heap the owner belongs to; serials are never used twice */
     struct owner *owner;
 };
-extern _Thread_local struct owner_tls owner_tls[OWNER_TLS_SLOTS];
+extern _Thread_local struct owner_tls owner_last;
 
 struct heap {
     /* read by every call */
@@ -122,10 +130,16 @@ static inline _Atomic uint64_t *fresh_of(struct heap *heap)
     return heap->kind == HEAP_LIVE ? &root_of(heap)->fresh_bytes : &heap->fresh_bytes;
 }
 
+/* NULL: ask owner_get(). */
 static inline struct owner *owner_cached(const struct heap *heap)
 {
-    const struct owner_tls *cached = &owner_tls[heap->tls_index];
-    return LIKELY(cached->serial == atomic_load_explicit(&heap->serial, memory_order_relaxed)) ? cached->owner : NULL;
+    return LIKELY(owner_last.serial == atomic_load_explicit(&heap->serial, memory_order_relaxed)) ? owner_last.owner
+                                                                                                  : NULL;
+}
+
+static inline struct descriptor *note_descriptor(const struct heap *heap, const struct note *note, uint64_t offset)
+{
+    return (struct descriptor *)(void *)(heap->base + (offset & ~(SEGMENT_BYTES - 1)) + note->descriptor);
 }
 
 /* Does a thread of this process own the slab?  Exact under the gate. */

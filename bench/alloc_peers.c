@@ -9,10 +9,12 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 
 #include "alloc/heap.h"
+#include "base/error.h"
 
 static struct heap *heap;
 
@@ -33,9 +35,10 @@ static bool stead_open_kind(uint64_t capacity, enum heap_kind kind)
 {
     const struct heap_host host = {.extend = extend, .alive = alive, .self = 1};
     int flags = MAP_ANONYMOUS | MAP_NORESERVE | (kind == HEAP_LIVE ? MAP_SHARED : MAP_PRIVATE);
-    void *base = mmap(NULL, capacity, PROT_READ | PROT_WRITE, flags, -1, 0);
-    if (base == MAP_FAILED)
+    uint8_t *all = mmap(NULL, capacity + HEAP_ALIGNMENT_MAX, PROT_READ | PROT_WRITE, flags, -1, 0);
+    if (all == MAP_FAILED)
         return false;
+    void *base = all + (HEAP_ALIGNMENT_MAX - (uintptr_t)all % HEAP_ALIGNMENT_MAX) % HEAP_ALIGNMENT_MAX;
     heap_format(base, capacity);
     return heap_attach(&heap, base, capacity, HEAP_INITIAL_BYTES, kind, true, &host) == 0;
 }
@@ -58,7 +61,7 @@ static void *stead_allocate(size_t bytes)
 static void stead_release(void *block)
 {
     if (heap_free(heap, block) != 0)
-        abort(); /* a wrong result must not become a fast one */
+        fprintf(stderr, "%s\n", error_last_text()), abort();
 }
 
 static uint64_t stead_used(void)
