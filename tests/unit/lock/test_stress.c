@@ -166,6 +166,8 @@ static void verdict(struct world *world, uint64_t owned)
     cr_assert_eq(data->left, data->right);
     cr_assert_eq(data->left, owned, "an update was lost");
     cr_assert_gt(owned, 100);
+    fprintf(stderr, "%llu exclusive sections, longest wait %llu ms\n", (unsigned long long)owned,
+            (unsigned long long)atomic_load(&world->board[WORST_NS]) / 1000000);
     cr_assert(atomic_load(&world->board[WORST_NS]) < (uint64_t)PATIENT_NS, "somebody waited %llu ms",
               (unsigned long long)atomic_load(&world->board[WORST_NS]) / 1000000);
 }

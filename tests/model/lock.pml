@@ -1,0 +1,251 @@
+/*
+ * lock.pml -- lock/acquire.c and its robust hand-over, for spin.
+ *
+ * THREADS threads, each of a process of its own, each runs SECTIONS sections of any kind; up to DEATHS of them are
+ * killed between any two steps.  One step here is one atomic operation there; all of them are sequentially consistent
+ * in the code, so interleaving is the whole memory model.  A compare-and-swap that fails changes nothing and is tried
+ * again: only the successful one is a step.  Waiting is a guard: that wake-ups are not lost is wake.pml's business.
+ *
+ * Checked:
+ *   L1  one owner inside            L3, L4  no reader inside beside an owner inside
+ *   L2  bias clear: nobody shares   R1  an owner that finds half-made data is told (EOWNERDEAD)
+ *   R2  nobody waits for ever (no invalid end state): dead owners and dead readers are removed
+ *
+ * -DPLANT_...=1 breaks one step; tests/model/run_model.cmake asks that spin finds each of them.
+ */
+#ifndef THREADS
+#define THREADS 3
+#endif
+#ifndef SECTIONS
+#define SECTIONS 1
+#endif
+#ifndef DEATHS
+#define DEATHS 1
+#endif
+
+/* The state word: every atomic { } that touches these is one operation on it. */
+byte owner; /* 0 nobody, else thread + 1 */
+bool bias, inconsistent, draining, upgrading;
+
+bool flag[THREADS];
+bool dead[THREADS];
+
+/* What the data would say. */
+bool half_made;
+byte readers, owners;
+byte deaths;
+
+#define NOBODY 0
+#define ME (me + 1)
+
+/* A SIGKILL may come here. */
+#define MAY_DIE                                                                                                        \
+    if                                                                                                                 \
+    :: deaths < DEATHS -> atomic { deaths++; dead[me] = true; goto gone }                                              \
+    :: true                                                                                                            \
+    fi
+
+/* owner_reap */
+inline reap_owner()
+{
+    atomic {
+        if
+        :: owner != NOBODY && dead[owner - 1] ->
+            if
+            :: !draining -> inconsistent = true
+            :: else
+            fi;
+            owner = NOBODY; draining = false; upgrading = false
+        :: else
+        fi
+    }
+}
+
+/* drain: result in stolen */
+inline drain_readers()
+{
+    stolen = false;
+    i = 0;
+    do
+    :: i == THREADS -> break
+    :: i < THREADS ->
+        if
+        :: i == me || !flag[i] -> i++
+        :: i != me && flag[i] && dead[i] -> flag[i] = false; i = 0 /* slot_clean */
+        :: i != me && flag[i] && !dead[i] ->
+            atomic {
+                if
+                :: owner == ME -> draining = true
+                :: else -> stolen = true
+                fi
+            }
+            MAY_DIE;
+            if
+            :: stolen -> break
+            :: else ->
+                (!flag[i] || dead[i] || owner != ME); /* spin, or sleep on wake_owner */
+                i = 0
+            fi
+        fi
+    od;
+#ifndef PLANT_NO_LAST_LOOK
+    atomic { /* drain_done */
+        if
+        :: owner != ME -> stolen = true
+        :: else -> draining = false
+        fi
+    }
+#endif
+}
+
+/* Inside: the data is changed in two steps. */
+inline own_section()
+{
+    atomic {
+        owners++;
+        assert(owners == 1);                     /* L1 */
+        assert(readers == 0);                    /* L3, L4 */
+        assert(!half_made || inconsistent);      /* R1 */
+        half_made = true
+    }
+    if
+    :: deaths < DEATHS -> atomic { deaths++; dead[me] = true; owners--; goto gone }
+    :: true
+    fi;
+    atomic { inconsistent = false; half_made = false; owners-- } /* make_consistent and the end of the section */
+}
+
+inline share_section()
+{
+    atomic {
+        readers++;
+        assert(owners == 0);                     /* L3, L4 */
+        assert(bias);                            /* L2 */
+        assert(!half_made)                       /* R1 */
+    }
+    if
+    :: deaths < DEATHS -> atomic { deaths++; dead[me] = true; readers--; goto gone }
+    :: true
+    fi;
+    readers--
+}
+
+proctype thread(byte me)
+{
+    byte i, section = 0;
+    bool stolen, upgrade, looked;
+    do
+    :: section == SECTIONS -> break
+    :: section < SECTIONS ->
+        section++;
+        upgrade = false;
+        if
+        :: true -> goto share
+        :: true -> goto own
+        fi;
+
+share:
+#ifdef PLANT_LOOK_FIRST
+        (owner == NOBODY && !inconsistent);
+        atomic { bias = true };
+        flag[me] = true;
+#else
+        flag[me] = true;
+        MAY_DIE;
+        atomic {
+            if
+            :: owner == NOBODY && !inconsistent ->
+                looked = true;
+                bias = true /* a load if it is set already, else the compare-and-swap of enter_shared */
+            :: else -> looked = false
+            fi
+        }
+        if
+        :: !looked ->
+            flag[me] = false; /* withdrawn */
+            MAY_DIE;
+            if
+            :: owner == NOBODY && inconsistent -> goto own /* own_inconsistent */
+            :: else ->
+                (owner == NOBODY || dead[owner - 1]);
+                reap_owner();
+                goto share
+            fi
+        :: else
+        fi;
+#endif
+        MAY_DIE;
+        share_section();
+        if
+        :: true -> /* unlock */
+            flag[me] = false;
+            goto next
+        :: true -> upgrade = true /* and go on to own, flag up */
+        fi;
+
+own:
+        MAY_DIE;
+        atomic { /* claim */
+            if
+            :: owner == NOBODY -> owner = ME; upgrading = upgrade; stolen = false
+            :: owner != NOBODY && upgrade && !upgrading -> owner = ME; upgrading = true; draining = false; stolen = false
+            :: else -> stolen = true
+            fi
+        }
+        if
+        :: stolen && upgrade && upgrading ->
+            if
+            :: owner != NOBODY && dead[owner - 1] -> reap_owner(); goto own
+            :: else -> flag[me] = false; goto next /* EDEADLK; the caller gives up its shared lock */
+            fi
+        :: stolen && !(upgrade && upgrading) ->
+            if
+            :: upgrade
+            :: else -> (owner == NOBODY || dead[owner - 1])
+            fi;
+            reap_owner();
+            goto own
+        :: else
+        fi;
+        MAY_DIE;
+        if
+        :: bias -> drain_readers() /* bias cannot change while somebody owns: as read by the claim */
+        :: else
+        fi;
+        if
+        :: stolen -> goto own
+        :: else
+        fi;
+        MAY_DIE;
+        own_section();
+        MAY_DIE;
+        atomic { /* release */
+            owner = NOBODY; draining = false; upgrading = false;
+            if
+            :: upgrade -> assert(bias) /* L2: sharing goes on */
+            :: !upgrade -> skip
+#ifdef PLANT_BIAS_DROPPED_WHILE_SHARING
+            :: true -> bias = false
+#else
+            :: !upgrade -> bias = false /* an owner may drop it at any time: patience is a hint */
+#endif
+            fi
+        }
+        if
+        :: upgrade -> share_section(); flag[me] = false
+        :: else
+        fi;
+next:   skip
+    od;
+gone: skip
+}
+
+init {
+    byte t = 0;
+    atomic {
+        do
+        :: t < THREADS -> run thread(t); t++
+        :: else -> break
+        od
+    }
+}
