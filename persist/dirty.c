@@ -146,6 +146,24 @@ static int scan(struct dirty *dirty, uint64_t bytes, struct page_list *list)
     }
 }
 
+/* The reports were not complete: the page tables tell, and the count of faults begins anew. */
+static int scan_instead(struct dirty *dirty, uint64_t bytes, struct page_list *list)
+{
+    if (dirty->kind != DIRTY_FAULTS)
+        return scan(dirty, bytes, list);
+    bool confirmed = true;
+    dirty_faults_rebase(dirty->faults);
+    int rc = scan(dirty, bytes, list);
+    if (rc == 0)
+        rc = dirty_faults_confirm(dirty->faults, dirty->base, bytes, list, &confirmed);
+    dirty->scan_next = !confirmed;
+    if (dirty->pause == 0 && ++dirty->misses >= MISSES_BEFORE_PAUSE) {
+        dirty->misses = 0;
+        dirty->pause = PAUSE_COLLECTS;
+    }
+    return rc;
+}
+
 int dirty_collect(struct dirty *dirty, uint64_t bytes, struct page_list *list)
 {
     bool complete = false;
@@ -160,20 +178,14 @@ int dirty_collect(struct dirty *dirty, uint64_t bytes, struct page_list *list)
     else if (dirty->kind == DIRTY_FAULTS)
         rc = dirty_faults_drain(dirty->faults, dirty->base, bytes, list, &complete);
     complete = complete && !dirty->scan_next;
-    if (rc == 0 && !complete) {
-        if (dirty->kind == DIRTY_FAULTS) {
-            dirty_faults_rebase(dirty->faults);
-            if (dirty->pause == 0 && ++dirty->misses >= MISSES_BEFORE_PAUSE) {
-                dirty->misses = 0;
-                dirty->pause = PAUSE_COLLECTS;
-            }
-        }
-        rc = scan(dirty, bytes, list);
-    } else if (rc == 0) {
+    dirty->scan_next = false;
+    if (rc == 0 && !complete)
+        rc = scan_instead(dirty, bytes, list);
+    else
         dirty->misses = 0;
-    }
-    dirty->scan_next = rc != 0; /* what was drained and is lost now is found by the page tables */
-    if (rc == 0)
+    if (rc != 0)
+        dirty->scan_next = true; /* what was drained and is lost now is found by the page tables */
+    else
         page_list_sort(list);
     return rc;
 }

@@ -12,10 +12,14 @@
  *     were emptied, and S == F then, every counted fault has its sample in our hands.
  *
  * Missing ones - kernel-mode faults where only user-mode ones may be sampled, threads that are nobody's child of those
- * we knew, a ring that overflowed, faults that mlock made - leave S < F for ever: the caller scans the page tables
- * once, and dirty_faults_rebase(), called before that scan, takes F - S for the new zero.  It must not be taken too large, or
- * a later miss would hide behind it: F is read first and the rings are emptied afterwards, so a sample that arrives in
- * between makes the zero smaller, S == F unreachable, and costs one more scan.
+ * we knew, a ring that overflowed, faults that mlock made - leave S < F for ever: the caller scans the page tables once,
+ * and F - S, taken before that scan, is the new zero.  It must not be too large, or a later miss could hide behind it:
+ * a thread caught between being counted and being sampled would be taken for one that is never sampled, and its sample,
+ * when it comes, would make up for one that does not.  Those two steps are neighbours in one kernel function.  So the zero
+ * is trusted only if F - S was the same before and after the scan; if not, the smaller value is kept and the next
+ * collect scans again; and S > F - zero at any later time, the sign of such a sample, means incomplete as well.  (What is
+ * left: a thread suspended exactly there for the length of a scan, and, between the same two later commits as its
+ * awakening, a write that only the count can tell.)
  *
  * A fork child counts for itself and inherits no event (inherit_thread).  A vfork child or a process with shared memory
  * that is no thread, and a debugger, can write without our counting it: they must not write into the heap.
@@ -55,7 +59,6 @@ struct dirty_faults {
     unsigned rings;
     uint64_t seen;   /* S                                     */
     uint64_t offset; /* what getrusage said at the common zero */
-    uint64_t counted_before; /* what it said at the end of the last drain or rebase */
 };
 
 static uint64_t faults_counted(void)
@@ -179,7 +182,6 @@ int dirty_faults_open(struct dirty_faults **out)
             dirty_faults_close(faults);
         return rc == ENOMEM ? ENOMEM : ENOTSUP;
     }
-    faults->counted_before = faults_counted();
     dirty_faults_rebase(faults);
     *out = faults;
     return 0;
@@ -247,14 +249,24 @@ int dirty_faults_drain(struct dirty_faults *faults, const uint8_t *base, uint64_
             break;
         before = after;
     }
-    if (*complete)
-        faults->counted_before = before;
     return 0;
 }
 
 void dirty_faults_rebase(struct dirty_faults *faults)
 {
+    uint64_t counted = faults_counted();
     (void)drain(faults, NULL, 0, NULL);
-    faults->offset = faults->counted_before - faults->seen;
-    faults->counted_before = faults_counted();
+    faults->offset = counted - faults->seen;
+}
+
+int dirty_faults_confirm(struct dirty_faults *faults, const uint8_t *base, uint64_t bytes, struct page_list *list,
+                         bool *confirmed)
+{
+    uint64_t counted = faults_counted();
+    int rc = drain(faults, base, bytes, list);
+    uint64_t offset = counted - faults->seen;
+    *confirmed = rc == 0 && offset == faults->offset;
+    if ((int64_t)(offset - faults->offset) < 0)
+        faults->offset = offset;
+    return rc;
 }

@@ -28,7 +28,10 @@ void dirty_faults_close(struct dirty_faults *faults);
 /* Adds the pages of [base, base + bytes) that faulted.  *complete: these are all faults since the last call. */
 int dirty_faults_drain(struct dirty_faults *faults, const uint8_t *base, uint64_t bytes, struct page_list *list,
                        bool *complete);
-/* A full scan follows, which makes up for whatever was missed until now.  Call before the scan. */
+/* A full scan follows, which makes up for whatever was missed until now: call before it ... */
 void dirty_faults_rebase(struct dirty_faults *faults);
+/* ... and this after it, which adds the pages that faulted meanwhile.  Not *confirmed: the next collect is to scan too. */
+int dirty_faults_confirm(struct dirty_faults *faults, const uint8_t *base, uint64_t bytes, struct page_list *list,
+                         bool *confirmed);
 
 #endif

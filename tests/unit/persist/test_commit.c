@@ -20,7 +20,7 @@
 #include "persist/page_checksum.h"
 #include "txn_fixture.h"
 
-TestSuite(txn_commit, .timeout = 120);
+TestSuite(txn_commit, .timeout = 300);
 
 #define PAGES 512
 #define BYTES (PAGES * PAGE_BYTES) /* 2 MiB: 32 units */

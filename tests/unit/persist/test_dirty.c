@@ -1,0 +1,291 @@
+/*
+ * test_dirty.c -- dirty_collect() misses no write (W6), whoever writes and however, and every private page stays watched
+ * (W5).  Method: a mapping of a file, a shadow of what was settled; after random writes by this thread, by others and by the
+ * kernel, every page that differs from its shadow must be reported.  Supersets are allowed; two tests bound them.
+ */
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "txn_fixture.h"
+
+TestSuite(txn_dirty, .timeout = 300);
+
+#define PAGES UINT64_C(2048)
+#define BYTES (PAGES * PAGE_BYTES)
+
+struct range {
+    char path[300];
+    int fd, source;
+    uint8_t *base, *shadow;
+    struct dirty *dirty;
+    struct page_list list;
+    uint64_t bytes; /* in use; the rest is mapped as the file grows */
+    bool changed[PAGES];
+};
+
+static bool range_open(struct range *r, enum dirty_kind kind)
+{
+    const char *where = getenv("TMPDIR");
+    memset(r, 0, sizeof *r);
+    r->bytes = BYTES;
+    (void)snprintf(r->path, sizeof r->path, "%s/stead-dirty-XXXXXX", where != NULL ? where : "/tmp");
+    r->fd = mkstemp(r->path);
+    cr_assert_geq(r->fd, 0);
+    (void)unlink(r->path);
+    r->shadow = malloc(BYTES);
+    for (uint64_t i = 0; i < BYTES; i++)
+        r->shadow[i] = (uint8_t)(i / 7);
+    cr_assert_eq(pwrite(r->fd, r->shadow, BYTES, 0), (ssize_t)BYTES);
+    r->base = mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, r->fd, 0);
+    cr_assert_neq((void *)r->base, MAP_FAILED);
+    r->source = open("/dev/urandom", O_RDONLY);
+    int rc = dirty_open(&r->dirty, r->base, kind);
+    if (rc == ENOTSUP) {
+        (void)fprintf(stderr, "this kind does not work here\n");
+        return false;
+    }
+    OK(rc);
+    cr_assert_eq(dirty_kind(r->dirty), kind);
+    return true;
+}
+
+static void range_close(struct range *r)
+{
+    dirty_close(r->dirty);
+    munmap(r->base, BYTES);
+    free(r->shadow);
+    page_list_free(&r->list);
+    close(r->fd);
+    close(r->source);
+}
+
+/* Collects, compares with the truth, settles. */
+static void check_and_settle(struct range *r, uint64_t bytes, const char *after)
+{
+    r->list.count = 0;
+    OK(dirty_collect(r->dirty, bytes, &r->list));
+    size_t at = 0;
+    for (uint64_t page = 0; page < bytes / PAGE_BYTES; page++) {
+        bool differs = memcmp(r->base + page * PAGE_BYTES, r->shadow + page * PAGE_BYTES, PAGE_BYTES) != 0;
+        bool reported = at < r->list.count && r->list.page[at] == page;
+        cr_assert(!differs || reported, "page %llu was missed after %s", (unsigned long long)page, after);
+        if (reported)
+            r->changed[at++] = differs;
+        if (differs)
+            memcpy(r->shadow + page * PAGE_BYTES, r->base + page * PAGE_BYTES, PAGE_BYTES);
+    }
+    cr_assert_eq(at, r->list.count, "sorted, unique, in range");
+    OK(dirty_settle(r->dirty, &r->list, r->changed));
+}
+
+struct writer {
+    uint8_t *base;
+    uint64_t bytes, seed;
+};
+
+static void *write_from_a_thread(void *arg)
+{
+    struct writer *w = arg;
+    for (int i = 0; i < 20; i++)
+        w->base[random_next(&w->seed) % w->bytes]++;
+    return NULL;
+}
+
+static void write_randomly(struct range *r, uint64_t *random)
+{
+    uint64_t n = random_next(random) % 20;
+    for (uint64_t i = 0; i < n; i++) {
+        uint64_t at = random_next(random) % (r->bytes - 9000), near = random_next(random) % (16 * PAGE_BYTES);
+        switch (random_next(random) % 5) {
+        case 0:
+            r->base[at]++;
+            break;
+        case 1:
+            r->base[near]++; /* the same few pages over and over */
+            break;
+        case 2:
+            cr_assert_gt(read(r->source, r->base + at, 1 + random_next(random) % 9000), 0);
+            break;
+        case 3: { /* a read, which makes no private page */
+            volatile uint8_t byte = r->base[at];
+            (void)byte;
+            break;
+        }
+        default:
+            memset(r->base + at, (int)i, random_next(random) % 9000);
+            break;
+        }
+    }
+    if (random_next(random) % 50 == 0) {
+        struct writer writer[3];
+        pthread_t thread[3];
+        for (int i = 0; i < 3; i++) {
+            writer[i] = (struct writer){.base = r->base, .bytes = r->bytes, .seed = random_next(random)};
+            cr_assert_eq(pthread_create(&thread[i], NULL, write_from_a_thread, &writer[i]), 0);
+        }
+        for (int i = 0; i < 3; i++)
+            pthread_join(thread[i], NULL);
+    }
+    if (random_next(random) % 100 == 0) {
+        pid_t child = fork();
+        if (child == 0)
+            _exit(0);
+        cr_assert_eq(waitpid(child, NULL, 0), child);
+    }
+}
+
+/* Some of what was settled goes back to the file, which first takes its bytes. */
+static void drop_some(struct range *r, uint64_t *random)
+{
+    struct page_list drop = {0};
+    for (size_t i = 0; i < r->list.count; i++) {
+        if (random_next(random) % 2 != 0)
+            continue;
+        uint64_t page = r->list.page[i];
+        cr_assert_eq(pwrite(r->fd, r->shadow + page * PAGE_BYTES, PAGE_BYTES, (off_t)(page * PAGE_BYTES)),
+                     (ssize_t)PAGE_BYTES);
+        OK(page_list_add(&drop, page));
+    }
+    OK(dirty_drop(r->dirty, &drop));
+    page_list_free(&drop);
+}
+
+static void misses_nothing(enum dirty_kind kind)
+{
+    struct range r;
+    uint64_t random = random_seed();
+    if (range_open(&r, kind)) {
+        for (long i = 0; i < random_rounds(600); i++) {
+            r.bytes = i < 10 ? BYTES / 2 + (BYTES / 2 / 10 * (uint64_t)i) / UNIT_BYTES * UNIT_BYTES : BYTES;
+            write_randomly(&r, &random);
+            check_and_settle(&r, r.bytes, "random writes");
+            if (random_next(&random) % 8 == 0)
+                drop_some(&r, &random);
+        }
+        (void)fprintf(stderr, "%llu scans\n", (unsigned long long)dirty_scans(r.dirty));
+    }
+    range_close(&r);
+}
+
+Test(txn_dirty, fault_reports_miss_nothing)
+{
+    misses_nothing(DIRTY_FAULTS);
+}
+Test(txn_dirty, pagemap_scan_misses_nothing)
+{
+    misses_nothing(DIRTY_SCAN);
+}
+Test(txn_dirty, pagemap_bits_miss_nothing)
+{
+    misses_nothing(DIRTY_PAGEMAP);
+}
+Test(txn_dirty, comparison_misses_nothing)
+{
+    misses_nothing(DIRTY_COMPARE);
+}
+
+static void *touch_before_open(void *arg)
+{
+    struct range *r = arg;
+    volatile int *go = (volatile int *)(void *)r->path; /* reused as two flags */
+    while (go[0] == 0) {
+    }
+    r->base[5 * PAGE_BYTES]++;
+    r->base[777 * PAGE_BYTES]++;
+    __sync_synchronize();
+    go[1] = 1;
+    return NULL;
+}
+
+/* A thread that existed before the store was opened is seen as well. */
+Test(txn_dirty, threads_older_than_the_store_count)
+{
+    struct range r, *early = &r;
+    uint8_t *base;
+    if (range_open(&r, DIRTY_FAULTS)) {
+        dirty_close(r.dirty);
+        base = r.base;
+        pthread_t thread;
+        memset(early->path, 0, 16);
+        cr_assert_eq(pthread_create(&thread, NULL, touch_before_open, early), 0);
+        OK(dirty_open(&r.dirty, base, DIRTY_FAULTS));
+        check_and_settle(&r, BYTES, "open");
+        ((volatile int *)(void *)r.path)[0] = 1;
+        pthread_join(thread, NULL);
+        check_and_settle(&r, BYTES, "a write by an older thread");
+    }
+    range_close(&r);
+}
+
+/* mlock makes every page private without a write or a sample; writes after it must be found all the same. */
+static void survives_mlock(enum dirty_kind kind)
+{
+    struct range r;
+    if (range_open(&r, kind)) {
+        check_and_settle(&r, BYTES, "open");
+        if (mlock(r.base, BYTES) == 0) {
+            for (uint64_t i = 0; i < 20; i++) {
+                r.base[i * 100 * PAGE_BYTES]++;
+                check_and_settle(&r, BYTES, "mlock");
+                r.base[i * 100 * PAGE_BYTES + 5]++;
+                r.base[(i * 100 + 1) * PAGE_BYTES + 5]++;
+                check_and_settle(&r, BYTES, "mlock and a settle");
+            }
+        }
+    }
+    range_close(&r);
+}
+
+Test(txn_dirty, fault_reports_survive_mlock)
+{
+    survives_mlock(DIRTY_FAULTS);
+}
+Test(txn_dirty, pagemap_scan_survives_mlock)
+{
+    survives_mlock(DIRTY_SCAN);
+}
+
+/* Paged out or not, a page that was settled and is written again is reported. */
+Test(txn_dirty, pages_under_memory_pressure_are_found)
+{
+    struct range r;
+    if (range_open(&r, DIRTY_FAULTS)) {
+        uint64_t random = random_seed();
+        for (int round = 0; round < 30; round++) {
+            write_randomly(&r, &random);
+            check_and_settle(&r, BYTES, "writes");
+            (void)madvise(r.base, BYTES, MADV_PAGEOUT); /* to swap where there is some */
+            (void)madvise(r.base, BYTES, MADV_COLD);
+        }
+    }
+    range_close(&r);
+}
+
+/* The point of it all: the answer to one write is about one page, whatever is resident. */
+Test(txn_dirty, fault_reports_are_small)
+{
+    struct range r;
+    if (range_open(&r, DIRTY_FAULTS)) {
+        for (uint64_t i = 0; i < PAGES; i++)
+            r.base[i * PAGE_BYTES]++;
+        for (int i = 0; i < 10; i++)
+            check_and_settle(&r, BYTES, "a write to all pages");
+        uint64_t scans = dirty_scans(r.dirty), pages = 0;
+        for (uint64_t i = 0; i < 50; i++) {
+            r.base[(i * 37 % PAGES) * PAGE_BYTES + 8]++;
+            check_and_settle(&r, BYTES, "one write");
+            pages += r.list.count;
+        }
+        if (dirty_scans(r.dirty) - scans < 5) /* other threads of the test may fault at the wrong moment */
+            cr_assert_lt(pages, 1000, "%llu pages for 50 writes", (unsigned long long)pages);
+    }
+    range_close(&r);
+}
