@@ -1,0 +1,523 @@
+/*
+ * test_recover.c -- what a reopened store shows: a prefix of its commits, never a mixture; and what is refused.
+ * Recovery itself is cut off at each of its system calls, twice in a row, and must come to the same end.  Then turns:
+ * processes that take them, die in them, and leave the log in any state.
+ */
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "txn_fixture.h"
+
+TestSuite(txn_recover, .timeout = 300);
+
+#define PAGES 256
+#define BYTES (PAGES * PAGE_BYTES)
+
+/* Commit number n: byte n of each of some pages, so that a mixture of two is seen. */
+static void make_commit(struct fixture *f, unsigned n)
+{
+    uint64_t seq;
+    for (unsigned i = 0; i < 4; i++)
+        f->map.base[(i * 50 + n % 7) * PAGE_BYTES + 17 * n % 4000] = (uint8_t)n;
+    memset(f->map.base + 200 * PAGE_BYTES, (int)n, 20 * PAGE_BYTES);
+    OK(txn_commit(f->txn, BYTES, &seq));
+}
+
+/* The number of the commit that the image shows; fails on a mixture. */
+static unsigned shown_commit(const uint8_t *base)
+{
+    uint8_t *want = calloc(1, BYTES);
+    unsigned shown = base[200 * PAGE_BYTES];
+    for (unsigned n = 1; n <= shown; n++) {
+        for (unsigned i = 0; i < 4; i++)
+            want[(i * 50 + n % 7) * PAGE_BYTES + 17 * n % 4000] = (uint8_t)n;
+        memset(want + 200 * PAGE_BYTES, (int)n, 20 * PAGE_BYTES);
+    }
+    for (uint64_t i = 0; i < BYTES; i++)
+        cr_assert_eq(base[i], want[i], "byte %llu of commit %u", (unsigned long long)i, shown);
+    free(want);
+    return shown;
+}
+
+static void copy_store(const struct fixture *f, const char *name)
+{
+    char to[400], from[400];
+    (void)snprintf(to, sizeof to, "%s/%s", f->directory, name);
+    fixture_copy_file(f->path, to);
+    (void)snprintf(to, sizeof to, "%s/%s-wal", f->directory, name);
+    (void)snprintf(from, sizeof from, "%s-wal", f->path);
+    if (access(from, F_OK) == 0)
+        fixture_copy_file(from, to);
+}
+
+static void restore_store(const struct fixture *f, const char *name)
+{
+    char to[400], from[400];
+    (void)snprintf(from, sizeof from, "%s/%s", f->directory, name);
+    fixture_copy_file(from, f->path);
+    (void)snprintf(from, sizeof from, "%s/%s-wal", f->directory, name);
+    (void)snprintf(to, sizeof to, "%s-wal", f->path);
+    fixture_copy_file(from, to);
+}
+
+Test(txn_recover, an_unclosed_store_opens_to_its_last_commit)
+{
+    struct fixture f;
+    fixture_create(&f, BYTES, BYTES);
+    for (unsigned n = 0; n < 60; n += 5) {
+        OK(fixture_open(&f));
+        cr_assert_eq(shown_commit(f.map.base), n);
+        cr_assert_eq(f.replayed, n != 0);
+        for (unsigned i = 1; i <= 5; i++)
+            make_commit(&f, n + i);
+        if (n % 3 == 0)
+            OK(txn_apply(f.txn));
+        f.map.base[5] = 99; /* not committed */
+        fixture_kill(&f);
+    }
+    OK(fixture_open(&f));
+    OK(txn_checkpoint(f.txn));
+    fixture_kill(&f);
+    OK(fixture_open(&f));
+    cr_assert_not(f.replayed, "after a checkpoint there is nothing to replay");
+    cr_assert_eq(shown_commit(f.map.base), 60);
+    fixture_kill(&f);
+    fixture_remove(&f);
+}
+
+/* The tail of the log torn at every sector: the commits before it. */
+Test(txn_recover, a_torn_tail_opens_to_a_prefix)
+{
+    struct fixture f;
+    char log[400];
+    uint64_t end[8];
+    fixture_create(&f, BYTES, BYTES);
+    OK(fixture_open(&f));
+    for (unsigned n = 1; n <= 7; n++) {
+        make_commit(&f, n);
+        end[n] = f.txn->wal.at.end;
+    }
+    fixture_kill(&f);
+    copy_store(&f, "whole");
+    (void)snprintf(log, sizeof log, "%s-wal", f.path);
+    for (uint64_t cut = WAL_FIRST_RECORD; cut <= end[7]; cut += WAL_SECTOR) {
+        unsigned want = 0;
+        restore_store(&f, "whole");
+        cr_assert_eq(truncate(log, (off_t)cut), 0);
+        while (want < 7 && end[want + 1] <= cut)
+            want++;
+        OK(fixture_open(&f));
+        cr_assert_eq(shown_commit(f.map.base), want, "cut at %llu", (unsigned long long)cut);
+        fixture_kill(&f);
+    }
+    fixture_remove(&f);
+}
+
+Test(txn_recover, damage_in_the_durable_middle_is_refused_and_changes_nothing)
+{
+    struct fixture f;
+    char log[400];
+    uint64_t middle = 0, seq;
+    fixture_create(&f, BYTES, BYTES);
+    OK(fixture_open(&f));
+    for (unsigned n = 1; n <= 6; n++) {
+        make_commit(&f, n);
+        if (n == 2)
+            middle = f.txn->wal.at.end;
+        seq = txn_commit_seq(f.txn);
+        OK(txn_sync(f.txn, seq));
+    }
+    fixture_kill(&f);
+    (void)snprintf(log, sizeof log, "%s-wal", f.path);
+    int fd = open(log, O_RDWR);
+    uint8_t byte;
+    cr_assert_eq(pread(fd, &byte, 1, (off_t)middle + 300), 1);
+    byte ^= 4;
+    cr_assert_eq(pwrite(fd, &byte, 1, (off_t)middle + 300), 1);
+    FAILS(STEAD_CORRUPT, fixture_open(&f));
+    FAILS(STEAD_CORRUPT, fixture_open(&f));
+    byte ^= 4;
+    cr_assert_eq(pwrite(fd, &byte, 1, (off_t)middle + 300), 1);
+    close(fd);
+    OK(fixture_open(&f));
+    cr_assert_eq(shown_commit(f.map.base), 6);
+    fixture_kill(&f);
+    fixture_remove(&f);
+}
+
+Test(txn_recover, file_and_log_of_different_moments_are_refused)
+{
+    struct fixture f;
+    char log[400], from[400];
+    fixture_create(&f, BYTES, BYTES);
+    OK(fixture_open(&f));
+    make_commit(&f, 1);
+    copy_store(&f, "first");
+    OK(txn_checkpoint(f.txn));
+    make_commit(&f, 2);
+    copy_store(&f, "second");
+    OK(txn_checkpoint(f.txn));
+    make_commit(&f, 3);
+    fixture_kill(&f);
+    (void)snprintf(log, sizeof log, "%s-wal", f.path);
+    static const char *const older[] = {"first", "second"};
+    for (int i = 0; i < 2; i++) { /* a file restored from a backup beside the log of now */
+        copy_store(&f, "third");
+        (void)snprintf(from, sizeof from, "%s/%s", f.directory, older[i]);
+        fixture_copy_file(from, f.path);
+        FAILS(STEAD_LOG_MISSING, fixture_open(&f));
+        restore_store(&f, "third");
+        (void)snprintf(from, sizeof from, "%s/%s-wal", f.directory, older[i]);
+        fixture_copy_file(from, log); /* and the log of then beside the file of now */
+        FAILS(STEAD_LOG_MISSING, fixture_open(&f));
+        restore_store(&f, "third");
+    }
+    (void)unlink(log);
+    FAILS(STEAD_LOG_MISSING, fixture_open(&f));
+    restore_store(&f, "second"); /* both of one moment: fine */
+    OK(fixture_open(&f));
+    cr_assert_eq(shown_commit(f.map.base), 2);
+    fixture_kill(&f);
+    fixture_remove(&f);
+}
+
+Test(txn_recover, a_file_shorter_than_its_log_says_is_refused)
+{
+    struct fixture f;
+    fixture_create(&f, BYTES, BYTES);
+    OK(fixture_open(&f));
+    make_commit(&f, 1);
+    fixture_kill(&f);
+    cr_assert_eq(truncate(f.path, (off_t)format_file_bytes(BYTES) - (off_t)UNIT_BYTES), 0);
+    cr_assert_neq(fixture_open(&f), 0);
+    fixture_remove(&f);
+}
+
+/* A process that dies at the n-th counted call. */
+static long die_at, calls_made;
+static void count_call(void)
+{
+    if (calls_made++ == die_at)
+        _exit(77);
+}
+static ssize_t dying_pwrite(int fd, const void *b, size_t n, off_t at)
+{
+    if (calls_made == die_at) /* half of it arrives */
+        (void)file_calls_system.pwrite(fd, b, n / 2, at);
+    count_call();
+    return file_calls_system.pwrite(fd, b, n, at);
+}
+static ssize_t dying_pwrite_durable(int fd, const void *b, size_t n, off_t at)
+{
+    count_call();
+    return file_calls_system.pwrite_durable(fd, b, n, at);
+}
+static int dying_fdatasync(int fd)
+{
+    count_call();
+    return file_calls_system.fdatasync(fd);
+}
+static int dying_fsync(int fd)
+{
+    count_call();
+    return file_calls_system.fsync(fd);
+}
+static int dying_rename(const char *from, const char *to)
+{
+    count_call();
+    return file_calls_system.rename(from, to);
+}
+static int dying_ftruncate(int fd, off_t bytes)
+{
+    count_call();
+    return file_calls_system.ftruncate(fd, bytes);
+}
+static int dying_sync_range(int fd, off_t at, off_t bytes)
+{
+    count_call();
+    return file_calls_system.sync_range(fd, at, bytes);
+}
+
+static void die_at_call(long n)
+{
+    die_at = n;
+    calls_made = 0;
+    file_calls.pwrite = dying_pwrite;
+    file_calls.pwrite_durable = dying_pwrite_durable;
+    file_calls.fdatasync = dying_fdatasync;
+    file_calls.fsync = dying_fsync;
+    file_calls.rename = dying_rename;
+    file_calls.ftruncate = dying_ftruncate;
+    file_calls.sync_range = dying_sync_range;
+}
+
+/* Opens in a child that dies at its n-th call; true if it did. */
+static bool open_and_die(struct fixture *f, long n)
+{
+    pid_t child = fork();
+    if (child == 0) {
+        die_at_call(n);
+        _exit(fixture_open(f) == 0 ? 0 : 1);
+    }
+    int status;
+    cr_assert_eq(waitpid(child, &status, 0), child);
+    cr_assert(WIFEXITED(status));
+    cr_assert_neq(WEXITSTATUS(status), 1, "recovery failed instead of dying at call %ld", n);
+    return WEXITSTATUS(status) == 77;
+}
+
+Test(txn_recover, recovery_cut_off_at_any_call_twice_comes_to_the_same_end)
+{
+    struct fixture f;
+    fixture_create(&f, BYTES, BYTES);
+    OK(fixture_open(&f));
+    make_commit(&f, 1);
+    OK(txn_checkpoint(f.txn));
+    for (unsigned n = 2; n <= 5; n++)
+        make_commit(&f, n);
+    fixture_kill(&f);
+    copy_store(&f, "crashed");
+    bool died = true;
+    for (long n = 0; died; n++) {
+        for (long again = 0; again < 4; again++) {
+            restore_store(&f, "crashed");
+            died = open_and_die(&f, n);
+            (void)open_and_die(&f, again * 3 + n % 3);
+            OK(fixture_open(&f));
+            cr_assert_eq(shown_commit(f.map.base), 5, "calls %ld and %ld", n, again * 3 + n % 3);
+            cr_assert_eq(txn_commit_seq(f.txn), 5);
+            cr_assert_eq(fixture_bad_checksums(&f, BYTES), 0);
+            make_commit(&f, 6);
+            fixture_kill(&f);
+            OK(fixture_open(&f));
+            cr_assert_eq(shown_commit(f.map.base), 6);
+            fixture_kill(&f);
+        }
+    }
+    fixture_remove(&f);
+}
+
+/* The writer dies at any call of commits, applications and checkpoints. */
+Test(txn_recover, a_writer_killed_at_any_call_leaves_its_last_commit_or_the_one_in_hand)
+{
+    struct fixture f;
+    unsigned *done = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    fixture_create(&f, BYTES, BYTES);
+    OK(fixture_open(&f));
+    make_commit(&f, 1);
+    fixture_kill(&f);
+    copy_store(&f, "start");
+    bool died = true;
+    for (long n = 0; died; n++) {
+        restore_store(&f, "start");
+        OK(fixture_open(&f));
+        *done = 1;
+        pid_t child = fork();
+        if (child == 0) { /* its own mapping: the parent's range is not inherited */
+            txn_forget(f.txn);
+            struct fixture mine = f;
+            if (fixture_open(&mine) != 0)
+                _exit(1);
+            die_at_call(n);
+            for (unsigned i = 2; i <= 6; i++) {
+                make_commit(&mine, i);
+                *done = i;
+                if (i % 2 == 0 && txn_apply(mine.txn) != 0)
+                    _exit(1);
+                if (i == 4 && txn_checkpoint(mine.txn) != 0)
+                    _exit(1);
+            }
+            _exit(0);
+        }
+        int status;
+        cr_assert_eq(waitpid(child, &status, 0), child);
+        cr_assert(WIFEXITED(status) && WEXITSTATUS(status) != 1, "call %ld", n);
+        died = WEXITSTATUS(status) == 77;
+        fixture_kill(&f);
+        OK(fixture_open(&f));
+        unsigned shown = shown_commit(f.map.base);
+        cr_assert(shown == *done || shown == *done + 1, "call %ld: %u of %u", n, shown, *done);
+        cr_assert_eq(fixture_bad_checksums(&f, BYTES), 0, "call %ld", n);
+        fixture_kill(&f);
+    }
+    fixture_remove(&f);
+}
+
+Test(txn_recover, a_reader_replays_in_private_and_changes_nothing)
+{
+    struct fixture f;
+    struct map map;
+    char log[400];
+    fixture_create(&f, BYTES, BYTES);
+    OK(fixture_open(&f));
+    for (unsigned n = 1; n <= 5; n++)
+        make_commit(&f, n);
+    fixture_kill(&f);
+    (void)snprintf(log, sizeof log, "%s-wal", f.path);
+    cr_assert_eq(chmod(f.path, 0400), 0);
+    cr_assert_eq(chmod(log, 0400), 0);
+    for (int i = 0; i < 2; i++) {
+        OK(file_resolve(&f.file, f.path));
+        OK(file_open(&f.file, false));
+        OK(superblock_read(&f.file, &f.super));
+        OK(map_open(&map, f.file.fd, MAP_IMAGE_PRIVATE, NULL, BYTES, BYTES, false));
+        OK(txn_private_replay(&f.file, &f.super, &map, &f.replayed));
+        cr_assert(f.replayed);
+        cr_assert_eq(shown_commit(map.base), 5);
+        cr_assert_eq(f.super.commit_seq, 5);
+        map_close(&map);
+        file_close(&f.file);
+    }
+    cr_assert_eq(chmod(f.path, 0600), 0);
+    cr_assert_eq(chmod(log, 0600), 0);
+    OK(fixture_open(&f));
+    cr_assert_eq(shown_commit(f.map.base), 5);
+    fixture_kill(&f);
+    fixture_remove(&f);
+}
+
+/* ---- turns ---- */
+
+/* Another process's handle on the same store: no `first`, its own mapping and descriptors. */
+static void join(struct fixture *f, struct fixture *mine)
+{
+    uint64_t bytes;
+    *mine = *f;
+    mine->options.first = false;
+    OK(file_resolve(&mine->file, f->path));
+    OK(file_open(&mine->file, true));
+    OK(superblock_read(&mine->file, &mine->super));
+    OK(file_size(mine->file.fd, &bytes));
+    OK(map_open(&mine->map, mine->file.fd, MAP_IMAGE_PRIVATE, NULL, format_image_bytes(bytes), UINT64_C(256) << 20, false));
+    OK(txn_open(&mine->txn, &mine->map, &mine->file, &mine->super, &mine->options));
+}
+
+/* One turn: the counter at the start of a page, and a copy of it far away. */
+static int take_turn(struct fixture *f, bool pass_on, bool checkpoint)
+{
+    bool changed;
+    uint64_t seq;
+    int rc = txn_refresh(f->txn, &changed);
+    if (rc != 0)
+        return rc;
+    uint32_t a, b;
+    memcpy(&a, f->map.base + 3 * PAGE_BYTES, sizeof a);
+    memcpy(&b, f->map.base + 100 * PAGE_BYTES + 2000, sizeof b);
+    if (a != b)
+        return -1;
+    a++;
+    memcpy(f->map.base + 3 * PAGE_BYTES, &a, sizeof a);
+    memcpy(f->map.base + 100 * PAGE_BYTES + 2000, &a, sizeof a);
+    memcpy(f->map.base + (110 + a % 50) * PAGE_BYTES, &a, sizeof a);
+    rc = txn_commit(f->txn, BYTES, &seq);
+    if (rc == 0 && pass_on)
+        rc = txn_sync(f->txn, seq);
+    if (rc == 0 && pass_on)
+        rc = txn_apply(f->txn);
+    if (rc == 0 && checkpoint)
+        rc = txn_checkpoint(f->txn);
+    f->map.base[7] = 1; /* written outside of a turn: lost */
+    return rc;
+}
+
+Test(txn_recover, turns_see_each_others_commits)
+{
+    struct fixture a, b, *turn;
+    uint32_t count;
+    uint64_t random = random_seed();
+    fixture_create(&a, BYTES, BYTES);
+    a.options.turns = true;
+    OK(fixture_open(&a));
+    join(&a, &b);
+    for (uint32_t i = 0; i < 200; i++) {
+        turn = random_next(&random) % 2 == 0 ? &a : &b;
+        /* Sometimes the turn passes without a word, as if its holder had been killed after its unlock. */
+        OK(take_turn(turn, random_next(&random) % 3 != 0, random_next(&random) % 10 == 0));
+    }
+    bool changed;
+    OK(txn_refresh(a.txn, &changed));
+    memcpy(&count, a.map.base + 3 * PAGE_BYTES, sizeof count);
+    cr_assert_eq(count, 200);
+    cr_assert_eq(a.map.base[7], 0);
+    cr_assert_eq(txn_commit_seq(a.txn), 200);
+    OK(txn_checkpoint(a.txn));
+    cr_assert_eq(fixture_bad_checksums(&a, BYTES), 0);
+    fixture_kill(&b);
+    fixture_kill(&a);
+    OK(fixture_open(&a));
+    memcpy(&count, a.map.base + 3 * PAGE_BYTES, sizeof count);
+    cr_assert_eq(count, 200);
+    fixture_kill(&a);
+    fixture_remove(&a);
+}
+
+/* A holder of the turn is killed at each of its system calls; the next one goes on from its last told commit. */
+Test(txn_recover, a_turn_taken_over_from_the_dead)
+{
+    struct fixture a, b;
+    fixture_create(&a, BYTES, BYTES);
+    a.options.turns = true;
+    OK(fixture_open(&a));
+    uint32_t count = 0, before = 0;
+    bool died = true, changed;
+    for (long n = 0; died; n++) {
+        pid_t child = fork();
+        if (child == 0) {
+            join(&a, &b);
+            if (take_turn(&b, true, false) != 0)
+                _exit(1);
+            die_at_call(n);
+            _exit(take_turn(&b, n % 2 == 0, n % 3 == 0) != 0);
+        }
+        int status;
+        cr_assert_eq(waitpid(child, &status, 0), child);
+        cr_assert(WIFEXITED(status) && WEXITSTATUS(status) != 1, "call %ld", n);
+        died = WEXITSTATUS(status) == 77;
+        OK(take_turn(&a, n % 2 == 0, false));
+        OK(txn_refresh(a.txn, &changed));
+        memcpy(&count, a.map.base + 3 * PAGE_BYTES, sizeof count);
+        cr_assert(count == before + 2 || count == before + 3, "call %ld: %u after %u", n, count, before);
+        before = count;
+    }
+    fixture_kill(&a);
+    OK(fixture_open(&a));
+    memcpy(&count, a.map.base + 3 * PAGE_BYTES, sizeof count);
+    cr_assert_eq(count, before);
+    cr_assert_eq(fixture_bad_checksums(&a, BYTES), 0);
+    fixture_kill(&a);
+    fixture_remove(&a);
+}
+
+/* The shared words are written by processes that are killed anywhere: one of the two copies is always whole. */
+Test(txn_recover, shared_words_survive_a_kill_at_any_store)
+{
+    uint64_t words[IMAGE_SHARED_BYTES / 8] = {0}, before[IMAGE_SHARED_BYTES / 8], after[IMAGE_SHARED_BYTES / 8];
+    struct image_shared *shared = (struct image_shared *)(void *)words;
+    struct shared_state state = {.used_bytes = 1}, got;
+    FAILS(ENOENT, shared_read(shared, &got));
+    shared_write(shared, &state);
+    for (uint64_t n = 2; n < 50; n++) {
+        memcpy(before, words, sizeof words);
+        state.used_bytes = n;
+        state.applied_seq = n * 3;
+        shared_write(shared, &state);
+        memcpy(after, words, sizeof words);
+        for (unsigned kept = 0; kept < 200; kept++) { /* any subset of the new words */
+            uint64_t random = n * 1000 + kept;
+            for (size_t i = 0; i < IMAGE_SHARED_BYTES / 8; i++)
+                words[i] = random_next(&random) % 2 == 0 ? before[i] : after[i];
+            OK(shared_read(shared, &got));
+            cr_assert(got.used_bytes == n || got.used_bytes == n - 1);
+            cr_assert_eq(got.applied_seq, got.used_bytes == 1 ? 0 : got.used_bytes * 3);
+        }
+        memcpy(words, after, sizeof words);
+    }
+}
