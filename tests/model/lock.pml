@@ -88,14 +88,16 @@ inline drain_readers()
             fi
         fi
     od;
-#ifndef PLANT_NO_LAST_LOOK
     atomic { /* drain_done */
         if
+#ifdef PLANT_NO_LAST_LOOK
+        :: false
+#else
         :: owner != ME -> stolen = true
+#endif
         :: else -> draining = false
         fi
     }
-#endif
 }
 
 /* Inside: the data is changed in two steps. */
