@@ -17,7 +17,7 @@ static char section[64]; /* "shm:stead-alphabet-PID": two runs at once do not me
 static stead *open_or_exit(unsigned flags)
 {
     stead *s;
-    stead_options options = {.sharing = STEAD_LIVE, .flags = flags, .capacity_bytes = 1 << 20, .permissions = 0600};
+    stead_options options = {.sharing = STEAD_LIVE, .flags = flags, .capacity_bytes = 1 << 20, .timeout_ms = 10000};
     if (stead_open(&s, section, &options) != 0) {
         fprintf(stderr, "alphabet: %s\n", stead_last_error_text());
         exit(1);

@@ -16,7 +16,7 @@
 static int greeting_write(const char *text)
 {
     stead *s;
-    if (stead_open(&s, SECTION, &(stead_options){.sharing = STEAD_LIVE}) != 0)
+    if (stead_open(&s, SECTION, &(stead_options){.sharing = STEAD_LIVE, .timeout_ms = 10000}) != 0)
         return -1;
     int rc = -1;
     STEAD_LOCKED(s, STEAD_EXCLUSIVE)
@@ -37,7 +37,8 @@ static int greeting_write(const char *text)
 static int greeting_read(void)
 {
     stead *s;
-    if (stead_open(&s, SECTION, &(stead_options){.sharing = STEAD_LIVE, .flags = STEAD_READ_ONLY}) != 0)
+    stead_options options = {.sharing = STEAD_LIVE, .flags = STEAD_READ_ONLY, .timeout_ms = 10000};
+    if (stead_open(&s, SECTION, &options) != 0)
         return -1;
     STEAD_LOCKED(s, STEAD_SHARED)
     {

@@ -54,10 +54,16 @@ int command_problem(const char *verb, const char *name, const char *sentence);
 /* A store that was opened only to be looked at. */
 struct look {
     stead *store;
-    int verdict; /* 0, or STEAD_UNCLEAN: opened all the same */
+    int verdict;          /* 0, or STEAD_UNCLEAN: opened all the same */
+    const char *sentence; /* after a failure: why */
 };
 
 /* Opens path read-only, at any address, without creating it.  0, or what stead_open() returned. */
+int look_open_at_once(struct look *look, const char *path, int timeout_ms);
+/* Waits until nobody holds the store's lock exclusively; ETIMEDOUT if somebody still does when timeout_ms are over.  To be
+ * asked before any call that takes the lock itself: those wait for ever, and a command must not. */
+int look_wait_unlocked(struct look *look, int timeout_ms);
+/* Both. */
 int look_open(struct look *look, const char *path, int timeout_ms);
 void look_close(struct look *look);
 /* Processes attached besides this one. */

@@ -3,13 +3,17 @@
  *
  * Read-only: nothing is written, no write permission is needed, and a crashed store is read through a private replay
  * of its log, so that the evidence stays for whoever opens it next.  Any address: the command never follows a pointer
- * that is stored inside.  A LIVE store that was left unclean is opened all the same; the verdict is kept and reported.
+ * that is stored inside.  Nor does it wait for ever: somebody who hangs with the lock held is just whom one looks for.  A LIVE store that was left unclean is opened all the same; the verdict is kept and reported.
  */
 #include "command.h"
 
+#include <errno.h>
 #include <string.h>
+#include <time.h>
 
-int look_open(struct look *look, const char *path, int timeout_ms)
+#define LOOK_POLL_MS 10
+
+int look_open_at_once(struct look *look, const char *path, int timeout_ms)
 {
     stead_options options = {.flags = STEAD_READ_ONLY | STEAD_ANY_ADDRESS | STEAD_EXISTING, .timeout_ms = timeout_ms};
     look->verdict = 0;
@@ -19,6 +23,7 @@ int look_open(struct look *look, const char *path, int timeout_ms)
         options.flags |= STEAD_ACCEPT_UNCLEAN;
         rc = stead_open(&look->store, path, &options);
     }
+    look->sentence = rc != 0 ? stead_last_error_text() : NULL;
     return rc;
 }
 
@@ -26,6 +31,37 @@ void look_close(struct look *look)
 {
     stead_abandon(look->store); /* nothing was changed: there is nothing to commit and nothing that can fail */
     look->store = NULL;
+}
+
+/* Stops at the first exclusive holder that lives; what a dead one left does not hold anybody up. */
+static int look_is_held(const stead_lock_info *lock, void *arg)
+{
+    (void)arg;
+    return !lock->waiting && lock->exclusive && lock->alive;
+}
+
+int look_wait_unlocked(struct look *look, int timeout_ms)
+{
+    const struct timespec pause = {.tv_nsec = LOOK_POLL_MS * 1000000L};
+    for (int left_ms = timeout_ms; stead_each_lock(look->store, look_is_held, NULL) == 1; nanosleep(&pause, NULL)) {
+        if (timeout_ms >= 0 && left_ms <= 0) {
+            look->sentence = "somebody holds its lock exclusively; stead info --locks says who";
+            return ETIMEDOUT;
+        }
+        left_ms -= timeout_ms >= 0 ? LOOK_POLL_MS : 0;
+    }
+    return 0;
+}
+
+int look_open(struct look *look, const char *path, int timeout_ms)
+{
+    int rc = look_open_at_once(look, path, timeout_ms);
+    if (rc == 0) {
+        rc = look_wait_unlocked(look, timeout_ms);
+        if (rc != 0)
+            look_close(look);
+    }
+    return rc;
 }
 
 unsigned look_attached(const stead_status *status)

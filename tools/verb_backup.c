@@ -5,7 +5,7 @@ static int backup_run(const struct args *args)
 {
     struct look look;
     if (look_open(&look, args->names[0], args->timeout_ms) != 0)
-        return command_problem("backup", args->names[0], stead_last_error_text());
+        return command_problem("backup", args->names[0], look.sentence);
     int code = COMMAND_FINE;
     if (look.verdict != 0) /* a copy would be sealed: it would say "clean" about what nobody can vouch for */
         code = command_problem("backup", args->names[0], stead_strerror(look.verdict));

@@ -90,7 +90,7 @@ static int blocks_run(const struct args *args)
     bool summary = (args->given & ARGS_SUMMARY) != 0, as_json = (args->given & ARGS_JSON) != 0;
     struct look look;
     if (look_open(&look, name, args->timeout_ms) != 0)
-        return command_problem("blocks", name, stead_last_error_text());
+        return command_problem("blocks", name, look.sentence);
     stead_status status;
     struct blocks_visit visit = {.spool = summary ? NULL : tmpfile()};
     int code = COMMAND_FINE;

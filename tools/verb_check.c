@@ -48,7 +48,7 @@ static int check_run(const struct args *args)
         stead_report report = {0};
         struct look look;
         int rc = look_open(&look, args->names[i], args->timeout_ms);
-        const char *sentence = stead_last_error_text();
+        const char *sentence = look.sentence;
         if (rc == 0) {
             rc = stead_check(look.store, &report);
             sentence = stead_last_error_text();
@@ -56,13 +56,12 @@ static int check_run(const struct args *args)
                 rc = look.verdict;
                 sentence = stead_strerror(rc);
             }
+            look_close(&look);
         }
         if (as_json)
             check_json(&json, args->names[i], rc, &report, sentence);
         else
             check_print(args->names[i], rc, &report, sentence);
-        if (look.store != NULL)
-            look_close(&look);
         if (rc != 0)
             code = COMMAND_PROBLEM;
     }

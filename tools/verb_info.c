@@ -153,33 +153,54 @@ static void info_json(const char *name, const struct look *look, const stead_sta
     json_end(&json, '}');
 }
 
+/* All that can be said of a store whose lock somebody does not give up: who that is. */
+static void info_locked(const char *name, const struct info_locks *locks, bool as_json)
+{
+    struct json json = {0};
+    if (as_json) {
+        json_begin(&json, NULL, '{');
+        json_text(&json, "store", name);
+        json_text(&json, "state", "locked");
+        info_json_locks(&json, locks);
+        json_end(&json, '}');
+    } else {
+        printf("store            ");
+        output_safe(name);
+        printf("\nstate            locked\n");
+        info_print_locks(locks);
+    }
+}
+
+static int info_show(const char *name, struct look *look, const struct info_locks *locks, const struct args *args)
+{
+    stead_status status;
+    bool as_json = (args->given & ARGS_JSON) != 0, with_locks = (args->given & ARGS_LOCKS) != 0;
+    if (look_wait_unlocked(look, args->timeout_ms) != 0) {
+        info_locked(name, locks, as_json);
+        return command_problem("info", name, look->sentence);
+    }
+    if (stead_stat(look->store, &status) != 0)
+        return command_problem("info", name, stead_last_error_text());
+    if (as_json) {
+        info_json(name, look, &status, with_locks ? locks : NULL);
+    } else {
+        info_print(name, look, &status);
+        if (with_locks)
+            info_print_locks(locks);
+    }
+    return look->verdict != 0 ? command_problem("info", name, stead_strerror(look->verdict)) : COMMAND_FINE;
+}
+
 static int info_run(const struct args *args)
 {
     const char *name = args->names[0];
     struct look look;
-    int rc = look_open(&look, name, args->timeout_ms);
-    if (rc != 0)
-        return command_problem("info", name, stead_last_error_text());
-    stead_status status;
     struct info_locks locks = {0};
-    bool with_locks = (args->given & ARGS_LOCKS) != 0;
-    rc = stead_stat(look.store, &status);
-    if (rc == 0 && with_locks)
-        rc = stead_each_lock(look.store, info_take_lock, &locks);
-    int code = COMMAND_FINE;
-    if (rc != 0) {
-        code = command_problem("info", name, rc == -1 ? "out of memory" : stead_last_error_text());
-    } else {
-        if ((args->given & ARGS_JSON) != 0) {
-            info_json(name, &look, &status, with_locks ? &locks : NULL);
-        } else {
-            info_print(name, &look, &status);
-            if (with_locks)
-                info_print_locks(&locks);
-        }
-        if (look.verdict != 0)
-            code = command_problem("info", name, stead_strerror(look.verdict));
-    }
+    if (look_open_at_once(&look, name, args->timeout_ms) != 0)
+        return command_problem("info", name, look.sentence);
+    int rc = stead_each_lock(look.store, info_take_lock, &locks); /* before this command itself takes the lock */
+    int code = rc == 0 ? info_show(name, &look, &locks, args)
+                       : command_problem("info", name, rc == -1 ? "out of memory" : stead_last_error_text());
     free(locks.list);
     look_close(&look);
     return code;
@@ -190,7 +211,8 @@ const struct verb verb_info = {
     .synopsis = "[--json] [--locks] [--timeout MS] STORE",
     .summary = "what a store is, how full, and who uses it",
     .help = "Looks without disturbing: read-only, at any address; a crashed store is read through a private replay.\n"
-            "\"attached\" does not count this command.  Exit code 1 if the store cannot be opened or is unclean.\n",
+            "\"attached\" does not count this command.  Exit code 1 if the store cannot be opened, is unclean, or\n"
+            "its lock is held exclusively for longer than the timeout; then only who holds it and who waits is told.\n",
     .accepts = ARGS_JSON | ARGS_LOCKS | ARGS_TIMEOUT,
     .names_min = 1,
     .names_max = 1,

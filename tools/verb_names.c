@@ -61,7 +61,7 @@ static int names_run(const struct args *args)
     const char *name = args->names[0];
     struct look look;
     if (look_open(&look, name, args->timeout_ms) != 0)
-        return command_problem("names", name, stead_last_error_text());
+        return command_problem("names", name, look.sentence);
     stead_status status;
     struct names_spool spool = {.file = tmpfile()};
     int code = COMMAND_FINE;

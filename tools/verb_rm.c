@@ -48,7 +48,7 @@ static int rm_store(const char *name, const struct args *args)
         return rm_do(name, args);
     struct look look;
     if (look_open(&look, name, args->timeout_ms) != 0)
-        return command_problem("rm", name, stead_last_error_text());
+        return command_problem("rm", name, look.sentence);
     stead_status status;
     int rc = stead_stat(look.store, &status);
     unsigned attached = rc == 0 ? look_attached(&status) : 0;

@@ -93,6 +93,7 @@ FNR == 1 {
     code = code_of($0)
     if (code ~ /^[ \t]*#[ \t]*include/)
         next
+    gsub(/##[ \t]*[A-Za-z0-9_]+/, " ", code) # the second half of a name
     while (match(code, /[A-Za-z0-9_]+/)) {
         word = substr(code, RSTART, RLENGTH)
         code = substr(code, RSTART + RLENGTH)
