@@ -21,7 +21,7 @@ done
 run 1 "$stead" backup --timeout 100 a.stead b.stead
 [ ! -e b.stead ] || fail "a backup of what is being changed"
 
-"$holder" a.stead live share unlock close </dev/null >waiter.out 2>&1 &
+"$holder" a.stead live share unlock close </dev/null >waiter.out 2>&1 7>&- 8>&- & # else it holds the fifo open
 waiter=$!
 test_pids="$test_pids $waiter"
 waits() { "$stead" info --timeout 0 --locks a.stead 2>/dev/null | grep -Eq "process $waiter thread [0-9]+ waits for shared, for [0-9.]+ s"; }
