@@ -27,8 +27,9 @@
 #include "base/units.h"
 #include "persist/txn_internal.h"
 
-#define LOG_LIMIT_BYTES (UINT64_C(64) << 20) /* then a checkpoint is due */
-#define APPLY_PAGES 1024                     /* then an application is due: its pause is a few ms */
+#define APPLY_PAGES 1024 /* then an application is due: its pause is a few ms */
+
+uint64_t txn_log_limit_bytes = UINT64_C(64) << 20;
 
 int txn_poison(struct txn *txn, int cause, const char *what)
 {
@@ -392,7 +393,7 @@ bool txn_wants_apply(const struct txn *txn)
 
 bool txn_wants_checkpoint(const struct txn *txn)
 {
-    return txn->wal.at.end >= LOG_LIMIT_BYTES;
+    return txn->wal.at.end >= txn_log_limit_bytes;
 }
 
 void txn_stat(struct txn *txn, struct image_stat *stat)

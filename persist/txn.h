@@ -17,6 +17,9 @@
 
 struct txn;
 
+/* Of log: longer, and a checkpoint is due.  A variable so that a test has checkpoints without 64 MiB of commits. */
+extern uint64_t txn_log_limit_bytes;
+
 /*
  * txn_recover -- bring the file to the last commit of its log; alone, gate held, nothing mapped.
  * super->state must be SUPER_OPEN_LOGGED.  On success the file is synced, *super holds the commit's number and length
