@@ -19,6 +19,8 @@
 void fixture_create(struct fixture *f, uint64_t file_image_bytes, uint64_t used_bytes)
 {
     const char *where = getenv("TMPDIR");
+    if (file_calls.fdatasync != file_calls_system.fdatasync && access("/dev/shm", W_OK) == 0)
+        where = "/dev/shm"; /* no syncs, no disk either */
     *f = (struct fixture){.kind = DIRTY_BEST};
     (void)snprintf(f->directory, sizeof f->directory, "%s/stead-txn-XXXXXX", where != NULL ? where : "/tmp");
     cr_assert_not_null(mkdtemp(f->directory));
@@ -191,6 +193,27 @@ static int faulty_sync_range(int fd, off_t offset, off_t bytes)
 static int faulty_fallocate(int fd, int mode, off_t offset, off_t bytes)
 {
     return hits(fd, faults.fallocate) ? fail() : file_calls_system.fallocate(fd, mode, offset, bytes);
+}
+
+static int skip_sync(int fd)
+{
+    (void)fd;
+    return 0;
+}
+
+static int skip_sync_range(int fd, off_t offset, off_t bytes)
+{
+    (void)fd;
+    (void)offset;
+    (void)bytes;
+    return 0;
+}
+
+void fixture_skip_syncs(void)
+{
+    file_calls.fdatasync = file_calls.fsync = skip_sync;
+    file_calls.sync_range = skip_sync_range;
+    file_calls.pwrite_durable = file_calls_system.pwrite;
 }
 
 void faults_install(void)

@@ -60,6 +60,8 @@ struct faults {
     long seen; /* counted calls so far */
 };
 extern struct faults faults;
+/* Process death needs no syncs: a test of a thousand reopenings runs without them. */
+void fixture_skip_syncs(void);
 void faults_install(void);
 void faults_remove(void);
 
