@@ -4,8 +4,8 @@
  * Application.  Only what is durable in the log may go to the file (the write-ahead rule), so the log is synced first.
  * Then the overlay's pages are written in ascending order, whole: the bytes that no record names are the same in both
  * versions, so a page torn by a power cut differs from both only in places that recovery writes again.  The checksum
- * table is changed block by block after the pages it describes.  Nothing here is synced; writeback is started early, so
- * that a checkpoint finds little left to do.
+ * table is changed block by block after the pages it describes.  Nothing here is synced, nor is writeback started: for
+ * random pages the start alone was measured at 30-45 us a page, a sync of many at once at 9-20 us.
  *
  * Checkpoint.  step                                   a crash right after it leaves
  *   1 sync log, apply                                 recovery from the log: it is whole
@@ -113,17 +113,6 @@ const uint8_t *apply_from_overlay(const void *overlay, uint64_t page)
     return overlay_get(overlay, page);
 }
 
-/* The written places are on their way to the disk before a checkpoint asks for them. */
-static void start_writeback(const struct txn *txn)
-{
-    if (txn->work.count == 0)
-        return;
-    uint64_t first = format_checksum_offset(txn->work.page[0] * PAGE_BYTES);
-    uint64_t last = format_file_offset(txn->work.page[txn->work.count - 1] * PAGE_BYTES) + PAGE_BYTES;
-    first = round_down(min_u64(first, format_file_offset(txn->work.page[0] * PAGE_BYTES)), PAGE_BYTES);
-    file_start_writeback(txn->file->fd, first, last - first);
-}
-
 int txn_apply_locked(struct txn *txn)
 {
     if (txn->overlay.count == 0 && txn->applied_seq + 1 == txn->wal.at.next_seq)
@@ -143,7 +132,6 @@ int txn_apply_locked(struct txn *txn)
         rc = apply_pages(txn->file->fd, &txn->work, 0, txn->work.count, apply_from_overlay, &txn->overlay, txn->scratch);
     if (rc != 0) /* the log holds it all: nothing is lost, and the next attempt starts from the same place */
         return error_set(rc, "cannot write committed pages into %s: %s", txn->file->path, error_text(rc));
-    start_writeback(txn);
     for (size_t i = 0; i < txn->work.count; i++)
         txn->resident.page[txn->resident.count++] = txn->work.page[i];
     overlay_clear(&txn->overlay);

@@ -101,7 +101,7 @@ int dirty_open(struct dirty **out, uint8_t *base, enum dirty_kind kind)
     enum dirty_kind first = kind == DIRTY_BEST ? DIRTY_FAULTS : kind;
     enum dirty_kind last = kind == DIRTY_BEST ? DIRTY_COMPARE : kind;
     int rc = ENOTSUP;
-    for (int k = first; k <= (int)last; k++) {
+    for (int k = (int)first; k <= (int)last; k++) {
         rc = open_kind(dirty, (enum dirty_kind)k);
         if (rc == 0) {
             *out = dirty;
