@@ -32,7 +32,7 @@
 #include "persist/format.h"
 #include "tests/crash/crash_disk.h"
 
-enum { SEEN_SLOTS = 1 << 20, FAILURES_MAX = 20, DEPTH_MAX = 2, SAMPLED_REQUESTS = 12 };
+enum { SEEN_SLOTS = 1 << 20, FAILURES_MAX = 20, DEPTH_MAX = 2, SAMPLED_REQUESTS = 6 };
 
 struct explorer { /* shared by all processes of one exploration */
     struct crash_outcome outcome;
@@ -140,6 +140,8 @@ static void recover_again(struct scene *scene, const struct disk_image *image)
 /* The state that the atoms' choices make: built, opened, judged, unless it is known. */
 static void try_state(struct scene *scene)
 {
+    static const uint64_t thin[DEPTH_MAX + 1] = {1, 6, 12}; /* one state in so many, unless STEAD_LONG */
+    static const uint64_t every[DEPTH_MAX] = {100, 60};     /* one recovery in so many states is cut in turn */
     struct explorer *e = scene->explorer;
     struct disk_image image;
     if (e->outcome.failures >= FAILURES_MAX)
@@ -149,6 +151,10 @@ static void try_state(struct scene *scene)
     uint64_t hash = disk_image_hash(&image, scene->disk);
     if (!is_new(scene, hash)) {
         e->outcome.duplicates++;
+        disk_image_release(&image);
+        return;
+    }
+    if (!trial_is_long() && next_random(&scene->random) % thin[scene->depth] != 0) {
         disk_image_release(&image);
         return;
     }
@@ -163,9 +169,8 @@ static void try_state(struct scene *scene)
     alarm(0);
     if (wrong != NULL)
         report_failure(scene, wrong);
-    static const uint64_t every[DEPTH_MAX] = {40, 60};
     if (wrong == NULL && scene->depth < DEPTH_MAX &&
-        next_random(&scene->random) % (every[scene->depth] / (trial_is_long() ? 4 : 1)) == 0)
+        next_random(&scene->random) % (every[scene->depth] / (trial_is_long() ? 10 : 1)) == 0)
         recover_again(scene, &image);
     disk_image_release(&image);
 }
@@ -207,7 +212,7 @@ static bool next_combination(struct scene *scene)
 
 static bool try_exhaustive(struct scene *scene)
 {
-    uint64_t limit = trial_is_long() ? 4096 : 300, product = 1;
+    uint64_t limit = trial_is_long() ? 4096 : scene->depth == 0 ? 300 : 64, product = 1;
     for (size_t i = 0; i < scene->atoms.count; i++) {
         product *= scene->atoms.atom[i].changes + 1;
         if (product > limit)
@@ -228,7 +233,7 @@ static bool try_exhaustive(struct scene *scene)
 static void try_torn(struct scene *scene, const struct disk_part *part)
 {
     uint64_t first = part->offset / DISK_SECTOR, sectors = (part->offset + part->bytes - 1) / DISK_SECTOR - first + 1;
-    uint64_t step = sectors <= 16 || trial_is_long() ? 1 : sectors / 12;
+    uint64_t step = sectors <= 16 || trial_is_long() ? 1 : sectors / 8;
     for (uint64_t cut = 1; cut < sectors; cut += step) {
         for (unsigned variant = 0; variant < 4; variant++) {
             bool front = variant % 2 == 0, others = variant / 2 == 0;
@@ -273,7 +278,7 @@ static void try_around(struct scene *scene, const struct disk_part *part)
 static void try_random(struct scene *scene)
 {
     static const uint64_t grains[] = {1, 8, 64};
-    unsigned rounds = trial_is_long() ? 64 : 6;
+    unsigned rounds = trial_is_long() ? 64 : 3;
     for (unsigned r = 0; r < rounds; r++) {
         uint64_t grain = grains[r % 3], salt = next_random(&scene->random);
         for (size_t i = 0; i < scene->atoms.count; i++) {
@@ -308,11 +313,11 @@ static void try_sampled(struct scene *scene)
     const struct disk *disk = scene->disk;
     size_t most = trial_is_long() ? 200 : SAMPLED_REQUESTS;
     for (size_t i = 0; i < disk->parts; i++) {
-        bool recent = i + 4 >= disk->parts;
+        bool recent = i + 2 >= disk->parts;
         if (!recent && disk->parts > most && next_random(&scene->random) % disk->parts >= most)
             continue;
         try_around(scene, &disk->part[i]);
-        if (disk->part[i].kind == PART_WRITE && disk->part[i].bytes > 0 && (recent || disk->parts <= 4))
+        if (disk->part[i].kind == PART_WRITE && disk->part[i].bytes > 0 && recent)
             try_torn(scene, &disk->part[i]);
     }
     try_random(scene);

@@ -24,7 +24,7 @@ static uint64_t inject(const struct crash_case *what, enum crash_call call, int 
 /* In three workloads that between them use every call; at least `least` calls must have failed. */
 static void everywhere(const char *title, enum crash_call call, int error, uint64_t least)
 {
-    static const struct crash_case *const cases[] = {&workload_buffered, &workload_bulk, &workload_recovery,
+    static const struct crash_case *const cases[] = {&workload_checkpoints, &workload_bulk, &workload_recovery,
                                                      &workload_turns_crashed};
     uint64_t failed = 0;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)

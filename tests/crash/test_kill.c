@@ -45,6 +45,11 @@ Test(killed, at_every_request_of_buffered_commits_with_a_reader)
     kill_everywhere(&workload_buffered);
 }
 
+Test(killed, at_every_request_around_checkpoints_with_a_reader)
+{
+    kill_everywhere(&workload_checkpoints);
+}
+
 Test(killed, at_every_request_around_rollback)
 {
     kill_everywhere(&workload_rollback);

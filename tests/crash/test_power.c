@@ -35,6 +35,11 @@ Test(power_cut, buffered_commits_are_a_prefix_not_older_than_the_last_durable_on
     explore(&workload_buffered, 10, 50);
 }
 
+Test(power_cut, a_checkpoint_between_commits_loses_none)
+{
+    explore(&workload_checkpoints, 10, 50);
+}
+
 Test(power_cut, rollback_and_growth_leave_no_trace)
 {
     explore(&workload_rollback, 10, 50);

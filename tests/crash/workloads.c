@@ -13,6 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "persist/txn.h" /* txn_log_limit_bytes */
 #include "tests/crash/versioned.h"
 
 static int open_store(stead **store, const char *path, stead_sharing sharing)
@@ -96,6 +97,21 @@ static int run_buffered(const char *path, void *arg)
     if (rc == 0)
         stead_abandon(store);
     return rc;
+}
+
+/* The log is over its limit after every few commits: checkpoints, with commits in it that nobody has synced. */
+static int run_checkpoints(const char *path, void *arg)
+{
+    stead *store;
+    (void)arg;
+    txn_log_limit_bytes = 12000;
+    int rc = open_store(&store, path, STEAD_SOLE);
+    if (rc != 0)
+        return rc;
+    rc = advance_to(store, 1, 8, STEAD_BUFFERED);
+    if (rc == 0)
+        rc = advance(store, 9, STEAD_DURABLE);
+    return rc != 0 ? give_up(store, rc) : close_store(store);
 }
 
 static int run_rollback(const char *path, void *arg)
@@ -355,6 +371,8 @@ const struct crash_case workload_durable = {
     .name = "durable", .run = run_durable, .check = versioned_check, .neighbour = neighbour_reader};
 const struct crash_case workload_buffered = {
     .name = "buffered", .run = run_buffered, .check = versioned_check, .neighbour = neighbour_reader};
+const struct crash_case workload_checkpoints = {
+    .name = "checkpoints", .run = run_checkpoints, .check = versioned_check, .neighbour = neighbour_reader};
 const struct crash_case workload_rollback = {.name = "rollback", .run = run_rollback, .check = versioned_check};
 const struct crash_case workload_bulk = {.name = "bulk", .run = run_bulk, .check = versioned_check};
 const struct crash_case workload_reopened = {.name = "reopened",
@@ -376,6 +394,14 @@ const struct crash_case workload_turns_crashed = {.name = "turns-crashed",
                                                   .run = run_turns_crashed,
                                                   .check = versioned_check};
 const struct crash_case workload_backup = {.name = "backup", .run = run_backup, .check = versioned_check};
-const struct crash_case *const workloads_all[] = {
-    &workload_durable,  &workload_buffered, &workload_rollback,      &workload_bulk,   &workload_reopened,
-    &workload_recovery, &workload_turns,    &workload_turns_crashed, &workload_backup, NULL};
+const struct crash_case *const workloads_all[] = {&workload_durable,
+                                                  &workload_checkpoints,
+                                                  &workload_buffered,
+                                                  &workload_rollback,
+                                                  &workload_bulk,
+                                                  &workload_reopened,
+                                                  &workload_recovery,
+                                                  &workload_turns,
+                                                  &workload_turns_crashed,
+                                                  &workload_backup,
+                                                  NULL};
