@@ -3,9 +3,23 @@
 
 #include <string.h>
 
-int block_find(const struct heap *heap, const void *p, struct block *block)
+#include "alloc/gate.h"
+
+/* LIVE: another process extended the image and passed us a block from there: entering the gate maps up to the top. */
+static void follow(struct heap *heap)
+{
+    uint64_t top = atomic_load_explicit(&root_of(heap)->top_pages, memory_order_acquire);
+    if (top > atomic_load_explicit(&heap->limit, memory_order_relaxed) >> PAGE_SHIFT && top <= heap->capacity >> PAGE_SHIFT) {
+        gate_enter(heap);
+        gate_leave(heap);
+    }
+}
+
+int block_find(struct heap *heap, const void *p, struct block *block)
 {
     uint64_t offset = (uint64_t)((uintptr_t)p - (uintptr_t)heap->base);
+    if (UNLIKELY(heap->kind == HEAP_LIVE))
+        follow(heap);
     if ((uintptr_t)p < (uintptr_t)heap->base || offset >= atomic_load_explicit(&heap->limit, memory_order_relaxed))
         return STEAD_WRONG_POINTER;
     int rc = segment_find_run(heap, offset, &block->run);

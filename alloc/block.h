@@ -12,7 +12,7 @@ struct block {
 };
 
 /* The place of a block (live or not) that covers p: 0, STEAD_WRONG_POINTER, STEAD_CORRUPT; sets no error text. */
-int block_find(const struct heap *heap, const void *p, struct block *block);
+int block_find(struct heap *heap, const void *p, struct block *block);
 bool block_is_live(const struct block *block);
 
 #endif

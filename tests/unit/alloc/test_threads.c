@@ -1,0 +1,181 @@
+/* test_threads.c -- many threads on one heap: their own blocks, others' blocks, threads that end, heaps that go. */
+#include "arena.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+enum { THREADS = 4, TABLE = 2000 };
+
+struct exchange {
+    struct arena *arena;
+    _Atomic(uint64_t *) table[TABLE]; /* blocks on the way from one thread to another */
+    atomic_uint failures;
+    atomic_long live;
+    unsigned rounds;
+};
+
+struct worker {
+    struct exchange *exchange;
+    uint64_t seed;
+};
+
+/* Puts a block into the table and frees what it finds there. */
+static void *exchange_blocks(void *arg)
+{
+    struct worker *worker = arg;
+    struct exchange *exchange = worker->exchange;
+    struct heap *heap = exchange->arena->heap;
+    uint64_t seed = worker->seed;
+    for (unsigned n = 0; n < exchange->rounds; n++) {
+        uint64_t bytes = 8 + test_random(&seed) % (test_random(&seed) % 500 == 0 ? 100000 : 600);
+        uint64_t *block = heap_malloc(heap, bytes);
+        if (block == NULL) {
+            atomic_fetch_add(&exchange->failures, 1);
+            continue;
+        }
+        atomic_fetch_add_explicit(&exchange->live, 1, memory_order_relaxed);
+        *block = (uint64_t)(uintptr_t)block ^ bytes;
+        if (bytes >= 16)
+            block[1] = bytes;
+        block = atomic_exchange(&exchange->table[test_random(&seed) % TABLE], block);
+        if (block == NULL)
+            continue;
+        size_t usable = heap_usable_size(heap, block);
+        if ((*block ^ (uint64_t)(uintptr_t)block) > usable || heap_free(heap, block) != 0)
+            atomic_fetch_add(&exchange->failures, 1);
+        atomic_fetch_sub_explicit(&exchange->live, 1, memory_order_relaxed);
+    }
+    return NULL;
+}
+
+static void run_threads(struct exchange *exchange, uint64_t *seed)
+{
+    pthread_t threads[THREADS];
+    struct worker workers[THREADS];
+    for (unsigned i = 0; i < THREADS; i++) {
+        workers[i] = (struct worker){exchange, test_random(seed) | 1};
+        cr_assert_eq(pthread_create(&threads[i], NULL, exchange_blocks, &workers[i]), 0);
+    }
+    for (unsigned i = 0; i < THREADS; i++)
+        pthread_join(threads[i], NULL);
+    cr_assert_eq(atomic_load(&exchange->failures), 0);
+}
+
+static void test_exchange(enum heap_kind kind)
+{
+    uint64_t seed = test_seed("exchange");
+    static struct exchange exchange;
+    struct arena arena;
+    struct heap_stats stats;
+    memset(&exchange, 0, sizeof exchange);
+    arena_open(&arena, kind, UINT64_C(1) << 30, false);
+    exchange.arena = &arena;
+    exchange.rounds = test_rounds(20000);
+    for (unsigned round = 0; round < 4; round++) { /* new threads take over what the last ones left */
+        run_threads(&exchange, &seed);
+        heap_stat(arena.heap, &stats);
+        cr_assert_eq((long)stats.live_blocks, atomic_load(&exchange.live));
+        ARENA_SOUND(&arena);
+        if (round == 1 && kind != HEAP_LIVE)
+            heap_reload(arena.heap, arena.bytes);
+    }
+    uint64_t used = stats.used_bytes;
+    for (unsigned i = 0; i < TABLE; i++)
+        if (exchange.table[i] != NULL)
+            cr_assert_eq(heap_free(arena.heap, exchange.table[i]), 0, "%s", error_last_text());
+    heap_trim(arena.heap);
+    heap_stat(arena.heap, &stats);
+    cr_assert_eq(stats.live_blocks, 0);
+    cr_assert_eq(stats.used_bytes, HEAP_INITIAL_BYTES);
+    cr_assert_lt(used, UINT64_C(24) << 20, "%" PRIu64 " bytes for %u blocks of 300 bytes", used, TABLE);
+    ARENA_SOUND(&arena);
+    arena_close(&arena);
+}
+
+Test(threads, exchange_blocks_sole, .timeout = 240)
+{
+    test_exchange(HEAP_SOLE);
+}
+
+Test(threads, exchange_blocks_live, .timeout = 240)
+{
+    test_exchange(HEAP_LIVE);
+}
+
+struct stage {
+    struct arena *arena;
+    pthread_barrier_t barrier;
+    void *block;
+};
+
+static void *outlive(void *arg)
+{
+    struct stage *stage = arg;
+    stage->block = heap_malloc(stage->arena->heap, 50);
+    pthread_barrier_wait(&stage->barrier); /* the heap goes */
+    pthread_barrier_wait(&stage->barrier); /* and comes back */
+    void *other = heap_malloc(stage->arena->heap, 50);
+    cr_assert_not_null(other);
+    cr_assert_neq(other, stage->block);
+    cr_assert_eq(heap_free(stage->arena->heap, stage->block), 0);
+    cr_assert_eq(heap_free(stage->arena->heap, other), 0);
+    return NULL;
+}
+
+Test(threads, outlive_a_heap)
+{
+    struct arena arena;
+    struct stage stage = {.arena = &arena};
+    pthread_t thread;
+    arena_open(&arena, HEAP_LIVE, UINT64_C(64) << 20, false);
+    pthread_barrier_init(&stage.barrier, NULL, 2);
+    cr_assert_eq(pthread_create(&thread, NULL, outlive, &stage), 0);
+    pthread_barrier_wait(&stage.barrier);
+    arena_reattach(&arena, HEAP_LIVE, true);
+    pthread_barrier_wait(&stage.barrier);
+    pthread_join(thread, NULL);
+    struct heap_stats stats;
+    heap_stat(arena.heap, &stats);
+    cr_assert_eq(stats.live_blocks, 0);
+    ARENA_SOUND(&arena);
+    arena_close(&arena);
+}
+
+Test(threads, use_more_heaps_than_are_remembered)
+{
+    enum { HEAPS = 40 };
+    static struct arena arenas[HEAPS];
+    static void *blocks[HEAPS][50];
+    for (unsigned i = 0; i < HEAPS; i++)
+        arena_open(&arenas[i], i % 2 ? HEAP_SOLE : HEAP_LIVE, UINT64_C(16) << 20, false);
+    for (unsigned n = 0; n < 50; n++)
+        for (unsigned i = 0; i < HEAPS; i++)
+            cr_assert_not_null(blocks[i][n] = heap_malloc(arenas[i].heap, 30 + n * 20));
+    for (unsigned n = 0; n < 50; n++)
+        for (unsigned i = 0; i < HEAPS; i++) {
+            cr_assert_eq(heap_free(arenas[(i + 1) % HEAPS].heap, blocks[i][n]), STEAD_WRONG_POINTER);
+            cr_assert_eq(heap_free(arenas[i].heap, blocks[i][n]), 0);
+        }
+    for (unsigned i = 0; i < HEAPS; i++) {
+        ARENA_SOUND(&arenas[i]);
+        arena_close(&arenas[i]);
+    }
+}
+
+Test(threads, a_fork_child_leaves_the_heap_alone)
+{
+    struct arena arena;
+    int status;
+    arena_open(&arena, HEAP_SOLE, UINT64_C(16) << 20, false);
+    void *block = heap_malloc(arena.heap, 100);
+    pid_t child = fork();
+    if (child == 0) {
+        munmap(arena.base, arena.capacity); /* as MADV_DONTFORK does */
+        heap_forget(arena.heap);
+        pthread_exit(NULL); /* the thread's end must not touch it either */
+    }
+    cr_assert_eq(waitpid(child, &status, 0), child);
+    cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    cr_assert_eq(heap_free(arena.heap, block), 0);
+    arena_close(&arena);
+}
