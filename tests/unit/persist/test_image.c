@@ -349,6 +349,79 @@ Test(image, followers_see_growth)
     store_seal(40 * MIB);
 }
 
+/* ---- several at once ---- */
+
+enum { GROWERS = 4, STEPS = 64 };
+
+static void *grow(void *arg)
+{
+    unsigned number = *(unsigned *)arg;
+    for (unsigned step = 1; step <= STEPS; step++) {
+        uint64_t bytes = (step * GROWERS + number) * UNIT_BYTES * 2;
+        if (image_extend(store.image, bytes) != 0 || image_bytes(store.image) < bytes)
+            return arg;
+        *store_word(bytes - PAGE_BYTES) = bytes; /* usable at once */
+    }
+    return NULL;
+}
+
+Test(image, threads_grow_it_together)
+{
+    for (enum image_kind kind = IMAGE_PRIVATE; kind <= IMAGE_SHARED; kind++) {
+        pthread_t thread[GROWERS];
+        unsigned number[GROWERS];
+        store_open(kind);
+        for (unsigned i = 0; i < GROWERS; i++) {
+            number[i] = i;
+            cr_assert_eq(pthread_create(&thread[i], NULL, grow, &number[i]), 0);
+        }
+        for (unsigned i = 0; i < GROWERS; i++) {
+            void *failed;
+            pthread_join(thread[i], &failed);
+            cr_assert_null(failed, "thread %u", i);
+        }
+        for (unsigned step = 1; step <= STEPS; step++)
+            for (unsigned i = 0; i < GROWERS; i++) {
+                uint64_t bytes = (step * GROWERS + i) * UNIT_BYTES * 2;
+                cr_assert_eq(*store_word(bytes - PAGE_BYTES), bytes);
+            }
+        store_seal(UNIT_BYTES);
+    }
+}
+
+Test(image, processes_grow_a_live_file_together)
+{
+    store_open(IMAGE_SHARED); /* stays attached, so that the children are not first */
+    fflush(NULL);
+    pid_t children[GROWERS];
+    for (unsigned i = 0; i < GROWERS; i++) {
+        children[i] = fork();
+        if (children[i] == 0) {
+            unsigned number = i;
+            image_forget(store.image);
+            if (store_try_open(IMAGE_SHARED, false) != 0 || grow(&number) != NULL)
+                _exit(1);
+            image_close(store.image);
+            _exit(0);
+        }
+    }
+    for (unsigned i = 0; i < GROWERS; i++) {
+        int status;
+        cr_assert_eq(waitpid(children[i], &status, 0), children[i]);
+        cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0, "process %u: %x", i, status);
+    }
+    (void)image_follow(store.image);
+    for (unsigned step = 1; step <= STEPS; step++)
+        for (unsigned i = 0; i < GROWERS; i++) {
+            uint64_t bytes = (step * GROWERS + i) * UNIT_BYTES * 2;
+            cr_assert_eq(*store_word(bytes - PAGE_BYTES), bytes, "%" PRIu64, bytes);
+        }
+    store_seal(image_bytes(store.image));
+    store_open(IMAGE_READ);
+    store_check(0);
+    store_drop();
+}
+
 Test(image, an_address_in_use_is_named_and_any_address_moves_aside)
 {
     store_open(IMAGE_READ);
