@@ -260,7 +260,7 @@ static struct outcome sections(enum peer_kind peer, unsigned threads, unsigned o
 
 /* ---- rows ---- */
 
-static unsigned rounds = 7, section_ms = 100;
+static unsigned rounds = 7, section_ms = 100, threads_max = 32;
 
 static void print_pairs(const char *bench, double (*measure)(enum peer_kind, bool, unsigned), bool exclusive)
 {
@@ -340,15 +340,17 @@ static void print_sections(const char *bench, unsigned threads, unsigned own_per
 int main(int argc, char **argv)
 {
     bool csv = false;
-    for (int option; (option = getopt(argc, argv, "cr:m:")) != -1;) {
+    for (int option; (option = getopt(argc, argv, "cr:m:t:")) != -1;) {
         if (option == 'c')
             csv = true;
         else if (option == 'r')
             rounds = (unsigned)strtoul(optarg, NULL, 10);
         else if (option == 'm')
             section_ms = (unsigned)strtoul(optarg, NULL, 10);
+        else if (option == 't')
+            threads_max = (unsigned)strtoul(optarg, NULL, 10);
         else {
-            fprintf(stderr, "usage: %s [-c] [-r rounds] [-m milliseconds a round]\n", argv[0]);
+            fprintf(stderr, "usage: %s [-c] [-r rounds] [-m milliseconds a round] [-t threads at most]\n", argv[0]);
             return 2;
         }
     }
@@ -362,11 +364,13 @@ int main(int argc, char **argv)
     print_pairs("lock.nested.shared", nested, false);
     print_pairs("lock.nested.exclusive", nested, true);
     static const unsigned crowd[] = {1, 2, 4, 8, 32};
-    for (unsigned i = 0; i < sizeof crowd / sizeof crowd[0]; i++)
-        print_sections("lock.section.own", crowd[i], 10);
-    for (unsigned i = 0; i < sizeof crowd / sizeof crowd[0]; i++)
-        print_sections("lock.section.read", crowd[i], 0);
-    for (unsigned i = 1; i < sizeof crowd / sizeof crowd[0]; i++)
-        print_sections("lock.section.mix", crowd[i], 1);
+    static const struct {
+        const char *bench;
+        unsigned own_per_ten;
+    } kinds[] = {{"lock.section.own", 10}, {"lock.section.read", 0}, {"lock.section.mix", 1}};
+    for (unsigned kind = 0; kind < sizeof kinds / sizeof kinds[0]; kind++) {
+        for (unsigned i = 0; i < sizeof crowd / sizeof crowd[0] && crowd[i] <= threads_max; i++)
+            print_sections(kinds[kind].bench, crowd[i], kinds[kind].own_per_ten);
+    }
     return 0;
 }

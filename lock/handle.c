@@ -18,7 +18,6 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -72,7 +71,7 @@ static void fork_child(void)
 {
     for (unsigned i = 0; i < registry_count; i++) {
         if (registry[i] != NULL)
-            registry[i]->serial = 0;
+            registry[i]->serial = HANDLE_FORKED;
         registry[i] = NULL;
     }
     for (unsigned i = 0; i < thread_holds.count; i++)
@@ -104,7 +103,8 @@ uint64_t process_nonce(void)
     uint64_t drawn = atomic_load(&nonce);
     if (drawn != 0)
         return drawn;
-    if (getrandom(&drawn, sizeof drawn, 0) != sizeof drawn)
+    /* Not getrandom(3): that one is a cancellation point, and waits must not be. */
+    if (syscall(SYS_getrandom, &drawn, sizeof drawn, 0) != (long)sizeof drawn)
         drawn = (uint64_t)clock_ns() << 22 ^ (uint64_t)getpid();
     if (drawn == 0)
         drawn = 1;
@@ -193,7 +193,7 @@ static int holds_grow(unsigned index)
 
 int hold_make(struct rwlock *lock, struct rwlock_hold **out)
 {
-    if (lock->serial == 0)
+    if (lock->serial == HANDLE_FORKED)
         return error_set(EPERM, "the lock was opened by the process that this one was forked from; open it again here");
     int rc = holds_grow(lock->index);
     if (rc != 0)

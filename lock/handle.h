@@ -3,8 +3,8 @@
  *
  * A thread's part (struct rwlock_hold) lies in thread-local memory: nesting is counted there, so nested levels touch
  * no shared memory.  Handles have a small dense index (the place in every thread's array) and a serial number that is
- * never reused, so that a thread sees that its entry belonged to a handle since closed.  A fork sets every serial to
- * 0 in the child: its threads hold nothing, and every call there takes the slow way to EPERM.
+ * never reused, so that a thread sees that its entry belonged to a handle since closed.  A fork sets every handle's
+ * serial to one that no entry has: the child holds nothing, and every call there takes the slow way to EPERM.
  */
 #ifndef STEAD_LOCK_HANDLE_H
 #define STEAD_LOCK_HANDLE_H
@@ -14,8 +14,10 @@
 
 #include "lock/region.h"
 
+#define HANDLE_FORKED UINT64_MAX
+
 struct rwlock {
-    uint64_t serial; /* 0 in a fork child */
+    uint64_t serial; /* from 1; HANDLE_FORKED in a fork child */
     unsigned index;
     enum rwlock_which which;
     struct lock_words *words;

@@ -105,7 +105,7 @@ static bool process_uses(const struct rwlock *lock, bool waiting_too)
 
 int rwlock_close(struct rwlock *lock)
 {
-    if (lock->serial == 0) {
+    if (lock->serial == HANDLE_FORKED) {
         rwlock_forget(lock);
         return 0;
     }
@@ -123,7 +123,7 @@ int rwlock_close(struct rwlock *lock)
 
 void rwlock_forget(struct rwlock *lock)
 {
-    if (lock->serial != 0)
+    if (lock->serial != HANDLE_FORKED)
         handle_unregister(lock);
     handle_free(lock);
 }
@@ -142,6 +142,23 @@ static int companion_take(struct rwlock *lock, int64_t deadline_ns)
     return rc;
 }
 
+/* This thread has become the owner (rc 0 or EOWNERDEAD): the exclusive section begins, with the companion's byte. */
+static int enter_section(struct rwlock *lock, struct rwlock_hold *hold, int rc, int64_t deadline_ns)
+{
+    if (lock->companion) {
+        int byte_rc = companion_take(lock, deadline_ns);
+        if (byte_rc != 0) {
+            if (hold->stand_in)
+                atomic_fetch_or(&lock->words->state, STATE_STAND_IN);
+            else
+                release_exclusive(lock, hold, RELEASE_CLAIM);
+            return byte_rc;
+        }
+    }
+    hold->inside = 1;
+    return rc;
+}
+
 /* Outermost exclusive level, from nothing or from sharing. */
 static int lock_exclusive(struct rwlock *lock, struct rwlock_hold *hold, int64_t deadline_ns)
 {
@@ -149,28 +166,21 @@ static int lock_exclusive(struct rwlock *lock, struct rwlock_hold *hold, int64_t
     uint64_t state = 0;
     if (hold->stand_in) {
         atomic_fetch_and(&words->state, ~STATE_STAND_IN); /* the owner already: now dying inside matters */
-    } else if (hold->below == 0 && !lock->companion &&
-               __builtin_expect(atomic_compare_exchange_strong(&words->state, &state, hold->self), 1)) {
+        return enter_section(lock, hold, 0, deadline_ns);
+    }
+    if (hold->below == 0 && !lock->companion &&
+        __builtin_expect(atomic_compare_exchange_strong(&words->state, &state, hold->self), 1)) {
         LOCK_STEP(CLAIMED);
         hold->biased = false;
         bias_count_quiet(words);
-        LOCK_STEP(EXCLUSIVE_IN);
-    } else {
-        int rc = acquire_exclusive(lock, hold, hold->below != 0 ? ACQUIRE_UPGRADE : ACQUIRE_EXCLUSIVE, deadline_ns);
-        if (rc != 0 && rc != EOWNERDEAD)
-            return rc;
-        if (lock->companion) {
-            int byte_rc = companion_take(lock, deadline_ns);
-            if (byte_rc != 0) {
-                release_exclusive(lock, hold, RELEASE_CLAIM);
-                return byte_rc;
-            }
-        }
         hold->inside = 1;
-        return rc;
+        LOCK_STEP(EXCLUSIVE_IN);
+        return 0;
     }
-    hold->inside = 1;
-    return 0;
+    int rc = acquire_exclusive(lock, hold, hold->below != 0 ? ACQUIRE_UPGRADE : ACQUIRE_EXCLUSIVE, deadline_ns);
+    if (rc != 0 && rc != EOWNERDEAD)
+        return rc;
+    return enter_section(lock, hold, rc, deadline_ns);
 }
 
 /* Outermost shared level of a thread that found no slot: exclusive in fact. */
@@ -179,8 +189,9 @@ static int lock_stand_in(struct rwlock *lock, struct rwlock_hold *hold, int64_t 
     int rc = acquire_exclusive(lock, hold, ACQUIRE_STAND_IN, deadline_ns);
     if (rc == EOWNERDEAD) {
         atomic_fetch_and(&lock->words->state, ~STATE_STAND_IN);
-        hold->inside = 1;
-    } else if (rc == 0) {
+        return enter_section(lock, hold, rc, deadline_ns);
+    }
+    if (rc == 0) {
         hold->stand_in = true;
         hold->below = 1;
     }
@@ -199,10 +210,10 @@ static int lock_shared(struct rwlock *lock, struct rwlock_hold *hold, int64_t de
         hold->sharer = true;
     }
     int rc = acquire_shared(lock, hold, deadline_ns);
+    if (rc == EOWNERDEAD)
+        return enter_section(lock, hold, rc, deadline_ns);
     if (rc == 0)
         hold->below = 1;
-    else if (rc == EOWNERDEAD)
-        hold->inside = 1;
     return rc;
 }
 
@@ -330,6 +341,12 @@ bool rwlock_held(const struct rwlock *lock)
     return hold != NULL && (hold->inside != 0 || hold->below != 0);
 }
 
+uint64_t rwlock_levels(const struct rwlock *lock)
+{
+    const struct rwlock_hold *hold = hold_find(lock);
+    return hold == NULL ? 0 : (uint64_t)hold->inside + hold->below;
+}
+
 bool rwlock_unlock_ends_exclusive(const struct rwlock *lock)
 {
     const struct rwlock_hold *hold = hold_find(lock);
@@ -338,7 +355,7 @@ bool rwlock_unlock_ends_exclusive(const struct rwlock *lock)
 
 bool rwlock_held_by_process(const struct rwlock *lock)
 {
-    return lock->serial != 0 && process_uses(lock, false);
+    return lock->serial != HANDLE_FORKED && process_uses(lock, false);
 }
 
 bool rwlock_others_wait(const struct rwlock *lock)

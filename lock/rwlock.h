@@ -49,6 +49,7 @@ int rwlock_pass_on(struct rwlock *lock);
 /* This thread's levels.  The newest is exclusive and the only exclusive one: its unlock ends the section. */
 bool rwlock_held_exclusive(const struct rwlock *lock);
 bool rwlock_held(const struct rwlock *lock);
+uint64_t rwlock_levels(const struct rwlock *lock);      /* of this thread, shared and exclusive together */
 bool rwlock_unlock_ends_exclusive(const struct rwlock *lock);
 bool rwlock_held_by_process(const struct rwlock *lock); /* any thread: for close */
 bool rwlock_others_wait(const struct rwlock *lock);     /* any thread or process: a hint */

@@ -282,6 +282,31 @@ Test(rwlock, thread_that_ends_while_holding_is_a_dead_holder)
     everywhere(thread_ends);
 }
 
+static void passes_on(struct rwlock *lock)
+{
+    FAILS(EPERM, rwlock_pass_on(lock));
+    OK(rwlock_lock(lock, true, 0));
+    FAILS(EINVAL, rwlock_pass_on(lock));
+    OK(rwlock_unlock(lock));
+    end_while_holding(lock, true);
+    for (int i = 0; i < 3; i++) {
+        FAILS(EOWNERDEAD, rwlock_lock(lock, i % 2 == 0, 0));
+        OK(rwlock_pass_on(lock)); /* the next one is told as well */
+        cr_assert_eq(rwlock_levels(lock), 0);
+    }
+    FAILS(EOWNERDEAD, rwlock_lock(lock, true, 0));
+    OK(rwlock_make_consistent(lock));
+    OK(rwlock_lock(lock, false, 0));
+    cr_assert_eq(rwlock_levels(lock), 2);
+    OK(rwlock_unlock(lock));
+    OK(rwlock_unlock(lock));
+}
+
+Test(rwlock, a_death_passed_on_is_told_to_the_next_one)
+{
+    everywhere(passes_on);
+}
+
 static void not_recoverable_wakes_everybody(struct rwlock *lock)
 {
     struct other a, b;

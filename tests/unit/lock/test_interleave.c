@@ -1,0 +1,274 @@
+/*
+ * The races of the lock, one by one, each forced into the order that could break it: one thread is stopped at a
+ * labelled step (lock_step_hook) while the other does its part.
+ */
+#include "world.h"
+
+#include <errno.h>
+#include <pthread.h>
+
+#include "lock/futex.h"
+#include "lock/region.h"
+
+#if STEAD_CHECKS >= 2
+
+TestSuite(interleave, .timeout = 60);
+
+/* The thread that set stops_here stops at that step until it is let go. */
+static _Thread_local bool stops_here;
+static enum lock_step stop_step;
+static _Atomic int gate; /* 0 open, 1 armed, 2 somebody stands there, 3 go on */
+
+static void stop_at(enum lock_step step)
+{
+    int armed = 1;
+    if (!stops_here || step != stop_step || !atomic_compare_exchange_strong(&gate, &armed, 2))
+        return;
+    while (atomic_load(&gate) != 3)
+        sleep_ns(20000);
+    atomic_store(&gate, 0);
+}
+
+static void arm(enum lock_step step)
+{
+    stop_step = step;
+    atomic_store(&gate, 1);
+    lock_step_hook = stop_at;
+}
+
+static bool somebody_stands_there(void)
+{
+    int64_t deadline = clock_ns() + INT64_C(10000000000);
+    while (atomic_load(&gate) != 2) {
+        if (clock_ns() > deadline)
+            return false;
+        sleep_ns(20000);
+    }
+    return true;
+}
+
+static void let_go(void)
+{
+    atomic_store(&gate, 3);
+}
+
+struct runner {
+    pthread_t thread;
+    struct rwlock *lock;
+    bool exclusive, upgrade;
+    int64_t deadline;
+    _Atomic int result; /* -1 while it runs */
+    _Atomic bool inside, leave;
+};
+
+static void *runner_main(void *arg)
+{
+    struct runner *runner = arg;
+    stops_here = true;
+    int rc = rwlock_lock(runner->lock, runner->exclusive, runner->deadline);
+    if (rc == 0 && runner->upgrade)
+        rc = rwlock_lock(runner->lock, true, runner->deadline);
+    atomic_store(&runner->inside, rc == 0);
+    while (rc == 0 && !atomic_load(&runner->leave))
+        sleep_ns(20000);
+    atomic_store(&runner->inside, false);
+    if (rc == 0)
+        rc = rwlock_unlock(runner->lock);
+    if (rc == 0 && runner->upgrade)
+        rc = rwlock_unlock(runner->lock);
+    atomic_store(&runner->result, rc);
+    return NULL;
+}
+
+static void runner_start(struct runner *runner, struct rwlock *lock, bool exclusive, bool stay)
+{
+    *runner = (struct runner){.lock = lock, .exclusive = exclusive, .deadline = DEADLINE_NEVER, .result = -1,
+                              .leave = !stay};
+    cr_assert_eq(pthread_create(&runner->thread, NULL, runner_main, runner), 0);
+}
+
+static void runner_end(struct runner *runner, int result)
+{
+    atomic_store(&runner->leave, true);
+    pthread_join(runner->thread, NULL);
+    cr_assert_eq(atomic_load(&runner->result), result);
+}
+
+/* A reader raises its flag, an owner claims and looks: it must wait for the flag, the reader must withdraw (L3, L4). */
+Test(interleave, reader_between_flag_and_look_meets_an_owner)
+{
+    struct rwlock *lock = private_lock();
+    OK(rwlock_lock(lock, false, 0)); /* the bias is on: fast ways only */
+    OK(rwlock_unlock(lock));
+    struct runner reader;
+    arm(LOCK_STEP_SHARED_FLAGGED);
+    runner_start(&reader, lock, false, true);
+    cr_assert(somebody_stands_there());
+    FAILS(EBUSY, rwlock_lock(lock, true, 0)); /* a flag that is up is respected */
+    FAILS(ETIMEDOUT, rwlock_lock(lock, true, ms_from_now(20)));
+    let_go();
+    while (!atomic_load(&reader.inside))
+        sleep_ns(20000);
+    FAILS(EBUSY, rwlock_lock(lock, true, 0));
+    runner_end(&reader, 0);
+    OK(rwlock_lock(lock, true, 0));
+    OK(rwlock_unlock(lock));
+    OK(rwlock_close(lock));
+}
+
+/* An owner stands between claim and look: no reader comes in (L3). */
+Test(interleave, owner_between_claim_and_look_keeps_readers_out)
+{
+    struct rwlock *lock = private_lock();
+    struct runner owner;
+    arm(LOCK_STEP_CLAIMED);
+    runner_start(&owner, lock, true, true);
+    cr_assert(somebody_stands_there());
+    FAILS(EBUSY, rwlock_lock(lock, false, 0));
+    FAILS(EBUSY, rwlock_lock(lock, true, 0));
+    FAILS(ETIMEDOUT, rwlock_lock(lock, false, ms_from_now(20)));
+    let_go();
+    runner_end(&owner, 0);
+    OK(rwlock_lock(lock, false, 0));
+    OK(rwlock_unlock(lock));
+    OK(rwlock_close(lock));
+}
+
+/* A reader leaves between its owner's DRAIN and sleep, and the other way round: no wake-up is lost (L8). */
+Test(interleave, reader_leaves_while_the_owner_falls_asleep)
+{
+    struct rwlock *lock = private_lock();
+    OK(rwlock_lock(lock, false, 0));
+    struct runner owner;
+    arm(LOCK_STEP_DRAINING);
+    runner_start(&owner, lock, true, false);
+    cr_assert(somebody_stands_there());
+    OK(rwlock_unlock(lock)); /* sees DRAIN, bumps the word the owner has read already */
+    int64_t begin = clock_ns();
+    let_go();
+    runner_end(&owner, 0);
+    cr_assert(clock_ns() - begin < 1000000000);
+    OK(rwlock_close(lock));
+}
+
+/* A waiter has set its bit and not yet slept when the lock is released: it must not sleep (L8). */
+Test(interleave, release_between_a_waiters_bit_and_its_sleep)
+{
+    for (int exclusive = 0; exclusive <= 1; exclusive++) {
+        struct rwlock *lock = private_lock();
+        OK(rwlock_lock(lock, true, 0));
+        struct runner waiter;
+        arm(LOCK_STEP_SLEEPING);
+        runner_start(&waiter, lock, exclusive != 0, false);
+        cr_assert(somebody_stands_there());
+        OK(rwlock_unlock(lock));
+        OK(rwlock_lock(lock, true, 0)); /* overtaken ... */
+        OK(rwlock_unlock(lock));        /* ... and released again */
+        let_go();
+        runner_end(&waiter, 0);
+        OK(rwlock_close(lock));
+    }
+}
+
+/*
+ * The stolen claim.  W claims and stands before its look; R, who shares, takes the owner word from it, runs, and leaves
+ * altogether; a new reader N comes in.  W's look must not take the words as its own (L4).
+ */
+Test(interleave, writer_whose_claim_was_stolen_notices)
+{
+    struct rwlock *lock = private_lock();
+    OK(rwlock_lock(lock, false, 0));
+    struct runner writer;
+    arm(LOCK_STEP_CLAIMED);
+    runner_start(&writer, lock, true, false);
+    cr_assert(somebody_stands_there());
+    OK(rwlock_lock(lock, true, DEADLINE_NEVER)); /* steals */
+    OK(rwlock_unlock(lock));
+    OK(rwlock_unlock(lock));
+    OK(rwlock_lock(lock, true, 0)); /* and owns again, in its own right */
+    let_go();
+    sleep_ns(20000000);
+    cr_assert_eq(atomic_load(&writer.result), -1, "the writer waits");
+    cr_assert(rwlock_held_exclusive(lock));
+    OK(rwlock_unlock(lock));
+    runner_end(&writer, 0);
+    OK(rwlock_close(lock));
+}
+
+/* A claimant names itself and stands before HANDOFF: the others go on; then they do not pass it any more (L7). */
+Test(interleave, claimant_is_not_overtaken_once_it_said_so)
+{
+    struct rwlock *lock = private_lock();
+    struct runner starving;
+    arm(LOCK_STEP_HANDOFF_SET);
+    OK(rwlock_lock(lock, true, 0));
+    runner_start(&starving, lock, true, true);
+    cr_assert(waiters_await(lock, 1));
+    int64_t deadline = clock_ns() + INT64_C(5000000000);
+    int rc = 0;
+    while (rc == 0 && clock_ns() < deadline && atomic_load(&gate) != 2 && !atomic_load(&starving.inside)) {
+        sleep_ns(2000000); /* long sections: it starves */
+        OK(rwlock_unlock(lock));
+        rc = rwlock_lock(lock, true, 0);
+    }
+    if (atomic_load(&gate) == 2) { /* else luck gave it the lock, and there is nothing to see */
+        if (rc == 0)
+            OK(rwlock_unlock(lock));
+        FAILS(EBUSY, rwlock_lock(lock, true, 0));
+        FAILS(EBUSY, rwlock_lock(lock, false, 0));
+        FAILS(ETIMEDOUT, rwlock_lock(lock, true, ms_from_now(20)));
+        let_go();
+        while (!atomic_load(&starving.inside))
+            sleep_ns(20000);
+    } else if (rc == 0) {
+        OK(rwlock_unlock(lock));
+    }
+    runner_end(&starving, 0);
+    OK(rwlock_lock(lock, false, 0)); /* HANDOFF is gone with it */
+    OK(rwlock_unlock(lock));
+    OK(rwlock_close(lock));
+}
+
+/* A slot between being taken and being shown to owners: its flag is down, owners pass; then it is looked at (L5). */
+Test(interleave, slot_taken_but_not_yet_shown)
+{
+    struct rwlock *lock = private_lock();
+    OK(rwlock_lock(lock, true, 0)); /* our own slot is taken before the gate is armed */
+    OK(rwlock_unlock(lock));
+    struct runner reader;
+    arm(LOCK_STEP_SLOT_TAKEN);
+    runner_start(&reader, lock, false, true);
+    cr_assert(somebody_stands_there());
+    OK(rwlock_lock(lock, true, 0));
+    OK(rwlock_unlock(lock));
+    let_go();
+    while (!atomic_load(&reader.inside))
+        sleep_ns(20000);
+    FAILS(EBUSY, rwlock_lock(lock, true, 0));
+    runner_end(&reader, 0);
+    OK(rwlock_close(lock));
+}
+
+/* Upgrade against downgrade: an upgrader asks while the first one is on its way back to sharing. */
+Test(interleave, upgrade_behind_an_upgrade_that_ends)
+{
+    struct rwlock *lock = private_lock();
+    struct runner first;
+    first = (struct runner){.lock = lock, .exclusive = false, .upgrade = true, .deadline = DEADLINE_NEVER, .result = -1};
+    arm(LOCK_STEP_RELEASED);
+    cr_assert_eq(pthread_create(&first.thread, NULL, runner_main, &first), 0);
+    while (!atomic_load(&first.inside))
+        sleep_ns(20000);
+    atomic_store(&first.leave, true);
+    cr_assert(somebody_stands_there()); /* the owner word is free, its flag still up */
+    OK(rwlock_lock(lock, false, 0));
+    FAILS(EBUSY, rwlock_lock(lock, true, 0)); /* waits for a reader now, not EDEADLK */
+    let_go();
+    OK(rwlock_lock(lock, true, ms_from_now(5000)));
+    runner_end(&first, 0);
+    OK(rwlock_unlock(lock));
+    OK(rwlock_unlock(lock));
+    OK(rwlock_close(lock));
+}
+
+#endif
