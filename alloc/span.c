@@ -8,7 +8,8 @@
  * Room is: the gap at a's end, then segments that are VOID or do not exist yet, then for the last part either such a
  * segment, whose header is written behind the extent, or one whose header already lies far enough behind (left by an
  * earlier extent).  If nothing but the header would fit behind the end, b is SWALLOWED too.  The first place by
- * address is taken.  A leader is never swallowed, so no extent reaches over a multiple of a power of two >= 4 GiB.
+ * address is taken.  A leader is never swallowed, so no extent reaches over a power of two >= 4 GiB: one that would goes
+ * behind it, and the hole before it stays for others.
  *
  * Order of the stores, each settled by extent_settle() after a kill: b's header and entry, the entries between, a's
  * busy bits and marks, the number of segments, the head (commit).
@@ -81,8 +82,9 @@ static unsigned tail_gap(const struct header *header)
 
 static bool span_find(const struct heap *heap, uint64_t pages, uint64_t alignment, struct span *span)
 {
-    uint32_t segments = segments_of(heap);
-    for (uint32_t a = 0, next; a <= segments; a = next) {
+    /* Beyond the last segment only leaders are worth a look: that is where a run goes that would reach over one. */
+    uint32_t segments_max = (uint32_t)(heap->capacity >> SEGMENT_SHIFT);
+    for (uint32_t a = 0, next; a <= segments_max; a = next) {
         unsigned unit, first = UNIT_PAGES;
         next = a + 1;
         if (!is_unused(heap, a)) {
@@ -140,9 +142,12 @@ int span_reserve(struct heap *heap, uint64_t pages, uint64_t alignment, struct r
     uint64_t top = span.header_unit != 0
                        ? (uint64_t)span.b * SEGMENT_PAGES + (uint64_t)(span.header_unit + 1) * UNIT_PAGES
                        : span.end;
-    int rc = extent_back(heap, top << PAGE_SHIFT);
-    if (rc == 0 && is_unused(heap, span.a))
+    int rc = top > heap->capacity >> PAGE_SHIFT ? extent_back(heap, UINT64_MAX) : extent_back(heap, top << PAGE_SHIFT);
+    if (rc == 0 && is_unused(heap, span.a)) {
+        for (uint32_t s = segments_of(heap); s < span.a && segment_entry(heap, s) != NULL; s++) /* a hole */
+            atomic_store(segment_entry(heap, s), entry_make(SEGMENT_VOID, 0, 0, false));
         rc = segment_make(heap, span.a);
+    }
     if (rc != 0)
         return rc;
     gate_intend(heap, span.page, pages);
