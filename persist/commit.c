@@ -33,6 +33,7 @@
 #include "base/error.h"
 #include "base/units.h"
 #include "persist/diff.h"
+#include "persist/page_checksum.h"
 #include "persist/txn_internal.h"
 
 #define STRAIGHT_PAGES 64  /* as many new pages at once as are worth a sync of the file */
@@ -172,6 +173,17 @@ static int log_fresh_pages(struct txn *txn, struct parts *parts)
     return rc;
 }
 
+/* The log says what these pages must look like in the file: recovery refuses a file that lacks them. */
+static int log_straight_pages(struct txn *txn, struct parts *parts)
+{
+    int rc = 0;
+    for (size_t i = parts->compared; i < parts->fresh && rc == 0; i++)
+        rc = wal_add_straight(&txn->wal, txn->candidates.page[i] * PAGE_BYTES,
+                              page_checksum(image_page(txn, txn->candidates.page[i])));
+    parts->changed_pages += parts->fresh - parts->compared;
+    return rc;
+}
+
 /* The file is durably as long as the image of this commit, and the new pages in it are durable. */
 static int write_straight(struct txn *txn, const struct parts *parts, uint64_t used_bytes)
 {
@@ -220,10 +232,8 @@ static int build_record(struct txn *txn, struct parts *parts, uint64_t used_byte
         return error_set(rc, "no memory to commit %zu pages", parts->fresh);
     wal_begin(&txn->wal);
     rc = compare_pages(txn, parts);
-    if (rc == 0 && parts->straight)
-        parts->changed_pages += parts->fresh - parts->compared;
-    else if (rc == 0)
-        rc = log_fresh_pages(txn, parts);
+    if (rc == 0)
+        rc = parts->straight ? log_straight_pages(txn, parts) : log_fresh_pages(txn, parts);
     if (rc == 0 && txn->max_private_bytes != 0 && parts->changed_pages * PAGE_BYTES > txn->max_private_bytes)
         rc = error_set(STEAD_LIMIT, "%zu changed pages are more than the limit of %llu bytes of private memory",
                        parts->changed_pages, (unsigned long long)txn->max_private_bytes);
@@ -273,6 +283,22 @@ static void take_over(struct txn *txn, const struct parts *parts, uint64_t used_
     txn_publish(txn);
 }
 
+/* TURNS: a page that was written and holds what it held before (a bit set and cleared again) is private all the same, and in
+ * no list that drop_everything() goes by: another process's commit would never show through it.  It goes at once. */
+static void drop_unchanged(struct txn *txn, const struct page_list *list)
+{
+    txn->work.count = 0;
+    if (page_list_reserve(&txn->work, list->count) != 0) {
+        txn->drop_all = true;
+        return;
+    }
+    for (size_t i = 0; i < list->count; i++)
+        if (!txn->changed[i] && overlay_get(&txn->overlay, list->page[i]) == NULL)
+            txn->work.page[txn->work.count++] = list->page[i];
+    if (dirty_drop(txn->dirty, &txn->work) != 0)
+        txn->drop_all = true;
+}
+
 /* Which pages are watched how from now on. */
 static void settle(struct txn *txn, const struct parts *parts)
 {
@@ -289,6 +315,8 @@ static void settle(struct txn *txn, const struct parts *parts)
     size_t count = list->count;
     list->count = logged;
     (void)dirty_settle(txn->dirty, list, txn->changed); /* on failure the next collect scans */
+    if (txn->turns)
+        drop_unchanged(txn, list);
     drop_some_residents(txn);
     list->count = count;
 }

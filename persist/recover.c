@@ -29,6 +29,7 @@
 
 #include "base/error.h"
 #include "base/units.h"
+#include "persist/page_checksum.h"
 #include "persist/txn_internal.h"
 
 #define GATHER_PAGES 16384 /* 64 MiB */
@@ -60,6 +61,8 @@ static int gather_run(void *ctx, uint64_t image_offset, const void *bytes, unsig
 {
     struct gather *gather = ctx;
     uint64_t page = image_offset / PAGE_BYTES;
+    if (count == WAL_STRAIGHT)
+        return 0;
     uint8_t *to = overlay_get(&gather->overlay, page);
     if (to == NULL) {
         int rc = 0;
@@ -110,18 +113,82 @@ struct prefix {
     uint64_t most_bytes; /* the longest any of its commits made the image     */
 };
 
-struct run_limits {
+/* A page that a record says was written straight into the file, unless a later record names it. */
+struct straight_page {
+    uint64_t page, checksum;
+    bool superseded;
+};
+
+struct straight_list { /* ascending: a page can be written straight once in a log (W7), each later one lies past it */
+    struct straight_page *page;
+    size_t count, room;
+};
+
+struct run_checker {
     uint64_t used_bytes;
     uint64_t seq;
+    struct straight_list *straight;
 };
+
+static int note_straight(struct straight_list *list, uint64_t page, const void *checksum, uint64_t seq)
+{
+    if (list->count > 0 && list->page[list->count - 1].page >= page)
+        return error_set(STEAD_CORRUPT, "record %llu of the log repeats a new page", (unsigned long long)seq);
+    if (list->count == list->room) {
+        size_t room = list->room != 0 ? list->room * 2 : 1024;
+        struct straight_page *grown = realloc(list->page, room * sizeof *grown);
+        if (grown == NULL)
+            return error_set(ENOMEM, "no memory to recover");
+        list->page = grown;
+        list->room = room;
+    }
+    list->page[list->count] = (struct straight_page){.page = page};
+    memcpy(&list->page[list->count++].checksum, checksum, 8);
+    return 0;
+}
+
+static void supersede_straight(struct straight_list *list, uint64_t page)
+{
+    size_t low = 0, high = list->count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (list->page[middle].page < page)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    if (low < list->count && list->page[low].page == page)
+        list->page[low].superseded = true;
+}
 
 static int check_run(void *ctx, uint64_t image_offset, const void *bytes, unsigned count)
 {
-    const struct run_limits *limits = ctx;
-    (void)bytes;
-    if (image_offset + count > limits->used_bytes || image_offset >= limits->used_bytes)
+    struct run_checker *checker = ctx;
+    if (image_offset >= checker->used_bytes) /* a run stays within its page, and used_bytes is whole pages */
         return error_set(STEAD_CORRUPT, "record %llu of the log writes past the end of the image",
-                         (unsigned long long)limits->seq);
+                         (unsigned long long)checker->seq);
+    if (count == WAL_STRAIGHT)
+        return note_straight(checker->straight, image_offset / PAGE_BYTES, bytes, checker->seq);
+    supersede_straight(checker->straight, image_offset / PAGE_BYTES);
+    return 0;
+}
+
+/* The file must hold what was synced into it before the log spoke of it. */
+static int check_straight(int fd, const struct straight_list *list)
+{
+    uint8_t page[PAGE_BYTES];
+    for (size_t i = 0; i < list->count; i++) {
+        if (list->page[i].superseded)
+            continue;
+        int rc = file_read_at(fd, page, sizeof page, format_file_offset(list->page[i].page * PAGE_BYTES));
+        if (rc != 0)
+            return error_set(rc, "cannot read page %llu: %s", (unsigned long long)list->page[i].page, error_text(rc));
+        if (page_checksum(page) != list->page[i].checksum)
+            return error_set(STEAD_CORRUPT,
+                             "page %llu of the store is not what its log says: it is damaged, or store and log are copies "
+                             "taken at different moments",
+                             (unsigned long long)list->page[i].page);
+    }
     return 0;
 }
 
@@ -142,29 +209,50 @@ static int find_next_header(const struct wal_scan *scan, uint64_t *first_seq)
     return rc != 0 ? error_set(rc, "cannot read the log's headers: %s", error_text(rc)) : 0;
 }
 
-/* Verifies everything; the scan stands at its end then. */
-static int measure(struct wal_scan *scan, uint64_t used_bytes, struct prefix *prefix)
+/* The file must be as long as every commit of the log says. */
+static int check_length(int store_fd, const struct prefix *prefix)
+{
+    uint64_t bytes;
+    char name[FILE_PATH_BYTES];
+    int rc = file_size(store_fd, &bytes);
+    if (rc != 0)
+        return error_set(rc, "cannot read the length of %s: %s", file_name(store_fd, name), error_text(rc));
+    if (format_file_bytes(prefix->most_bytes) > bytes)
+        return error_set(STEAD_CORRUPT, "%s is %llu bytes long, its log tells of %llu", file_name(store_fd, name),
+                         (unsigned long long)bytes, (unsigned long long)format_file_bytes(prefix->most_bytes));
+    return 0;
+}
+
+/* Verifies everything; the scan stands at its end then.  store_fd -1: the file's own pages were verified before. */
+static int measure(struct wal_scan *scan, uint64_t used_bytes, int store_fd, struct prefix *prefix)
 {
     struct wal_record record;
+    struct straight_list straight = {0};
     *prefix = (struct prefix){.used_bytes = used_bytes, .most_bytes = used_bytes};
     int rc = find_next_header(scan, &prefix->next_first_seq);
     if (rc != 0)
         return rc;
     while ((rc = wal_scan_next(scan, &record)) == 0) {
-        struct run_limits limits = {.used_bytes = record.used_bytes, .seq = record.seq};
-        rc = wal_scan_runs(scan, &record, check_run, &limits);
+        struct run_checker checker = {.used_bytes = record.used_bytes, .seq = record.seq, .straight = &straight};
+        rc = wal_scan_runs(scan, &record, check_run, &checker);
         if (rc != 0)
-            return rc;
+            goto free_list;
         prefix->used_bytes = record.used_bytes;
         prefix->most_bytes = max_u64(prefix->most_bytes, record.used_bytes);
     }
     prefix->end = scan->at;
-    if (rc != ENOENT)
-        return rc;
-    if (prefix->next_first_seq != 0 && prefix->next_first_seq != scan->at.next_seq)
-        return error_set(STEAD_LOG_MISSING, "the log was used again from commit %llu on, the store knows nothing of it",
-                         (unsigned long long)prefix->next_first_seq);
-    return 0;
+    if (rc == ENOENT)
+        rc = 0;
+    if (rc == 0 && prefix->next_first_seq != 0 && prefix->next_first_seq != scan->at.next_seq)
+        rc = error_set(STEAD_LOG_MISSING, "the log was used again from commit %llu on, the store knows nothing of it",
+                       (unsigned long long)prefix->next_first_seq);
+    if (rc == 0 && store_fd >= 0)
+        rc = check_length(store_fd, prefix);
+    if (rc == 0 && store_fd >= 0)
+        rc = check_straight(store_fd, &straight);
+free_list:
+    free(straight.page);
+    return rc;
 }
 
 static int open_scan(struct wal_scan *scan, int fd, const struct superblock *super)
@@ -184,19 +272,6 @@ static int open_existing_log(const struct file *file, int flags, int *fd)
     if (rc == ENOENT)
         return error_set(STEAD_LOG_MISSING, "%s was not closed, and its log %s is missing", file->path, file->log_path);
     return rc != 0 ? error_set(rc, "cannot open the log %s: %s", file->log_path, error_text(rc)) : 0;
-}
-
-/* The file must be as long as every commit of the log says. */
-static int check_length(const struct file *file, const struct prefix *prefix)
-{
-    uint64_t bytes;
-    int rc = file_size(file->fd, &bytes);
-    if (rc != 0)
-        return error_set(rc, "cannot read the length of %s: %s", file->path, error_text(rc));
-    if (format_file_bytes(prefix->most_bytes) > bytes)
-        return error_set(STEAD_CORRUPT, "%s is %llu bytes long, its log tells of %llu", file->path,
-                         (unsigned long long)bytes, (unsigned long long)format_file_bytes(prefix->most_bytes));
-    return 0;
 }
 
 /* ---- writers ---- */
@@ -241,7 +316,7 @@ static int rewrite_log(const struct file *file, const struct superblock *super, 
     rc = open_scan(&scan, new_fd, super);
     if (rc != 0)
         goto remove;
-    rc = measure(&scan, super->used_bytes, &copy);
+    rc = measure(&scan, super->used_bytes, -1, &copy);
     wal_scan_close(&scan);
     if (rc == 0 && memcmp(&copy.end, &prefix->end, sizeof copy.end) != 0)
         rc = error_set(EIO, "the log %s reads differently each time", file->log_path);
@@ -339,10 +414,8 @@ int txn_recover(const struct file *file, struct superblock *super, bool *replaye
     rc = open_scan(&scan, fd, super);
     if (rc != 0)
         goto close_log;
-    rc = measure(&scan, super->used_bytes, &prefix);
+    rc = measure(&scan, super->used_bytes, file->fd, &prefix);
     wal_scan_close(&scan);
-    if (rc == 0)
-        rc = check_length(file, &prefix);
     if (rc == 0 && prefix.end.next_seq != super->commit_seq + 1) {
         rc = rewrite_log(file, super, &prefix, &fd);
         if (rc == 0)
@@ -363,6 +436,8 @@ close_log:
 static int replay_run(void *ctx, uint64_t image_offset, const void *bytes, unsigned count)
 {
     struct map *map = ctx;
+    if (count == WAL_STRAIGHT)
+        return 0;
     if (image_offset + PAGE_BYTES - image_offset % PAGE_BYTES > map->bytes)
         return error_set(STEAD_CORRUPT, "the log writes past the end of the file");
     if (count == 0)
@@ -385,10 +460,8 @@ int txn_private_replay(const struct file *file, struct superblock *super, struct
     rc = open_scan(&scan, fd, super);
     if (rc != 0)
         goto close_log;
-    rc = measure(&scan, super->used_bytes, &prefix);
+    rc = measure(&scan, super->used_bytes, file->fd, &prefix);
     wal_scan_close(&scan);
-    if (rc == 0)
-        rc = check_length(file, &prefix);
     if (rc == 0)
         rc = open_scan(&scan, fd, super);
     if (rc != 0)

@@ -218,16 +218,14 @@ static int send(struct wal *wal)
     return 0;
 }
 
-static int add(struct wal *wal, uint64_t image_offset, const void *bytes, unsigned count)
+static int add(struct wal *wal, uint64_t word, const void *bytes, unsigned count)
 {
     struct wal_build *build = wal->build;
-    CHECK_CHEAP(image_offset % 8 == 0 && count % 8 == 0 && image_offset % PAGE_BYTES + count <= PAGE_BYTES);
     if (build->filled + 8 + count > BUILD_BYTES) {
         int rc = send(wal);
         if (rc != 0)
             return rc;
     }
-    uint64_t word = image_offset / 8 << 16 | count / 8;
     memcpy(build->buffer + build->filled, &word, sizeof word);
     if (count != 0)
         memcpy(build->buffer + build->filled + 8, bytes, count);
@@ -238,12 +236,18 @@ static int add(struct wal *wal, uint64_t image_offset, const void *bytes, unsign
 
 int wal_add_run(struct wal *wal, uint64_t image_offset, const void *bytes, unsigned count)
 {
-    return add(wal, image_offset, bytes, count);
+    CHECK_CHEAP(image_offset % 8 == 0 && count % 8 == 0 && image_offset % PAGE_BYTES + count <= PAGE_BYTES);
+    return add(wal, image_offset / 8 << 16 | count / 8, bytes, count);
 }
 
 int wal_add_zeroed(struct wal *wal, uint64_t image_offset)
 {
-    return add(wal, image_offset, NULL, 0);
+    return add(wal, image_offset / 8 << 16, NULL, 0);
+}
+
+int wal_add_straight(struct wal *wal, uint64_t image_offset, uint64_t checksum)
+{
+    return add(wal, image_offset / 8 << 16 | WAL_STRAIGHT, &checksum, sizeof checksum);
 }
 
 /* The header could not be written: nothing may stand in its place that could be one. */

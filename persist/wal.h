@@ -8,6 +8,8 @@
  *   record:  [ struct wal_record | payload: runs | zeros up to the next multiple of 512 ]
  *   run:     one word, (image offset / 8) << 16 | bytes / 8, then the bytes.  It stays within one page.
  *            0 bytes: "the page at this offset starts from zeros"; whatever earlier runs made of it is forgotten.
+ *            0xffff instead of bytes / 8: the page was written straight into the file; the 8 bytes that follow are its
+ *            page_checksum(), so that a file without it (a copy taken at another moment) is recognised.
  *
  * All numbers little-endian as in memory; the superblock's byte order mark stands for the log too.
  */
@@ -98,6 +100,7 @@ int wal_reserve(struct wal *wal, uint64_t bytes);
 void wal_begin(struct wal *wal);
 int wal_add_run(struct wal *wal, uint64_t image_offset, const void *bytes, unsigned count);
 int wal_add_zeroed(struct wal *wal, uint64_t image_offset);
+int wal_add_straight(struct wal *wal, uint64_t image_offset, uint64_t checksum);
 bool wal_is_empty(const struct wal *wal); /* no run since wal_begin() */
 /* STEAD_FAILED: it cannot be said whether the record exists; nothing may be appended any more. */
 int wal_finish(struct wal *wal, uint64_t used_bytes, uint64_t durable_offset);
@@ -115,7 +118,8 @@ struct wal_scan {
     uint64_t buffer_offset, buffer_bytes;
 };
 
-/* Visits a run: bytes == 0 means "starts from zeros".  Non-zero stops and is returned. */
+#define WAL_STRAIGHT 0xffffu /* as a count: the page was written straight, *bytes is its 8-byte checksum */
+/* Visits a run: count == 0 means "starts from zeros".  Non-zero stops and is returned. */
 typedef int wal_visit(void *ctx, uint64_t image_offset, const void *bytes, unsigned count);
 
 /* Finds the header with this salt and number.  STEAD_LOG_MISSING: not this store's log of this moment. */

@@ -101,13 +101,15 @@ static int window(struct wal_scan *scan, uint64_t offset, uint64_t need, const u
     return 0;
 }
 
-/* One run of a payload at its head: checked, counted.  0, or STEAD_CORRUPT. */
-static int run_check(const struct wal_scan *scan, uint64_t word, uint64_t *image_offset, unsigned *count)
+/* One run of a payload at its head: checked.  *count as visitors see it, *bytes as many follow the word. */
+static int run_check(const struct wal_scan *scan, uint64_t word, uint64_t *image_offset, unsigned *count, unsigned *bytes)
 {
-    *count = (unsigned)(word & 0xffff) * 8;
+    bool straight = (word & 0xffff) == WAL_STRAIGHT;
+    *bytes = straight ? 8 : (unsigned)(word & 0xffff) * 8;
+    *count = straight ? WAL_STRAIGHT : *bytes;
     *image_offset = (word >> 16) * 8;
-    if (*count > PAGE_BYTES || *image_offset % PAGE_BYTES + *count > PAGE_BYTES ||
-        *image_offset >= scan->capacity_bytes || (*count == 0 && *image_offset % PAGE_BYTES != 0))
+    if (*bytes > PAGE_BYTES || *image_offset % PAGE_BYTES + *bytes > PAGE_BYTES ||
+        *image_offset >= scan->capacity_bytes || ((*count == 0 || straight) && *image_offset % PAGE_BYTES != 0))
         return STEAD_CORRUPT;
     return 0;
 }
@@ -117,22 +119,22 @@ int wal_scan_runs(struct wal_scan *scan, const struct wal_record *record, wal_vi
     uint64_t at = record->offset + sizeof *record, end = at + record->payload_bytes, runs = 0;
     while (at < end) {
         const uint8_t *bytes;
-        uint64_t have, word, image_offset;
-        unsigned count = 0;
+        uint64_t have, word, image_offset = 0;
+        unsigned count = 0, follow = 0;
         int rc = window(scan, at, min_u64(8 + PAGE_BYTES, end - at), &bytes, &have);
         if (rc != 0)
             return rc;
         if (have >= 8) {
             memcpy(&word, bytes, sizeof word);
-            rc = run_check(scan, word, &image_offset, &count);
+            rc = run_check(scan, word, &image_offset, &count, &follow);
         }
-        if (have < 8 || rc != 0 || count + 8 > end - at || count + 8 > have || ++runs > record->runs)
+        if (have < 8 || rc != 0 || follow + 8 > end - at || follow + 8 > have || ++runs > record->runs)
             return error_set(STEAD_CORRUPT, "record %llu of the log holds a run that makes no sense",
                              (unsigned long long)record->seq);
         rc = visit(ctx, image_offset, bytes + 8, count);
         if (rc != 0)
             return rc;
-        at += 8 + count;
+        at += 8 + follow;
     }
     if (runs != record->runs)
         return error_set(STEAD_CORRUPT, "record %llu of the log holds fewer runs than it says",
