@@ -171,7 +171,9 @@ static int drop_everything(struct txn *txn)
     page_list_sort(&txn->work);
     overlay_clear(&txn->overlay);
     txn->resident.count = txn->resident_head = 0;
-    rc = dirty_drop(txn->dirty, &txn->work);
+    if (txn->drop_all && madvise(txn->map->base, txn->map->bytes, MADV_DONTNEED) == 0)
+        txn->drop_all = false;
+    rc = txn->drop_all ? ENOMEM : dirty_drop(txn->dirty, &txn->work);
     return rc != 0 ? error_set(rc, "cannot drop the private pages: %s", error_text(rc)) : 0;
 }
 

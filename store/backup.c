@@ -28,7 +28,7 @@ int stead_backup(stead *store, const char *path)
         if (!store->read_only)
             store_fill_super(store);
         rc = image_backup(store->image, &store->super, target.path);
-        store_apply_unlock(store);
+        store_apply_unlock(store, true);
     }
     store_unlock_quietly(store);
     return error_keep(rc);

@@ -103,16 +103,16 @@ int stead_check(stead *store, stead_report *report)
     if (rc != 0)
         return rc;
     rc = store_apply_lock(store, false, DEADLINE_NEVER);
+    uint64_t internal_blocks = 0, internal_bytes;
     if (rc == 0) {
+        names_count(store, &internal_blocks, &internal_bytes);
         for (size_t i = 0; i < sizeof steps / sizeof steps[0]; i++)
             steps[i].run(store, &found);
-        store_apply_unlock(store);
+        store_apply_unlock(store, true);
     }
     store_unlock_quietly(store);
     if (rc != 0)
         return error_keep(rc);
-    uint64_t internal_blocks, internal_bytes;
-    names_count(store, &internal_blocks, &internal_bytes);
     report->pages = found.pages;
     report->blocks = found.blocks - min_u64(internal_blocks, found.blocks);
     report->problems = found.problems;

@@ -9,11 +9,12 @@
  *     LIVE: -
  *   3 take the gate: nobody opens or closes meanwhile                -
  *   4 other writers attached: step 6                                 -
+ *     TURNS: take the turn: the last commit may be another's         -
  *   5 the last writer: apply lock, checkpoint, seal (image_seal:     what image_seal's own steps say: the log until
  *     both superblocks, a sync between; truncated and punched only   the superblocks are sealed, then the sealed file
  *     if no reader is attached; the log unlinked)
  *   6 detach
- * A failure in steps 1 to 3 and of the commit leaves the store open.  If a reader's section holds off step 5 longer than
+ * A failure in steps 1, 2 and 5 leaves the store open (after a failed seal only close and abandon are left).  If a reader's section holds off step 5 longer than
  * options.timeout_ms, the log is left for the next opener: nothing is lost, the close succeeds.
  *
  * LIVE is sealed by the last writer only if no writer ended without close, or that was accepted or repaired; otherwise the
@@ -23,7 +24,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-#include "store/store.h"
+#include "store/page.h"
 
 #define FREE_RANGES_MAX 4096
 #define PUNCH_BYTES_MIN (UINT64_C(256) << 10)
@@ -44,55 +45,106 @@ static int collect_free_range(uint64_t offset, uint64_t bytes, void *arg)
 static int seal(struct stead *s)
 {
     struct free_ranges ranges = {malloc(FREE_RANGES_MAX * sizeof *ranges.range), 0};
-    bool readers = presence_count_role(s->presence, PRESENCE_READER) != 0 || lock_byte_taken(s->lock_fd, LOCK_BYTE_READERS, 1);
-    uint64_t used = heap_used_bytes(s->heap);
-    if (!readers && ranges.range != NULL)
+    bool readers = store_readers_attached(s);
+    uint32_t state = s->super.state;
+    uint64_t used = s->heap != NULL ? heap_used_bytes(s->heap) : s->super.used_bytes;
+    if (!readers && ranges.range != NULL && s->heap != NULL)
         (void)heap_each_free_range(s->heap, PUNCH_BYTES_MIN, collect_free_range, &ranges);
     if (readers) /* a shrink under a mapping kills its reader: keep the length */
         used = max_u64(used, image_bytes(s->image));
     store_fill_super(s);
     s->super.last_detach_s = time(NULL);
-    s->super.root = page_root(s);
-    int rc = image_seal(s->image, &s->super, used, ranges.range, ranges.count);
-    if (rc == 0) {
-        struct image_stat stat;
-        image_stat(s->image, &stat);
-        change_publish(&s->unit->applied_seq, &s->unit->applied_word, stat.commit_seq);
+    if (s->heap != NULL && page_root(s) < used)
+        s->super.root = page_root(s);
+    bool detach = s->sharing == STEAD_LIVE && s->heap != NULL;
+    if (detach) { /* gives back what its threads own, in the shared image: before its checksums are made */
+        heap_detach(s->heap);
+        s->heap = NULL;
     }
+    int rc = image_seal(s->image, &s->super, used, ranges.range, ranges.count);
     free(ranges.range);
+    if (rc != 0 && detach && store_attach_heap(s, false, false) != 0)
+        s->seal_failed = true;
+    if (rc == 0) {
+        change_publish(&s->unit->applied_seq, &s->unit->applied_word, atomic_load(&s->unit->commit_seq));
+    } else if (s->super.state != state) {
+        /* One superblock may say "sealed" already: later commits into the log would be ignored after a crash. */
+        s->seal_failed = true;
+    }
+    s->super.root = 0;
     return rc;
 }
 
-static int finish_private(struct stead *s, bool last_writer)
+static int64_t own_deadline(const struct stead *s)
 {
-    if (!last_writer)
-        return 0;
-    int rc = store_apply_lock(s, true, s->timeout_ms == 0 ? 0 : deadline_after_ms(s->timeout_ms));
-    if (rc == EBUSY || rc == ETIMEDOUT)
-        return 0; /* the log stays for the next opener */
+    return s->timeout_ms == 0 ? 0 : deadline_after_ms(s->timeout_ms);
+}
+
+static bool is_timeout(int rc)
+{
+    return rc == EBUSY || rc == ETIMEDOUT;
+}
+
+/* TURNS: others may have had the turn since this process did.  The file is sealed from the last commit, whoever made it. */
+static int take_last_turn(struct stead *s)
+{
+    uint64_t seq;
+    int rc = store_lock_exclusive(s, store_grace(own_deadline(s)));
     if (rc != 0)
         return rc;
-    rc = seal(s);
-    store_apply_unlock(s);
+    heap_trim(s->heap);
+    rc = store_commit_locked(s, &seq);
+    if (rc == 0)
+        rc = store_make_durable(s, seq);
     return rc;
 }
 
-static int finish_live(struct stead *s, bool last_writer)
+static int finish_private(struct stead *s)
 {
-    if (presence_dead_writers(s->presence, false) != 0)
-        atomic_store(&s->unit->unclean, 1);
-    if (!last_writer)
-        return 0;
-    heap_trim(s->heap);
+    bool turn = s->sharing == STEAD_TURNS && s->heap != NULL;
+    int rc = turn ? take_last_turn(s) : 0;
+    if (rc == 0)
+        rc = store_apply_lock(s, true, own_deadline(s));
+    if (rc == 0) {
+        rc = image_checkpoint(s->image); /* before the superblock is filled in: it writes one, too */
+        if (rc == 0)
+            rc = seal(s);
+        store_apply_unlock(s, rc == 0);
+    }
+    if (turn && rwlock_held(s->store_lock))
+        (void)rwlock_unlock(s->store_lock);
+    return is_timeout(rc) ? 0 : rc; /* the log stays for the next opener */
+}
+
+static int finish_live(struct stead *s)
+{
+    if (s->heap != NULL)
+        heap_trim(s->heap);
     if (atomic_load(&s->unit->unclean) != 0)
         return 0; /* never mistaken for clean */
+    if (atomic_load(&s->unit->flush_failed) != 0)
+        return error_set(STEAD_FAILED, "%s: an earlier sync failed; stead_abandon() leaves the store marked unclean",
+                         s->file.path);
+    uint64_t used_before = s->super.used_bytes;
     int rc = superblock_read(&s->file, &s->super);
     if (rc == 0) {
+        if (s->heap == NULL)
+            s->super.used_bytes = used_before;
         s->super.commit_seq = atomic_load(&s->unit->commit_seq);
         s->super.accepted_unclean = atomic_load(&s->unit->accepted_unclean);
         rc = seal(s);
     }
     return rc;
+}
+
+int store_finish(struct stead *s)
+{
+    bool live = s->sharing == STEAD_LIVE;
+    if (live && presence_dead_writers(s->presence, false) != 0)
+        atomic_store(&s->unit->unclean, 1);
+    if (presence_count_role(s->presence, PRESENCE_WRITER) != 0)
+        return 0; /* others go on */
+    return live ? finish_live(s) : finish_private(s);
 }
 
 static int commit_pending(struct stead *s)
@@ -122,14 +174,15 @@ static int close_writer(struct stead *s)
     int rc = removed && s->sharing != STEAD_LIVE ? 0 : commit_pending(s);
     if (rc != 0)
         return rc;
-    rc = lock_byte_take(s->lock_fd, LOCK_BYTE_GATE, LOCK_BYTE_WRITE, DEADLINE_NEVER);
+    rc = lock_byte_take(s->lock_fd, LOCK_BYTE_GATE, LOCK_BYTE_WRITE, store_grace(own_deadline(s)));
+    if (is_timeout(rc) && s->sharing != STEAD_LIVE)
+        return 0; /* somebody's open takes long: the log stays for the next opener */
     if (rc != 0)
-        return error_set(rc, "%s: the gate cannot be taken", s->file.path);
+        return error_set(rc, "%s is being opened by another process, which takes long", s->file.path);
     atomic_store(&s->unit->last_detach_s, (int64_t)time(NULL));
-    bool last_writer = presence_count_role(s->presence, PRESENCE_WRITER) == 0;
     /* A removed store has no name to open it by: there is nothing to seal, and its log's name may be another's now. */
     if (!removed && file_is_current(&s->file))
-        rc = s->sharing == STEAD_LIVE ? finish_live(s, last_writer) : finish_private(s, last_writer);
+        rc = store_finish(s);
     if (rc != 0)
         (void)lock_byte_drop(s->lock_fd, LOCK_BYTE_GATE);
     return error_keep(rc);
@@ -140,6 +193,14 @@ static int close_forked(struct stead *s)
     if (--s->handles == 0)
         store_free(s);
     return 0;
+}
+
+static void dispose(struct stead *s)
+{
+    registry_unpublish(s);
+    store_detach(s);
+    registry_withdraw(s);
+    store_free(s);
 }
 
 int stead_close(stead *store)
@@ -159,9 +220,7 @@ int stead_close(stead *store)
         registry_cancel_close(store);
         return rc;
     }
-    store_detach(store);
-    registry_withdraw(store);
-    store_free(store);
+    dispose(store);
     return 0;
 }
 
@@ -175,24 +234,38 @@ void stead_abandon(stead *store)
     }
     if (!registry_begin_close(store))
         return;
-    store_detach(store);
-    registry_withdraw(store);
-    store_free(store);
+    if (store->sharing == STEAD_LIVE && !store->read_only)
+        atomic_store(&store->unit->unclean, 1); /* ended without close, as if killed */
+    dispose(store);
+}
+
+/* Whatever else lies under the name is not ours to remove.  A damaged store is a store. */
+static int looks_like_store(struct file *file)
+{
+    struct superblock super;
+    int rc = file_open(file, false);
+    if (rc == ENOENT)
+        return error_set(ENOENT, "%s: there is no such store", file->path);
+    if (rc != 0)
+        return 0; /* the directory's permissions decide */
+    rc = superblock_read(file, &super);
+    file_close(file);
+    return rc == STEAD_NOT_A_STORE ? rc : 0;
 }
 
 int stead_remove(const char *path)
 {
     struct file file = {.fd = -1};
     int rc = file_resolve(&file, path);
+    if (rc == 0)
+        rc = looks_like_store(&file);
     if (rc != 0)
         return error_keep(rc);
+    /* The log's name first: while the store has its own, nobody can make a new store, and a new log, under it. */
+    if (!file.in_memory && (rc = file_unlink(file.log_path)) != 0 && rc != ENOENT)
+        return error_set(rc, "%s cannot be removed: %s", file.log_path, error_text(rc));
     rc = file_unlink(file.path);
     if (rc != 0)
         return error_set(rc, "%s cannot be removed: %s", file.path, error_text(rc));
-    if (file.in_memory)
-        return 0;
-    rc = file_unlink(file.log_path);
-    if (rc == 0 || rc == ENOENT)
-        rc = file_sync_directory(file.path);
-    return error_keep(rc);
+    return file.in_memory ? 0 : error_keep(file_sync_directory(file.path));
 }

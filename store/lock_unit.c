@@ -49,11 +49,13 @@ void lock_unit_unmap(struct lock_unit *unit)
         munmap((uint8_t *)unit - UNIT_BYTES, 3 * UNIT_BYTES);
 }
 
-void lock_unit_format(struct lock_unit *unit, uint32_t sharing)
+void lock_unit_format(struct lock_unit *unit, uint32_t sharing, uint64_t commit_seq)
 {
     atomic_store(&unit->signature, 0);
     memset((uint8_t *)unit + sizeof unit->signature, 0, sizeof *unit - sizeof unit->signature);
     unit->sharing = sharing;
+    atomic_store(&unit->commit_seq, commit_seq);
+    atomic_store(&unit->applied_seq, commit_seq);
     lock_region_format(lock_unit_region(unit));
     atomic_store(&unit->signature, LOCK_UNIT_SIGNATURE);
 }

@@ -22,13 +22,13 @@
 struct lock_unit {
     _Atomic uint64_t signature;     /* LOCK_UNIT_SIGNATURE; written last                                  */
     uint32_t sharing;               /* stead_sharing of all attached writers                              */
-    uint32_t reserved0;
+    _Atomic uint32_t applying;      /* 1: whoever holds the apply lock is changing the file, or died at it */
     _Atomic uint64_t image_bytes;   /* the longest image anybody made: others follow it                   */
     _Atomic uint64_t commit_seq;    /* last commit that returned                                          */
     _Atomic uint64_t applied_seq;   /* last commit that readers of the file can see                       */
     _Atomic uint32_t commit_word;   /* futexes: changed and woken with the two above                      */
     _Atomic uint32_t applied_word;
-    _Atomic uint32_t turn_owner;    /* TURNS: attachment id whose private pages are the last commit       */
+    _Atomic uint32_t flush_failed;  /* LIVE: a sync failed; nobody knows what is on the disk              */
     _Atomic uint32_t unclean;       /* LIVE: 1 = a writer ended without close, noticed and not yet accepted */
     _Atomic uint32_t accepted_unclean;
     _Atomic uint32_t last_change_pid;
@@ -45,8 +45,8 @@ static_assert(offsetof(struct lock_unit, region) == LOCK_UNIT_HEAD_BYTES, "froze
 /* Maps the unit of fd.  0 or errno. */
 int lock_unit_map(struct lock_unit **out, int fd, bool writable);
 void lock_unit_unmap(struct lock_unit *unit);
-/* First opener, under the gate. */
-void lock_unit_format(struct lock_unit *unit, uint32_t sharing);
+/* First opener, under the gate.  commit_seq: what waiters without a slot see from the first moment on. */
+void lock_unit_format(struct lock_unit *unit, uint32_t sharing, uint64_t commit_seq);
 /* 0, or STEAD_VERSION: attached processes use another layout. */
 int lock_unit_verify(const struct lock_unit *unit);
 

@@ -34,7 +34,11 @@ void *stead_calloc(stead *store, size_t n, size_t size)
 
 void *stead_realloc(stead *store, void *block, size_t size)
 {
-    return may_allocate(store) ? heap_realloc(store->heap, block, size == 0 ? 1 : size) : NULL;
+    if (!may_allocate(store))
+        return NULL;
+    if (store->sharing == STEAD_LIVE)
+        store_follow(store); /* the block may be where another process extended the image */
+    return heap_realloc(store->heap, block, size == 0 ? 1 : size);
 }
 
 void *stead_aligned_alloc(stead *store, size_t alignment, size_t size)
@@ -51,7 +55,7 @@ void stead_free(void *block)
     if (UNLIKELY(s == NULL)) {
         error_set(STEAD_WRONG_POINTER, "stead_free: %p lies in no open store", block);
     } else if (may_allocate(s)) {
-        if (UNLIKELY((uintptr_t)block - (uintptr_t)s->base >= image_bytes(s->image)))
+        if (s->sharing == STEAD_LIVE)
             store_follow(s);
         if (UNLIKELY(heap_free(s->heap, block) != 0))
             atomic_fetch_add(&s->refused_frees, 1);

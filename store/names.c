@@ -40,9 +40,11 @@ static_assert(sizeof(struct name_node) == 24, "format v1");
 
 typedef _Atomic uint64_t name_link;
 
+/* More steps than any sound chain has: a LIVE death may leave the count one short. */
 static uint64_t walk_limit(const struct stead *s)
 {
-    return image_bytes(s->image) / sizeof(struct name_node);
+    uint64_t most = image_bytes(s->image) / sizeof(struct name_node);
+    return min_u64(most, min_u64(atomic_load(&page_of(s)->name_count), most) + 64);
 }
 
 static struct name_node *node_at(const struct stead *s, uint64_t offset)
@@ -122,7 +124,7 @@ static int add_name(struct stead *s, name_link *buckets, const char *name, uint3
     return 0;
 }
 
-static int bind_locked(struct stead *s, const char *name, void *object)
+int names_bind(struct stead *s, const char *name, void *object)
 {
     name_link *buckets;
     name_link *link;
@@ -155,6 +157,11 @@ static int bind_locked(struct stead *s, const char *name, void *object)
     return heap_free(s->heap, node);
 }
 
+static bool is_reserved(const char *name)
+{
+    return strncmp(name, NAMES_RESERVED, sizeof NAMES_RESERVED - 1) == 0;
+}
+
 int stead_bind(stead *store, const char *name, void *object)
 {
     int rc = store_may_write(store);
@@ -163,13 +170,32 @@ int stead_bind(stead *store, const char *name, void *object)
     size_t length = strnlen(name, NAME_BYTES_MAX + 1);
     if (length == 0 || length > NAME_BYTES_MAX)
         return error_set(EINVAL, "%s: a name has 1 to %u bytes", store->file.path, NAME_BYTES_MAX);
+    if (is_reserved(name))
+        return error_set(EINVAL, "%s: names that begin with " NAMES_RESERVED " are the library's own", store->file.path);
     rc = store_lock_exclusive(store, DEADLINE_NEVER);
     if (rc != 0)
         return rc;
-    rc = bind_locked(store, name, object);
+    rc = names_bind(store, name, object);
     store_note_change(store);
     store_unlock_quietly(store);
     return rc;
+}
+
+void *names_find(struct stead *s, const char *name, int *rc)
+{
+    name_link *link;
+    name_link *buckets = buckets_of(s);
+    if (buckets == NULL) {
+        *rc = atomic_load(&page_of(s)->name_buckets) == 0 ? 0 : damaged(s);
+        return NULL;
+    }
+    *rc = find_link(s, buckets, name, hash_of(name), &link);
+    uint64_t at = *rc == 0 ? atomic_load(link) : 0;
+    const struct name_node *node = at == 0 ? NULL : node_at(s, at);
+    void *object = node == NULL ? NULL : page_pointer(s, atomic_load_explicit(&node->object, memory_order_acquire));
+    if (at != 0 && object == NULL)
+        *rc = damaged(s);
+    return object;
 }
 
 void *stead_lookup(const stead *store, const char *name)
@@ -183,20 +209,9 @@ void *stead_lookup(const stead *store, const char *name)
         errno = error_to_errno(rc);
         return NULL;
     }
-    name_link *link;
-    name_link *buckets = buckets_of(s);
-    uint64_t at = 0;
-    if (buckets == NULL)
-        rc = atomic_load(&page_of(s)->name_buckets) == 0 ? 0 : damaged(s);
-    else if ((rc = find_link(s, buckets, name, hash_of(name), &link)) == 0)
-        at = atomic_load(link);
-    if (rc == 0 && at != 0) {
-        object = page_pointer(s, atomic_load_explicit(&node_at(s, at)->object, memory_order_acquire));
-        if (object == NULL)
-            rc = damaged(s);
-    } else if (rc == 0) {
+    object = names_find(s, name, &rc);
+    if (rc == 0 && object == NULL)
         rc = error_set(ENOENT, "%s: nothing is named \"%s\"", s->file.path, name);
-    }
     store_unlock_quietly(s);
     errno = error_to_errno(rc);
     return object;
@@ -238,6 +253,8 @@ static int visit_name(const struct stead *s, struct name_node *node, unsigned bu
     (void)bucket;
     memcpy(name, node->name, node->length);
     name[node->length] = '\0';
+    if (is_reserved(name))
+        return 0;
     void *object = page_pointer(s, atomic_load(&node->object));
     return object == NULL ? damaged(s) : to->visit(name, object, to->arg);
 }
@@ -266,14 +283,13 @@ bool names_own(const struct stead *s, const void *block)
     uint64_t offset = (uint64_t)((const uint8_t *)block - s->base);
     const struct name_node *candidate = node_at(s, offset);
     uint64_t left = walk_limit(s);
-    if (candidate == NULL)
-        return false;
-    uint64_t at = atomic_load(&buckets[candidate->hash % NAME_BUCKETS]);
+    uint64_t at = candidate == NULL ? 0 : atomic_load(&buckets[candidate->hash % NAME_BUCKETS]);
     while (at != 0 && at != offset && left-- != 0) {
         const struct name_node *node = node_at(s, at);
         at = node == NULL ? 0 : atomic_load(&node->next);
     }
-    return at == offset;
+    int rc;
+    return (at != 0 && at == offset) || block == names_find((struct stead *)(uintptr_t)s, NAMES_RESERVED "layout", &rc);
 }
 
 struct name_sum {
@@ -296,6 +312,12 @@ void names_count(const struct stead *s, uint64_t *blocks, uint64_t *bytes)
     if (buckets != NULL)
         sum = (struct name_sum){1, heap_usable_size(s->heap, (void *)buckets)};
     (void)each_node(s, sum_node, &sum);
+    int rc;
+    const void *layout = names_find((struct stead *)(uintptr_t)s, NAMES_RESERVED "layout", &rc);
+    if (layout != NULL) {
+        sum.blocks++;
+        sum.bytes += heap_usable_size(s->heap, layout);
+    }
     *blocks = sum.blocks;
     *bytes = sum.bytes;
 }

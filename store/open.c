@@ -24,6 +24,7 @@
  * later see that byte.  Of a crashed store it makes a private replay, holding byte RECOVERY shared for as long.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -34,6 +35,8 @@
 #include "store/page.h"
 
 #define POLL_NS 2000000
+#define STALE_RETRIES_MAX 1000
+#define GRACE_MS 5000
 
 /* ---- handles */
 
@@ -55,64 +58,77 @@ static struct stead *handle_new(const stead_options *options)
     return s;
 }
 
-/* Memory and descriptors; no kernel lock is dropped by anything but the descriptors.  Also run in a fork child. */
-void store_free_handles(struct stead *s)
+/* In a fork child, from the fork handler: descriptors only (registry.c says why). */
+void store_forked(struct stead *s)
 {
-    if (s->heap != NULL)
-        heap_forget(s->heap);
-    if (s->image != NULL)
+    if (s->phase == STORE_OPEN) {
         image_forget(s->image);
-    if (s->store_lock != NULL)
-        rwlock_forget(s->store_lock);
-    if (s->apply_lock != NULL)
-        rwlock_forget(s->apply_lock);
-    if (s->presence != NULL)
-        presence_forget(s->presence);
-    s->heap = NULL;
-    s->image = NULL;
-    s->store_lock = s->apply_lock = NULL;
-    s->presence = NULL;
-    s->unit = NULL; /* not inherited (MADV_DONTFORK) */
+        s->image = NULL;
+        s->unit = NULL; /* not inherited (MADV_DONTFORK) */
+    }
     file_close(&s->lock_file);
     file_close(&s->file);
     s->lock_fd = -1;
 }
 
-/* Undoes everything that attach() did, in reverse; writes nothing to the store but this process's own slot. */
+static void close_lock(struct rwlock **lock)
+{
+    /* EBUSY: a thread holds it (abandon, a failed open).  Its hold dies with this process's slot. */
+    if (*lock != NULL && rwlock_close(*lock) != 0)
+        rwlock_forget(*lock);
+    *lock = NULL;
+}
+
+/* Undoes everything that attach() did, in reverse; writes nothing to the store but this process's own slot.  The bytes
+ * are dropped by name, too: a child of posix_spawn(3) may keep the open file description alive for a while. */
 void store_detach(struct stead *s)
 {
+    static const unsigned bytes[] = {LOCK_BYTE_RECOVERY, LOCK_BYTE_READERS, LOCK_BYTE_APPLY, LOCK_BYTE_SOLE, LOCK_BYTE_GATE};
     if (s->heap != NULL)
         heap_detach(s->heap);
     s->heap = NULL;
     if (s->image != NULL)
         image_close(s->image);
     s->image = NULL;
-    if (s->store_lock != NULL)
-        (void)rwlock_close(s->store_lock);
-    if (s->apply_lock != NULL)
-        (void)rwlock_close(s->apply_lock);
-    s->store_lock = s->apply_lock = NULL;
+    close_lock(&s->store_lock);
+    close_lock(&s->apply_lock);
     if (s->presence != NULL)
         presence_detach(s->presence);
     s->presence = NULL;
     lock_unit_unmap(s->unit);
     s->unit = NULL;
+    for (unsigned i = 0; s->lock_fd >= 0 && i < sizeof bytes / sizeof bytes[0]; i++)
+        (void)lock_byte_drop(s->lock_fd, bytes[i]);
     file_close(&s->lock_file);
     file_close(&s->file);
     s->lock_fd = -1;
 }
 
-static void handle_free(struct stead *s)
+void store_free(struct stead *s)
 {
+    if ((atomic_load(&s->gate) & GATE_FORKED) != 0) {
+        if (s->heap != NULL)
+            heap_forget(s->heap);
+        if (s->store_lock != NULL)
+            rwlock_forget(s->store_lock);
+        if (s->apply_lock != NULL)
+            rwlock_forget(s->apply_lock);
+        if (s->presence != NULL)
+            presence_forget(s->presence);
+    }
     pthread_mutex_destroy(&s->reader_mutex);
     free(s);
 }
 
 /* ---- step 1: the file */
 
+static uint64_t wanted_capacity(const stead_options *o)
+{
+    return round_up(o->capacity_bytes == 0 ? STORE_DEFAULT_CAPACITY : o->capacity_bytes, UNIT_BYTES);
+}
+
 static int check_options(const char *path, const stead_options *o)
 {
-    bool in_memory = strncmp(path, "shm:", 4) == 0;
     unsigned known = STEAD_READ_ONLY | STEAD_EXISTING | STEAD_NEW | STEAD_ACCEPT_UNCLEAN | STEAD_ANY_ADDRESS;
     if ((o->flags & ~known) != 0 || (unsigned)o->sharing > STEAD_LIVE)
         return error_set(EINVAL, "%s: unknown flags or sharing mode in stead_options", path);
@@ -120,10 +136,13 @@ static int check_options(const char *path, const stead_options *o)
         return error_set(EINVAL, "%s: STEAD_NEW contradicts STEAD_EXISTING and STEAD_READ_ONLY", path);
     if ((o->flags & STEAD_ANY_ADDRESS) != 0 && (o->flags & STEAD_READ_ONLY) == 0)
         return error_set(EINVAL, "%s: STEAD_ANY_ADDRESS needs STEAD_READ_ONLY: plain pointers would be wrong", path);
-    if (in_memory && o->sharing != STEAD_LIVE && (o->flags & STEAD_READ_ONLY) == 0)
-        return error_set(EINVAL, "%s: a section in memory is STEAD_LIVE only: it has no file to commit to", path);
     if ((uintptr_t)o->address % UNIT_BYTES != 0)
         return error_set(EINVAL, "%s: options.address %p is not a multiple of 64 KiB", path, o->address);
+    if (o->capacity_bytes > FORMAT_IMAGE_BYTES_MAX)
+        return error_set(EINVAL, "%s: options.capacity_bytes is more than any store can have (%llu)", path,
+                         (unsigned long long)FORMAT_IMAGE_BYTES_MAX);
+    if (o->address != NULL && !address_fits((uintptr_t)o->address, wanted_capacity(o)))
+        return error_set(EINVAL, "%s: options.address %p cannot hold the capacity", path, o->address);
     if (o->layout.name != NULL && strlen(o->layout.name) >= sizeof((struct superblock *)NULL)->layout_name)
         return error_set(EINVAL, "%s: options.layout.name is longer than 63 bytes", path);
     return 0;
@@ -131,8 +150,7 @@ static int check_options(const char *path, const stead_options *o)
 
 static int create_file(struct stead *s, const stead_options *o)
 {
-    struct superblock super = {.capacity_bytes = round_up(o->capacity_bytes == 0 ? STORE_DEFAULT_CAPACITY : o->capacity_bytes,
-                                                          UNIT_BYTES),
+    struct superblock super = {.capacity_bytes = wanted_capacity(o),
                                .sharing = (uint32_t)o->sharing,
                                .creator_pid = (uint32_t)getpid(),
                                .last_change_pid = (uint32_t)getpid(),
@@ -155,23 +173,24 @@ static int create_file(struct stead *s, const stead_options *o)
 
 static int open_file(struct stead *s, const stead_options *o)
 {
-    bool created = false;
+    if (s->file.in_memory && o->sharing != STEAD_LIVE && !s->read_only)
+        return error_set(EINVAL, "%s: a section in memory is STEAD_LIVE only: it has no file to commit to", s->file.path);
     for (;;) {
         int rc = file_open(&s->file, !s->read_only);
-        if (rc == 0 && (o->flags & STEAD_NEW) != 0 && !created) {
+        if ((rc == 0 || rc == EACCES || rc == EMLINK) && (o->flags & STEAD_NEW) != 0 && !s->created) {
             file_close(&s->file);
             return error_set(EEXIST, "%s exists already", s->file.path);
         }
         if (rc != ENOENT)
             return rc;
-        if (s->read_only || (o->flags & STEAD_EXISTING) != 0 || created)
+        if (s->read_only || (o->flags & STEAD_EXISTING) != 0 || s->created)
             return error_set(ENOENT, "%s: there is no such store", s->file.path);
         rc = create_file(s, o);
         if (rc == EEXIST && (o->flags & STEAD_NEW) != 0)
             return error_set(EEXIST, "%s: another process made it first", s->file.path);
         if (rc != 0 && rc != EEXIST)
             return rc;
-        created = rc == 0;
+        s->created = rc == 0;
     }
 }
 
@@ -179,7 +198,7 @@ static int open_file(struct stead *s, const stead_options *o)
 static void open_lock_file(struct stead *s)
 {
     s->lock_fd = s->file.fd;
-    if (!s->read_only)
+    if (!s->read_only || s->file.lower_layer) /* opening for writing would copy a lower layer's file up */
         return;
     s->lock_file = s->file;
     s->lock_file.fd = -1;
@@ -193,6 +212,13 @@ static void open_lock_file(struct stead *s)
 }
 
 /* ---- steps 3 to 7 */
+
+/* Others' opening and closing is short and no "busy store": it is waited for even by who would not wait. */
+int64_t store_grace(int64_t deadline_ns)
+{
+    return deadline_ns == DEADLINE_NEVER ? deadline_ns : (int64_t)max_u64((uint64_t)deadline_ns,
+                                                                          (uint64_t)deadline_after_ms(GRACE_MS));
+}
 
 static bool slots_locked(const struct stead *s)
 {
@@ -226,7 +252,8 @@ static int enter_gate(struct stead *s, int64_t deadline_ns)
 {
     bool writable = s->lock_fd != s->file.fd || !s->read_only;
     for (;;) {
-        int rc = lock_byte_take(s->lock_fd, LOCK_BYTE_GATE, writable ? LOCK_BYTE_WRITE : LOCK_BYTE_READ, deadline_ns);
+        int rc = lock_byte_take(s->lock_fd, LOCK_BYTE_GATE, writable ? LOCK_BYTE_WRITE : LOCK_BYTE_READ,
+                                store_grace(deadline_ns));
         if (rc != 0)
             return error_set(rc, "%s is being opened, closed or recovered by another process", s->file.path);
         if (!file_is_current(&s->file))
@@ -259,7 +286,7 @@ static int attach_slot(struct stead *s, bool *unit_made)
     int rc = 0;
     *unit_made = false;
     if (s->has_slot && !slots_locked(s)) {
-        lock_unit_format(s->unit, (uint32_t)s->sharing);
+        lock_unit_format(s->unit, (uint32_t)s->sharing, s->super.commit_seq);
         *unit_made = true;
     } else if (s->has_slot) {
         rc = lock_unit_verify(s->unit);
@@ -341,17 +368,18 @@ void store_check_memory(struct stead *s, struct report *report)
         names_check(s, report);
 }
 
-static int judge_unclean(struct stead *s, bool accept)
+static void accept_unclean(struct stead *s)
 {
-    if (accept) {
-        if (s->has_slot && !s->read_only) {
-            (void)presence_dead_writers(s->presence, true);
-            atomic_store(&s->unit->unclean, 0);
-            atomic_store(&s->unit->accepted_unclean, 1);
-        }
-        s->super.accepted_unclean = 1;
-        return 0;
-    }
+    if (!s->has_slot || s->read_only)
+        return;
+    (void)presence_dead_writers(s->presence, true);
+    atomic_store(&s->unit->unclean, 0);
+    atomic_store(&s->unit->accepted_unclean, 1);
+}
+
+/* Always an error: the store was mapped for this verdict only. */
+static int judge_unclean(struct stead *s)
+{
     struct report report = {0};
     store_check_memory(s, &report);
     if (report.problems != 0)
@@ -361,7 +389,7 @@ static int judge_unclean(struct stead *s, bool accept)
                      "application to judge (STEAD_ACCEPT_UNCLEAN opens it)", s->file.path);
 }
 
-static int open_image(struct stead *s, const stead_options *o, bool first)
+static int open_image(struct stead *s, const stead_options *o, bool first, bool inspect)
 {
     bool crashed = s->super.state == SUPER_OPEN_LOGGED && first;
     struct image_options options = {
@@ -369,6 +397,7 @@ static int open_image(struct stead *s, const stead_options *o, bool first)
         .turns = s->sharing == STEAD_TURNS,
         .any_address = (o->flags & STEAD_ANY_ADDRESS) != 0,
         .first = first,
+        .inspect = inspect && first,
         .shared = s->has_slot ? lock_unit_image_shared(s->unit) : NULL,
         .max_private_bytes = o->max_private_bytes,
     };
@@ -381,12 +410,14 @@ static int open_image(struct stead *s, const stead_options *o, bool first)
                              s->file.path);
         s->private_replay = s->read_only;
     }
-    rc = s->read_only ? 0 : store_apply_lock(s, true, deadline_ns);
+    bool changes_file = crashed && !s->read_only;
+    rc = changes_file ? store_apply_lock(s, true, deadline_ns) : 0;
     if (rc != 0)
         return error_set(rc, "%s: a reader's section holds off recovery", s->file.path);
+    s->super.root = s->read_only ? s->super.root : 0; /* a copy, made at close; stale while the store is open */
     rc = image_open(&s->image, &s->file, &s->super, &options);
-    if (!s->read_only)
-        store_apply_unlock(s);
+    if (changes_file)
+        store_apply_unlock(s, rc == 0);
     if (crashed && !s->read_only)
         (void)lock_byte_drop(s->lock_fd, LOCK_BYTE_RECOVERY);
     if (rc != 0)
@@ -398,7 +429,7 @@ static int open_image(struct stead *s, const stead_options *o, bool first)
     return 0;
 }
 
-static int open_heap(struct stead *s, bool first)
+int store_attach_heap(struct stead *s, bool first, bool inspect)
 {
     static const enum heap_kind kinds[] = {HEAP_SOLE, HEAP_TURNS, HEAP_LIVE};
     struct heap_host host = {.ctx = s, .extend = store_host_extend, .alive = store_host_alive,
@@ -407,7 +438,7 @@ static int open_heap(struct stead *s, bool first)
     if (rc != 0)
         return rc;
     return error_keep(heap_attach(&s->heap, s->base, s->capacity, image_bytes(s->image),
-                                  s->read_only ? HEAP_READ : kinds[s->sharing], first, &host));
+                                  s->read_only || inspect ? HEAP_READ : kinds[s->sharing], first, &host));
 }
 
 static void note_attached(struct stead *s, bool unit_made)
@@ -415,10 +446,10 @@ static void note_attached(struct stead *s, bool unit_made)
     if (!s->has_slot)
         return;
     struct lock_unit *unit = s->unit;
-    if (unit_made) {
+    if (unit_made || s->first_writer) {
         uint64_t seq = s->sharing == STEAD_LIVE ? s->super.commit_seq : image_commit_seq(s->image);
-        atomic_store(&unit->commit_seq, seq);
-        atomic_store(&unit->applied_seq, seq);
+        change_publish(&unit->commit_seq, &unit->commit_word, seq);
+        change_publish(&unit->applied_seq, &unit->applied_word, seq);
         atomic_store(&unit->last_detach_s, s->super.last_detach_s);
         atomic_store(&unit->last_change_s, s->super.last_change_s);
         atomic_store(&unit->last_change_pid, s->super.last_change_pid);
@@ -463,23 +494,22 @@ static int attach(struct stead *s, const stead_options *o, int64_t deadline_ns)
     bool alone = !slots_locked(s);
     if ((rc = check_file_system(s, alone)) != 0 || (rc = attach_slot(s, &unit_made)) != 0)
         return rc;
-    bool writers = writer_attached(s, alone);
+    bool first = !writer_attached(s, alone);
+    bool unclean = ended_unclean(s, first);
+    bool inspect = unclean && (o->flags & STEAD_ACCEPT_UNCLEAN) == 0;
+    s->first_writer = first && !s->read_only && !inspect;
     if ((rc = raise_capacity(s, o, alone)) != 0 || (rc = open_locks(s)) != 0)
         return rc;
-    bool unclean = ended_unclean(s, !writers);
-    if ((rc = open_image(s, o, !writers)) != 0)
+    if (unclean && !inspect)
+        s->super.accepted_unclean = 1;
+    if ((rc = open_image(s, o, first, inspect)) != 0 || (rc = store_attach_heap(s, first, inspect)) != 0)
         return rc;
-    if (unclean) {
-        rc = open_heap(s, !writers);
-        if (rc == 0)
-            rc = judge_unclean(s, (o->flags & STEAD_ACCEPT_UNCLEAN) != 0);
-    } else {
-        rc = open_heap(s, !writers);
-    }
-    if (rc != 0)
-        return rc;
+    if (inspect)
+        return judge_unclean(s);
+    if (unclean)
+        accept_unclean(s);
     note_attached(s, unit_made);
-    if (!s->read_only && !writers && s->sharing != STEAD_LIVE)
+    if (s->first_writer && s->sharing != STEAD_LIVE)
         (void)presence_dead_writers(s->presence, true); /* their sections were recovered: nothing is left of them */
     if (s->read_only)
         atomic_fetch_or(&s->gate, (unsigned)GATE_READ_ONLY);
@@ -490,18 +520,53 @@ static int attach(struct stead *s, const stead_options *o, int64_t deadline_ns)
 
 /* ---- the call */
 
-static int second_handle(struct stead *s, const stead_options *o, stead **out)
+static int compare_options(struct stead *s, const char *path, const stead_options *o)
 {
-    bool agree = s->read_only == ((o->flags & STEAD_READ_ONLY) != 0) && (s->read_only || s->sharing == o->sharing) &&
-                 (o->flags & STEAD_NEW) == 0 && (o->capacity_bytes == 0 || o->capacity_bytes <= s->capacity);
-    if (agree) {
+    if ((o->flags & STEAD_NEW) != 0)
+        return error_set(EEXIST, "%s exists already", path);
+    if (s->read_only != ((o->flags & STEAD_READ_ONLY) != 0) || (!s->read_only && s->sharing != o->sharing) ||
+        o->capacity_bytes > s->capacity)
+        return error_set(EBUSY, "%s is open in this process with other options", path);
+    if (s->any_address && (o->flags & STEAD_ANY_ADDRESS) == 0)
+        return error_set(STEAD_ADDRESS_TAKEN, "%s is open in this process away from its recorded address", path);
+    if (o->layout.name == NULL)
+        return 0;
+    int rc = layout_read(s, store_grace(0));
+    if (rc == 0 && !layout_matches(s, &o->layout))
+        return error_set(STEAD_LAYOUT_MISMATCH, "%s is open in this process with layout \"%s\" version %u", path,
+                         s->layout_name, s->layout_version);
+    return rc;
+}
+
+static int second_handle(struct stead *s, const char *path, const stead_options *o, stead **out)
+{
+    int rc = compare_options(s, path, o);
+    if (rc == 0) {
         *out = s;
         return 0;
     }
-    (void)stead_close(s); /* gives back the handle that the claim made */
-    if ((o->flags & STEAD_NEW) != 0)
-        return error_set(EEXIST, "%s exists already", s->file.path);
-    return error_set(EBUSY, "%s is open in this process with other options", s->file.path);
+    char text[512];
+    (void)snprintf(text, sizeof text, "%s", error_last_text());
+    if (stead_close(s) != 0) /* the last handle by now, and it cannot be closed: nobody else could either */
+        stead_abandon(s);
+    return error_set(rc, "%s", text);
+}
+
+/* A failed open by the first writer: the store goes back to what it was, as if closed.  The gate is held. */
+static void undo_open(struct stead *s)
+{
+    if (s->image == NULL || !s->first_writer)
+        return;
+    if (s->sharing != STEAD_LIVE && s->heap != NULL)
+        (void)store_rollback_locked(s);
+    (void)store_finish(s);
+}
+
+/* A file that this very call made and could not open: nobody else has it, the gate is held. */
+static void undo_create(struct stead *s)
+{
+    if (s->created && s->image == NULL && s->has_slot && presence_count(s->presence) == 1 && file_is_current(&s->file))
+        (void)file_unlink(s->file.path);
 }
 
 static int open_once(stead **out, const char *path, const stead_options *o, int64_t deadline_ns)
@@ -515,9 +580,9 @@ static int open_once(stead **out, const char *path, const stead_options *o, int6
         rc = open_file(s, o);
     if (rc != 0)
         goto free_handle;
-    rc = registry_claim(s, deadline_ns, &existing);
+    rc = registry_claim(s, store_grace(deadline_ns), &existing);
     if (rc == 0 && existing != NULL)
-        rc = second_handle(existing, o, out);
+        rc = second_handle(existing, path, o, out);
     if (rc != 0 || existing != NULL) {
         file_close(&s->file);
         goto free_handle;
@@ -526,10 +591,15 @@ static int open_once(stead **out, const char *path, const stead_options *o, int6
     if (rc == 0)
         rc = registry_publish(s);
     if (rc == 0)
-        rc = layout_settle(s, &o->layout);
+        rc = layout_settle(s, &o->layout, store_grace(deadline_ns));
     if (rc != 0) {
-        registry_withdraw(s);
+        registry_unpublish(s);
+        if (s->presence != NULL) {
+            undo_open(s);
+            undo_create(s);
+        }
         store_detach(s);
+        registry_withdraw(s);
         goto free_handle;
     }
     (void)lock_byte_drop(s->lock_fd, LOCK_BYTE_GATE);
@@ -538,7 +608,7 @@ static int open_once(stead **out, const char *path, const stead_options *o, int6
     return 0;
 
 free_handle:
-    handle_free(s);
+    store_free(s);
     return rc;
 }
 
@@ -552,9 +622,10 @@ int stead_open(stead **out, const char *path, const stead_options *options)
     int rc = check_options(path, o);
     if (rc != 0)
         return rc;
+    unsigned retries = 0;
     do
         rc = open_once(out, path, o, deadline_ns);
-    while (rc == ESTALE && !deadline_over(deadline_ns == 0 ? DEADLINE_NEVER : deadline_ns));
+    while (rc == ESTALE && retries++ < STALE_RETRIES_MAX);
     return error_keep(rc);
 }
 
@@ -577,9 +648,4 @@ bool store_host_alive(void *ctx, uint32_t id)
 {
     struct stead *s = ctx;
     return presence_alive(s->presence, id);
-}
-
-void store_free(struct stead *s)
-{
-    handle_free(s);
 }

@@ -56,6 +56,10 @@ void *stead_root(const stead *store)
     store_follow((struct stead *)(uintptr_t)store);
     uint64_t root = page_root(store);
     void *object = root == 0 ? NULL : page_pointer(store, root);
+    if (root != 0 && object == NULL) { /* a reader between two sections: the file grew since it followed */
+        (void)image_follow(store->image);
+        object = page_pointer(store, root);
+    }
     errno = 0;
     if (root != 0 && object == NULL) {
         error_set(STEAD_CORRUPT, "%s: R2: the root lies outside the image", store->file.path);
@@ -82,6 +86,7 @@ int stead_set_root(stead *store, void *object)
     int rc = store_may_write(store);
     if (rc != 0)
         return rc;
+    store_follow(store);
     uint64_t root = object == NULL ? 0 : page_offset_of(store, object);
     if (object != NULL && root == 0)
         return error_set(EINVAL, "%s: the root must be an object of this store", store->file.path);
@@ -105,13 +110,9 @@ static int make_root(stead *store, size_t size, void (*init)(void *root, void *a
         *root = object;
         return 0;
     }
-    /* Not durable, so it must not be seen: take back what can be taken back. */
-    if (store->sharing == STEAD_LIVE) {
-        (void)stead_set_root(store, NULL);
-        stead_free(object);
-    } else {
-        (void)stead_rollback(store);
-    }
+    /* Not durable, so it must not be seen.  What else is pending stays as it was. */
+    (void)stead_set_root(store, NULL);
+    stead_free(object);
     return rc;
 }
 
@@ -121,13 +122,9 @@ int stead_root_once(stead *store, size_t size, void (*init)(void *root, void *ar
     int rc = store_enter(store);
     if (rc != 0)
         return rc;
-    rc = stead_lock(store, store->read_only ? STEAD_SHARED : STEAD_EXCLUSIVE, -1);
-    if (rc != 0) {
-        /* A former holder died: the root, one store, is there or not; the rest is the application's to repair. */
-        if (rc == EOWNERDEAD)
-            (void)stead_unlock(store);
+    rc = store->read_only ? store_lock_shared(store, DEADLINE_NEVER) : store_lock_exclusive(store, DEADLINE_NEVER);
+    if (rc != 0)
         return rc;
-    }
     *root = stead_root(store);
     if (*root == NULL && errno != 0)
         rc = STEAD_CORRUPT;
@@ -135,11 +132,6 @@ int stead_root_once(stead *store, size_t size, void (*init)(void *root, void *ar
         rc = error_set(EPERM, "%s has no root and is open read-only", store->file.path);
     else if (*root == NULL)
         rc = make_root(store, size, init, arg, root);
-    int unlock_rc = stead_unlock(store);
-    if (unlock_rc != 0 && store->sharing == STEAD_TURNS) {
-        (void)stead_rollback(store);
-        (void)stead_unlock(store);
-        *root = NULL;
-    }
-    return rc != 0 ? rc : unlock_rc;
+    store_unlock_quietly(store); /* the commit was made inside */
+    return rc;
 }

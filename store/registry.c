@@ -12,7 +12,9 @@
  *
  * fork(2): the child keeps the handles but not what is behind them: the heap range is not inherited (MADV_DONTFORK),
  * descriptors are closed here so that the child keeps no kernel lock alive, the table is emptied so that the child
- * may open the same files anew.
+ * may open the same files anew.  What alloc/ and lock/ keep in memory is freed by the child's stead_close() and not here:
+ * their own fork handlers may run after this one and still hold their mutexes.  A store that another thread was just
+ * opening or closing is half made: only its descriptors are closed.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -58,7 +60,7 @@ static void after_fork_child(void)
 {
     for (struct stead *s = list; s != NULL; s = s->next) {
         atomic_fetch_or(&s->gate, (unsigned)GATE_FORKED);
-        store_free_handles(s);
+        store_forked(s);
     }
     list = NULL;
     for (unsigned i = 0; i < REGISTRY_SLOTS; i++)
@@ -149,13 +151,15 @@ int registry_publish(struct stead *s)
     return rc;
 }
 
-static void withdraw_range(const struct stead *s)
+void registry_unpublish(struct stead *s)
 {
+    pthread_mutex_lock(&mutex);
     for (unsigned i = 0; i < atomic_load(&range_limit); i++)
         if (atomic_load(&ranges[i].store) == s) {
             atomic_store(&ranges[i].bytes, 0);
             atomic_store(&ranges[i].store, NULL);
         }
+    pthread_mutex_unlock(&mutex);
 }
 
 void registry_opened(struct stead *s)
@@ -169,7 +173,6 @@ void registry_opened(struct stead *s)
 void registry_withdraw(struct stead *s)
 {
     pthread_mutex_lock(&mutex);
-    withdraw_range(s);
     for (struct stead **at = &list; *at != NULL; at = &(*at)->next)
         if (*at == s) {
             *at = s->next;
@@ -204,8 +207,16 @@ struct stead *registry_find(const void *p)
     unsigned limit = atomic_load_explicit(&range_limit, memory_order_acquire);
     for (unsigned i = 0; i < limit; i++) {
         uint64_t bytes = atomic_load_explicit(&ranges[i].bytes, memory_order_acquire);
-        if ((uintptr_t)p - atomic_load_explicit(&ranges[i].base, memory_order_relaxed) < bytes)
-            return atomic_load_explicit(&ranges[i].store, memory_order_relaxed);
+        uintptr_t base = atomic_load_explicit(&ranges[i].base, memory_order_acquire);
+        if ((uintptr_t)p - base >= bytes)
+            continue;
+        struct stead *s = atomic_load_explicit(&ranges[i].store, memory_order_acquire);
+        /* The slot was reused meanwhile: its old store is closed, so p is not of the old one; look again. */
+        if (atomic_load_explicit(&ranges[i].bytes, memory_order_acquire) != bytes ||
+            atomic_load_explicit(&ranges[i].base, memory_order_relaxed) != base)
+            i = UINT32_MAX;
+        else
+            return s;
     }
     return NULL;
 }

@@ -17,13 +17,20 @@
  * sections follow each other with nobody in between pays none of it.
  *   A holder killed in its section: its changes were in its private memory and are gone; what it had appended to the
  *   log without returning from unlock counts or does not, as the log's end word says; the next locker sees EOWNERDEAD
- *   here, catches up, and goes on.
+ *   here, catches up, and only then calls the lock consistent: if it cannot catch up, the news is passed on.
  *
- * Readers without a slot.  s->store_lock is then a lock among this process's threads that only counts levels; the first
- * section of the process takes LOCK_BYTE_APPLY and the last one drops it.  LOCK_BYTE_QUEUE is taken first and dropped at
+ * The apply lock's own death is a file that may be half changed.  What was being written is in the log, so whoever takes
+ * the lock next as a writer writes it again, and only then calls it consistent.  unit->applying says the same to readers
+ * that cannot see the lock.
+ *
+ * Readers.  The first section of a process brings the view to the last durable commit (image_look), while no other
+ * section of the process looks at it.  Without a slot s->store_lock is a lock among this process's threads that only
+ * counts levels; the first section of the process takes LOCK_BYTE_APPLY and the last one drops it.  (A thread that ends
+ * in its section is noticed by the next one that begins.)  LOCK_BYTE_QUEUE is taken first and dropped at
  * once: a writer that waits for APPLY holds it, so a stream of readers cannot keep the writer out.
  */
 #include <errno.h>
+#include <time.h>
 
 #include "store/store.h"
 
@@ -49,7 +56,7 @@ void store_follow(struct stead *s)
     if (atomic_load_explicit(&s->unit->image_bytes, memory_order_acquire) <= known)
         return;
     uint64_t now = image_follow(s->image);
-    if (now > known && s->heap != NULL && s->sharing == STEAD_LIVE)
+    if (now > known && s->heap != NULL && (s->read_only || s->sharing == STEAD_LIVE))
         heap_extended(s->heap, now);
 }
 
@@ -60,33 +67,98 @@ int store_apply_lock(struct stead *s, bool exclusive, int64_t deadline_ns)
     if (s->apply_lock == NULL)
         return 0;
     int rc = rwlock_lock(s->apply_lock, exclusive, deadline_ns);
-    if (rc == EOWNERDEAD) {
-        /* A writer died while it changed the file.  What it was writing is in the log: whoever holds this lock as a
-         * writer writes it again (image_refresh, recovery), so there is nothing to repair in the lock itself. */
-        rc = rwlock_make_consistent(s->apply_lock);
+    if (rc != 0 && rc != EOWNERDEAD)
+        return rc;
+    if (!exclusive && rc == EOWNERDEAD) { /* only whoever is about to write it again may take it over */
+        (void)rwlock_pass_on(s->apply_lock);
+        return error_set(STEAD_FAILED, "%s: a writer died while it changed the file; take the lock exclusively, or reopen",
+                         s->file.path);
     }
+    if (exclusive) {
+        s->apply_dead = rc == EOWNERDEAD;
+        atomic_store(&s->unit->applying, 1);
+    }
+    return 0;
+}
+
+void store_apply_unlock(struct stead *s, bool whole)
+{
+    if (s->apply_lock == NULL)
+        return;
+    if (rwlock_held_exclusive(s->apply_lock)) {
+        if (s->apply_dead && !whole) {
+            (void)rwlock_pass_on(s->apply_lock);
+            return;
+        }
+        if (s->apply_dead)
+            (void)rwlock_make_consistent(s->apply_lock);
+        s->apply_dead = false;
+        atomic_store(&s->unit->applying, 0);
+    }
+    (void)rwlock_unlock(s->apply_lock);
+}
+
+/* ---- readers */
+
+static int lock_reader_mutex(struct stead *s, int64_t deadline_ns)
+{
+    if (deadline_ns == 0)
+        return pthread_mutex_trylock(&s->reader_mutex);
+    if (deadline_ns == DEADLINE_NEVER)
+        return pthread_mutex_lock(&s->reader_mutex);
+    struct timespec until = {.tv_sec = deadline_ns / 1000000000, .tv_nsec = deadline_ns % 1000000000};
+    return pthread_mutex_clocklock(&s->reader_mutex, CLOCK_MONOTONIC, &until);
+}
+
+static int take_apply_byte(struct stead *s, int64_t deadline_ns)
+{
+    int rc = lock_byte_take(s->lock_fd, LOCK_BYTE_QUEUE, LOCK_BYTE_READ, deadline_ns);
+    if (rc != 0)
+        return rc;
+    rc = lock_byte_take(s->lock_fd, LOCK_BYTE_APPLY, LOCK_BYTE_READ, deadline_ns);
+    (void)lock_byte_drop(s->lock_fd, LOCK_BYTE_QUEUE);
     return rc;
 }
 
-void store_apply_unlock(struct stead *s)
+static bool writers_possible(const struct stead *s)
 {
-    if (s->apply_lock != NULL)
-        (void)rwlock_unlock(s->apply_lock);
+    return !s->private_replay && (s->has_slot || lock_byte_taken(s->lock_fd, LOCK_BYTE_SLOT0, PRESENCE_SLOTS));
 }
 
-/* ---- readers without a slot */
+static int died_applying(const struct stead *s)
+{
+    return error_set(STEAD_FAILED, "%s: the writer died while it changed the file; the next writer's open recovers it",
+                     s->file.path);
+}
 
+/* The first section of this process begins. */
+static int reader_begin(struct stead *s, int64_t deadline_ns)
+{
+    int rc = s->has_slot ? 0 : take_apply_byte(s, deadline_ns);
+    if (rc != 0 || !writers_possible(s))
+        return rc;
+    if (!s->has_slot && atomic_load(&s->unit->applying) != 0)
+        rc = died_applying(s);
+    if (rc == 0) {
+        heap_extended(s->heap, image_follow(s->image));
+        if (s->sharing != STEAD_LIVE)
+            rc = image_look(s->image, lock_unit_image_shared(s->unit));
+        heap_extended(s->heap, image_bytes(s->image));
+    }
+    if (rc != 0 && !s->has_slot)
+        (void)lock_byte_drop(s->lock_fd, LOCK_BYTE_APPLY);
+    return rc;
+}
+
+/* The thread holds s->store_lock from before until after, so sections > 0 while nobody holds it means that a thread
+ * ended in its section. */
 static int reader_enter(struct stead *s, int64_t deadline_ns)
 {
-    int rc = 0;
-    pthread_mutex_lock(&s->reader_mutex);
-    if (s->reader_sections == 0) {
-        rc = lock_byte_take(s->lock_fd, LOCK_BYTE_QUEUE, LOCK_BYTE_READ, deadline_ns);
-        if (rc == 0) {
-            rc = lock_byte_take(s->lock_fd, LOCK_BYTE_APPLY, LOCK_BYTE_READ, deadline_ns);
-            (void)lock_byte_drop(s->lock_fd, LOCK_BYTE_QUEUE);
-        }
-    }
+    int rc = lock_reader_mutex(s, deadline_ns);
+    if (rc != 0)
+        return rc;
+    if (s->reader_sections == 0)
+        rc = reader_begin(s, deadline_ns);
     if (rc == 0)
         s->reader_sections++;
     pthread_mutex_unlock(&s->reader_mutex);
@@ -96,77 +168,96 @@ static int reader_enter(struct stead *s, int64_t deadline_ns)
 static void reader_leave(struct stead *s)
 {
     pthread_mutex_lock(&s->reader_mutex);
-    if (--s->reader_sections == 0)
+    if (--s->reader_sections == 0 && !s->has_slot)
         (void)lock_byte_drop(s->lock_fd, LOCK_BYTE_APPLY);
+    pthread_mutex_unlock(&s->reader_mutex);
+}
+
+static void forget_dead_sections(struct stead *s)
+{
+    pthread_mutex_lock(&s->reader_mutex);
+    if (s->reader_sections != 0 && !rwlock_held_by_process(s->store_lock)) {
+        s->reader_sections = 0;
+        if (!s->has_slot)
+            (void)lock_byte_drop(s->lock_fd, LOCK_BYTE_APPLY);
+    }
     pthread_mutex_unlock(&s->reader_mutex);
 }
 
 static int reader_lock(struct stead *s, int64_t deadline_ns)
 {
     bool outermost = !rwlock_held(s->store_lock);
-    int rc;
-    if (outermost && !s->has_slot) {
-        rc = reader_enter(s, deadline_ns);
-        if (rc != 0)
-            return rc;
-    }
-    rc = rwlock_lock(s->store_lock, false, deadline_ns);
+    if (outermost && __atomic_load_n(&s->reader_sections, __ATOMIC_RELAXED) != 0)
+        forget_dead_sections(s);
+    int rc = rwlock_lock(s->store_lock, false, deadline_ns);
     if (rc == EOWNERDEAD) {
         (void)rwlock_pass_on(s->store_lock);
-        rc = error_set(STEAD_FAILED, "%s: the writer died while it changed the file; the next writer's open recovers it",
-                       s->file.path);
+        return died_applying(s);
     }
-    if (rc != 0 && outermost && !s->has_slot)
-        reader_leave(s);
-    if (rc == 0 && outermost && s->unit != NULL)
-        (void)image_follow(s->image);
+    if (rc != 0 || !outermost)
+        return rc;
+    rc = reader_enter(s, deadline_ns);
+    if (rc != 0)
+        (void)rwlock_unlock(s->store_lock);
     return rc;
+}
+
+static int reader_unlock(struct stead *s)
+{
+    bool outermost = rwlock_levels(s->store_lock) == 1;
+    if (outermost)
+        reader_leave(s);
+    return rwlock_unlock(s->store_lock);
 }
 
 /* ---- TURNS */
 
-static bool turn_is_current(const struct stead *s)
+bool turn_is_current(const struct stead *s)
 {
     return image_commit_seq(s->image) == atomic_load_explicit(&s->unit->commit_seq, memory_order_acquire);
 }
 
 /* The store lock is held exclusively. */
-static int turn_begin(struct stead *s, bool after_death)
+static int turn_begin(struct stead *s, bool after_death, int64_t deadline_ns)
 {
     bool changed = false;
     bool behind = after_death || !turn_is_current(s);
-    int rc = 0;
-    if (behind)
-        rc = store_apply_lock(s, true, deadline_after_ms(s->timeout_ms < 0 ? -1 : s->timeout_ms + 1000));
+    int rc = behind ? store_apply_lock(s, true, deadline_ns) : 0;
     if (rc != 0)
         return rc;
     rc = image_refresh(s->image, &changed);
     if (behind) {
-        if (rc == 0)
+        if (rc == 0) {
+            change_publish(&s->unit->commit_seq, &s->unit->commit_word, image_commit_seq(s->image));
             change_publish(&s->unit->applied_seq, &s->unit->applied_word, image_commit_seq(s->image));
-        store_apply_unlock(s);
+        }
+        store_apply_unlock(s, rc == 0);
     }
     if (rc != 0)
         return rc;
-    if (changed || after_death) {
-        heap_reload(s->heap, image_bytes(s->image));
-        change_publish(&s->unit->commit_seq, &s->unit->commit_word, image_commit_seq(s->image));
-    }
+    s->rolled_back = false;
+    if (changed || behind)
+        heap_reload(s->heap, image_follow(s->image));
     return 0;
+}
+
+/* Just got the outermost exclusive level; the former holder may have died. */
+static int turn_settle(struct stead *s, bool after_death, int64_t deadline_ns)
+{
+    int rc = turn_begin(s, after_death, deadline_ns);
+    if (rc == 0)
+        return after_death ? rwlock_make_consistent(s->store_lock) : 0;
+    (void)(after_death ? rwlock_pass_on(s->store_lock) : rwlock_unlock(s->store_lock));
+    return rc;
 }
 
 static int turn_lock_exclusive(struct stead *s, int64_t deadline_ns)
 {
     int rc = rwlock_lock(s->store_lock, true, deadline_ns);
     bool dead = rc == EOWNERDEAD;
-    if (dead)
-        rc = rwlock_make_consistent(s->store_lock);
-    if (rc != 0 || (!dead && !rwlock_unlock_ends_exclusive(s->store_lock)))
+    if ((rc != 0 && !dead) || !rwlock_unlock_ends_exclusive(s->store_lock))
         return rc;
-    rc = turn_begin(s, dead);
-    if (rc != 0)
-        (void)rwlock_unlock(s->store_lock);
-    return rc;
+    return turn_settle(s, dead, deadline_ns);
 }
 
 static int turn_lock_shared(struct stead *s, int64_t deadline_ns)
@@ -174,14 +265,8 @@ static int turn_lock_shared(struct stead *s, int64_t deadline_ns)
     bool outermost = !rwlock_held(s->store_lock);
     for (unsigned retry = 0;; retry++) {
         int rc = rwlock_lock(s->store_lock, false, deadline_ns);
-        if (rc == EOWNERDEAD) { /* held exclusively: catch up, and keep it in place of the shared level */
-            rc = rwlock_make_consistent(s->store_lock);
-            if (rc == 0)
-                rc = turn_begin(s, true);
-            if (rc != 0)
-                (void)rwlock_unlock(s->store_lock);
-            return rc;
-        }
+        if (rc == EOWNERDEAD) /* held exclusively: catch up, and keep it in place of the shared level */
+            return turn_settle(s, true, deadline_ns);
         if (rc != 0 || !outermost || turn_is_current(s))
             return rc;
         (void)rwlock_unlock(s->store_lock);
@@ -193,36 +278,46 @@ static int turn_lock_shared(struct stead *s, int64_t deadline_ns)
     }
 }
 
-/* The unlock that ends the outermost exclusive level: commits first, and keeps the lock if it cannot. */
+/* The unlock that ends the outermost exclusive level: commits first, and keeps the lock if it cannot.  After a rollback
+ * there is normally nothing to commit, so neither a log over its limit nor a poisoned store stands in the way then. */
 static int turn_unlock(struct stead *s)
 {
     if (rwlock_unlock_ends_exclusive(s->store_lock)) {
         uint64_t seq;
-        int rc = store_make_room(s);
+        bool clean = s->rolled_back;
+        int rc = clean ? 0 : store_make_room(s);
         if (rc == 0)
             rc = store_commit_locked(s, &seq);
-        if (rc != 0)
+        if (rc != 0 && !(clean && image_failed(s->image)))
             return rc;
-        store_settle(s, false);
+        if (rc == 0)
+            store_settle(s, false);
     }
     return rwlock_unlock(s->store_lock);
 }
 
 /* ---- the public calls */
 
-/* SOLE: a thread ended inside an exclusive section.  What it did since the last commit is taken back. */
-static int sole_after_death(struct stead *s)
+/* SOLE: a thread ended inside an exclusive section.  What was done since the last commit is taken back. */
+static int sole_after_death(struct stead *s, bool *rolled_back)
 {
     int rc = store_rollback_locked(s);
+    *rolled_back = rc == 0;
     if (rc == 0)
         return rwlock_make_consistent(s->store_lock);
     (void)rwlock_pass_on(s->store_lock);
     return rc;
 }
 
-static int lock_dispatch(struct stead *s, bool exclusive, int64_t deadline_ns)
+static bool locks_as_reader(const struct stead *s)
 {
-    if (s->read_only && (s->sharing != STEAD_LIVE || !s->has_slot)) {
+    return s->read_only && (s->sharing != STEAD_LIVE || !s->has_slot);
+}
+
+static int lock_dispatch(struct stead *s, bool exclusive, int64_t deadline_ns, bool *rolled_back)
+{
+    *rolled_back = false;
+    if (locks_as_reader(s)) {
         if (exclusive)
             return error_set(EPERM, "%s is open read-only: only shared sections", s->file.path);
         return reader_lock(s, deadline_ns);
@@ -231,7 +326,7 @@ static int lock_dispatch(struct stead *s, bool exclusive, int64_t deadline_ns)
         return exclusive ? turn_lock_exclusive(s, deadline_ns) : turn_lock_shared(s, deadline_ns);
     int rc = rwlock_lock(s->store_lock, exclusive, deadline_ns);
     if (rc == EOWNERDEAD && s->sharing == STEAD_SOLE)
-        rc = sole_after_death(s);
+        rc = sole_after_death(s, rolled_back);
     return rc;
 }
 
@@ -239,12 +334,9 @@ static int unlock_dispatch(struct stead *s)
 {
     if (!rwlock_held(s->store_lock))
         return EPERM;
-    if (s->sharing == STEAD_TURNS && !s->read_only)
-        return turn_unlock(s);
-    int rc = rwlock_unlock(s->store_lock);
-    if (rc == 0 && s->read_only && !s->has_slot && !rwlock_held(s->store_lock))
-        reader_leave(s);
-    return rc;
+    if (locks_as_reader(s))
+        return reader_unlock(s);
+    return s->sharing == STEAD_TURNS ? turn_unlock(s) : rwlock_unlock(s->store_lock);
 }
 
 static int explain_lock(const struct stead *s, int rc)
@@ -271,7 +363,8 @@ int stead_lock(stead *store, stead_lock_mode mode, int timeout_ms)
     int rc = store_enter(store);
     if (rc != 0)
         return rc;
-    rc = lock_dispatch(store, mode == STEAD_EXCLUSIVE, timeout_ms == 0 ? 0 : deadline_after_ms(timeout_ms));
+    bool rolled_back;
+    rc = lock_dispatch(store, mode == STEAD_EXCLUSIVE, timeout_ms == 0 ? 0 : deadline_after_ms(timeout_ms), &rolled_back);
     if (rc != 0 && rc != EOWNERDEAD)
         return explain_lock(store, rc);
     store_follow(store);
@@ -295,11 +388,14 @@ int stead_make_consistent(stead *store)
     if (rc != 0)
         return rc;
     rc = rwlock_make_consistent(store->store_lock);
-    if (rc == 0 && store->sharing == STEAD_LIVE && store->has_slot) {
-        (void)presence_dead_writers(store->presence, true);
-        atomic_store(&store->unit->unclean, 0);
+    if (store->sharing == STEAD_LIVE && store->has_slot && rwlock_held_exclusive(store->store_lock)) {
+        /* A writer that ended outside any section left no dead lock, but an unclean store all the same. */
+        if (atomic_exchange(&store->unit->unclean, 0) != 0)
+            rc = 0;
+        if (presence_dead_writers(store->presence, true) != 0)
+            rc = 0;
     }
-    return rc == 0 ? 0 : error_set(rc, "%s: there is nothing to repair, or this thread does not hold the lock",
+    return rc == 0 ? 0 : error_set(rc, "%s: there is nothing to repair, or this thread does not hold the lock exclusively",
                                    store->file.path);
 }
 
@@ -313,7 +409,7 @@ void stead_locked_end_(stead **held)
 {
     stead *store = *held;
     *held = NULL;
-    if (store == NULL)
+    if (store == NULL || store_enter(store) != 0)
         return;
     int rc = stead_unlock(store);
     if (rc == 0 || !rwlock_held(store->store_lock))
@@ -327,36 +423,43 @@ void stead_locked_end_(stead **held)
 
 /* ---- for the library's own operations */
 
-int store_lock_exclusive(struct stead *s, int64_t deadline_ns)
+static int lock_for_library(struct stead *s, bool exclusive, int64_t deadline_ns)
 {
-    int rc = lock_dispatch(s, true, deadline_ns);
+    bool rolled_back;
+    int rc = lock_dispatch(s, exclusive, deadline_ns, &rolled_back);
     if (rc == EOWNERDEAD) { /* LIVE: not ours to repair: the next stead_lock hears of it */
         (void)rwlock_pass_on(s->store_lock);
         return explain_lock(s, rc);
     }
     if (rc != 0)
         return explain_lock(s, rc);
+    if (rolled_back) {
+        (void)rwlock_unlock(s->store_lock);
+        return error_set(EOWNERDEAD, "%s: a thread ended inside its exclusive section: all since the last commit was rolled "
+                         "back, and this call did nothing", s->file.path);
+    }
     store_follow(s);
     return 0;
 }
 
+int store_lock_exclusive(struct stead *s, int64_t deadline_ns)
+{
+    return lock_for_library(s, true, deadline_ns);
+}
+
 int store_lock_shared(struct stead *s, int64_t deadline_ns)
 {
-    int rc = lock_dispatch(s, false, deadline_ns);
-    if (rc == EOWNERDEAD) {
-        (void)rwlock_pass_on(s->store_lock);
-        return explain_lock(s, rc);
-    }
-    if (rc != 0)
-        return explain_lock(s, rc);
-    store_follow(s);
-    return 0;
+    return lock_for_library(s, false, deadline_ns);
 }
 
 void store_unlock_quietly(struct stead *s)
 {
     int saved_errno = errno;
-    (void)unlock_dispatch(s);
+    if (unlock_dispatch(s) != 0 && rwlock_held(s->store_lock)) {
+        /* TURNS: the level was the library's own and changed nothing that a commit could be needed for. */
+        (void)store_rollback_locked(s);
+        (void)rwlock_unlock(s->store_lock);
+    }
     errno = saved_errno;
 }
 

@@ -27,6 +27,7 @@ void store_fill_super(struct stead *s)
     s->super.last_change_s = atomic_load(&unit->last_change_s);
     s->super.last_change_pid = atomic_load(&unit->last_change_pid);
     s->super.accepted_unclean = atomic_load(&unit->accepted_unclean);
+    s->super.root = 0; /* only a sealed superblock has it: here it would go stale */
 }
 
 bool store_has_foreign_readers(const struct stead *s)

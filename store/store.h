@@ -71,6 +71,10 @@ struct stead {
     struct rwlock *apply_lock; /* SOLE and TURNS with has_slot */
     struct image *image;
     bool recovered;
+    bool first_writer;       /* no writer was attached when this one came  */
+    bool created;            /* by this very open                          */
+    char layout_name[64];
+    uint32_t layout_version;
     bool private_replay;     /* reads a crashed store through its own replay: nobody else changes it */
 
     /* Under the registry's mutex. */
@@ -80,6 +84,9 @@ struct stead {
 
     /* Under the store lock held exclusively. */
     struct superblock super;
+    bool seal_failed;        /* a close got as far as sealing, and failed at it */
+    bool rolled_back;        /* TURNS: nothing was changed since the last rollback, as far as commits know */
+    bool apply_dead;         /* the apply lock was inherited from the dead */
     _Atomic uint64_t refused_frees; /* what the heap refused, by this process */
 
     /* Readers without a slot: how many sections of this process share LOCK_BYTE_APPLY. */
@@ -94,6 +101,7 @@ struct stead {
 int registry_claim(struct stead *fresh, int64_t deadline_ns, struct stead **existing);
 int registry_publish(struct stead *s);   /* findable by address (an upgrade callback frees); EMFILE: table full */
 void registry_opened(struct stead *s);   /* OPENING -> OPEN: others get this store */
+void registry_unpublish(struct stead *s); /* no longer findable by address: before anything is unmapped */
 void registry_withdraw(struct stead *s); /* out of the registry: a failed open, or closed */
 /* The last handle: phase CLOSING and true; else one handle less and false. */
 bool registry_begin_close(struct stead *s);
@@ -101,9 +109,12 @@ void registry_cancel_close(struct stead *s); /* the store stays open with its la
 struct stead *registry_find(const void *p);
 
 /* ---- open.c, close.c */
-void store_free_handles(struct stead *s); /* what a fork child inherited: memory and descriptors only */
+void store_forked(struct stead *s);       /* in a fork child: closes what was inherited */
 void store_detach(struct stead *s);       /* undoes an open, writes nothing to the image */
-void store_free(struct stead *s);
+void store_free(struct stead *s);         /* the handle's memory, and in a fork child what alloc/ and lock/ had */
+int store_attach_heap(struct stead *s, bool first, bool inspect);
+int64_t store_grace(int64_t deadline_ns);
+int store_finish(struct stead *s);        /* the gate is held: seals the file if this is the last writer */
 void store_check_memory(struct stead *s, struct report *report); /* heap, root, names of the mapped image */
 int store_host_extend(void *ctx, uint64_t bytes);
 bool store_host_alive(void *ctx, uint32_t id);
@@ -112,14 +123,16 @@ bool store_host_alive(void *ctx, uint32_t id);
 /* 0 if the handle may be used at all; EPERM in a fork child. */
 int store_enter(const struct stead *s);
 bool store_holds_exclusive(const struct stead *s);
-/* Takes the store lock exclusively for an operation of the library itself, nested in whatever the caller holds.
- * In TURNS this does not begin or end a transaction of its own: *ends says whether the caller must finish one. */
+/* The store lock for an operation of the library itself, nested in whatever the caller holds.  EOWNERDEAD, the lock not
+ * held: LIVE, the next stead_lock will hear of it; SOLE, a thread ended in its section and all that was not committed was
+ * rolled back, also what the caller meant to work on. */
 int store_lock_exclusive(struct stead *s, int64_t deadline_ns);
 int store_lock_shared(struct stead *s, int64_t deadline_ns);
 void store_unlock_quietly(struct stead *s);
 /* Whoever changes the file (or needs it to stand still) against readers of other processes. */
 int store_apply_lock(struct stead *s, bool exclusive, int64_t deadline_ns);
-void store_apply_unlock(struct stead *s);
+void store_apply_unlock(struct stead *s, bool whole); /* whole: the file is what it should be */
+bool turn_is_current(const struct stead *s);
 /* Others extended the image: map what is there now. */
 void store_follow(struct stead *s);
 
@@ -129,6 +142,7 @@ int store_make_durable(struct stead *s, uint64_t seq);
 /* After a commit: apply or checkpoint if it is due or readers are attached; never fails the commit. */
 void store_settle(struct stead *s, bool durable);
 int store_rollback_locked(struct stead *s);
+bool store_readers_attached(const struct stead *s); /* other processes' */
 int store_make_room(struct stead *s); /* before a commit: a log over its limit is checkpointed, or ETIMEDOUT */
 void store_publish_commit(struct stead *s);
 uint64_t store_commit_seq(const struct stead *s); /* of the last commit that this handle can see */
@@ -148,7 +162,13 @@ void names_count(const struct stead *s, uint64_t *blocks, uint64_t *bytes);
 void names_check(const struct stead *s, struct report *report);
 
 /* ---- layout.c */
-int layout_settle(struct stead *s, const stead_layout *layout);
+/* s->layout_name and _version as recorded now; settle: equal to what is asked for, or upgraded. */
+int layout_read(struct stead *s, int64_t deadline_ns);
+bool layout_matches(const struct stead *s, const stead_layout *layout);
+int layout_settle(struct stead *s, const stead_layout *layout, int64_t deadline_ns);
+int names_bind(struct stead *s, const char *name, void *object); /* also reserved names; store lock held exclusively */
+void *names_find(struct stead *s, const char *name, int *rc);    /* store lock held; NULL with *rc 0: no such name */
+#define NAMES_RESERVED ".stead."
 
 /* ---- status.c */
 void store_note_change(struct stead *s);

@@ -198,6 +198,15 @@ static int64_t wait_deadline(int timeout_ms)
     return timeout_ms == 0 ? 0 : deadline_after_ms(timeout_ms);
 }
 
+/* One in place: whoever signaled may have extended the store it lies in, and left pointers there. */
+static int waited(const void *words, int rc)
+{
+    struct stead *s = rc == 0 ? registry_find(words) : NULL;
+    if (s != NULL)
+        store_follow(s);
+    return error_keep(rc);
+}
+
 /* ---- semaphore */
 
 int stead_semaphore_open(stead_semaphore **out, const char *name, unsigned value)
@@ -220,7 +229,7 @@ int stead_semaphore_init(stead_semaphore *semaphore)
 
 int stead_semaphore_wait(stead_semaphore *semaphore, int timeout_ms)
 {
-    return error_keep(semaphore_wait((struct semaphore_words *)semaphore, wait_deadline(timeout_ms)));
+    return waited(semaphore, semaphore_wait((struct semaphore_words *)semaphore, wait_deadline(timeout_ms)));
 }
 
 int stead_semaphore_signal(stead_semaphore *semaphore, unsigned n)
@@ -258,7 +267,7 @@ int stead_event_init(stead_event *event)
 
 int stead_event_wait(stead_event *event, int timeout_ms)
 {
-    return error_keep(event_wait((struct event_words *)event, wait_deadline(timeout_ms)));
+    return waited(event, event_wait((struct event_words *)event, wait_deadline(timeout_ms)));
 }
 
 int stead_event_signal(stead_event *event)

@@ -35,6 +35,7 @@ int store_commit_locked(struct stead *s, uint64_t *seq)
     int rc = image_commit(s->image, heap_used_bytes(s->heap), seq);
     if (rc != 0)
         return error_keep(rc);
+    s->rolled_back = false;
     store_publish_commit(s);
     return 0;
 }
@@ -54,7 +55,7 @@ static int apply_now(struct stead *s, bool checkpoint, int64_t deadline_ns)
     struct image_stat stat;
     image_stat(s->image, &stat);
     change_publish(&s->unit->applied_seq, &s->unit->applied_word, stat.applied_seq);
-    store_apply_unlock(s);
+    store_apply_unlock(s, rc == 0);
     return rc;
 }
 
@@ -69,7 +70,7 @@ int store_make_room(struct stead *s)
     return rc;
 }
 
-static bool readers_attached(const struct stead *s)
+bool store_readers_attached(const struct stead *s)
 {
     return presence_count_role(s->presence, PRESENCE_READER) != 0 || lock_byte_taken(s->lock_fd, LOCK_BYTE_READERS, 1);
 }
@@ -81,7 +82,7 @@ void store_settle(struct stead *s, bool durable)
         return;
     if (image_wants_checkpoint(s->image)) {
         (void)apply_now(s, true, 0);
-    } else if ((durable || s->sharing == STEAD_TURNS) && readers_attached(s) && image_has_unapplied(s->image)) {
+    } else if ((durable || s->sharing == STEAD_TURNS) && store_readers_attached(s) && image_has_unapplied(s->image)) {
         if (!durable && image_sync(s->image, image_commit_seq(s->image)) != 0)
             return;
         (void)apply_now(s, false, 0);
@@ -91,8 +92,10 @@ void store_settle(struct stead *s, bool durable)
 int store_rollback_locked(struct stead *s)
 {
     int rc = image_rollback(s->image);
-    if (rc == 0)
+    if (rc == 0) {
         heap_reload(s->heap, image_bytes(s->image));
+        s->rolled_back = true;
+    }
     return error_keep(rc);
 }
 
@@ -118,8 +121,8 @@ static int commit_sole(struct stead *s, bool durable)
     }
     store_unlock_quietly(s);
     rc = store_make_durable(s, seq);
-    if (rc == 0 && (image_wants_checkpoint(s->image) || (image_has_unapplied(s->image) && readers_attached(s))) &&
-        rwlock_lock(s->store_lock, true, 0) == 0) {
+    if (rc == 0 && (image_wants_checkpoint(s->image) || (image_has_unapplied(s->image) && store_readers_attached(s))) &&
+        store_lock_exclusive(s, 0) == 0) {
         store_settle(s, true);
         store_unlock_quietly(s);
     }
@@ -142,19 +145,30 @@ static int commit_turns(struct stead *s, bool durable)
     return rc;
 }
 
+/* After a failed sync the kernel calls the pages clean that it could not write, so a second try would succeed and lie. */
+static int flush_live(struct stead *s)
+{
+    if (atomic_load(&s->unit->flush_failed) != 0)
+        return error_set(STEAD_FAILED, "%s: an earlier sync failed; what is on the disk is unknown", s->file.path);
+    int rc = superblock_read(&s->file, &s->super); /* another process may have written the last one */
+    if (rc != 0)
+        return rc;
+    store_fill_super(s);
+    s->super.commit_seq = atomic_load(&s->unit->commit_seq) + 1;
+    rc = image_flush(s->image, &s->super, heap_used_bytes(s->heap));
+    if (rc == 0 || rc == EINTR)
+        return rc;
+    atomic_store(&s->unit->flush_failed, 1);
+    return error_set(STEAD_FAILED, "%s: the sync failed (%s); what is on the disk is unknown", s->file.path, error_text(rc));
+}
+
 static int commit_live(struct stead *s, bool durable)
 {
     int rc = store_lock_exclusive(s, DEADLINE_NEVER);
     if (rc != 0)
         return rc;
-    if (durable && !s->file.in_memory) {
-        rc = superblock_read(&s->file, &s->super); /* another process may have written the last one */
-        if (rc == 0) {
-            store_fill_super(s);
-            s->super.commit_seq = atomic_load(&s->unit->commit_seq) + 1;
-            rc = image_flush(s->image, &s->super, heap_used_bytes(s->heap));
-        }
-    }
+    if (durable && !s->file.in_memory)
+        rc = flush_live(s);
     if (rc == 0) {
         uint64_t seq = atomic_load(&s->unit->commit_seq) + 1;
         store_note_change(s);
@@ -172,6 +186,8 @@ int stead_commit(stead *store, stead_durability durability)
         return rc;
     if (store->read_only)
         return error_set(EPERM, "%s is open read-only", store->file.path);
+    if (store->seal_failed)
+        return error_set(STEAD_FAILED, "%s: an earlier close failed while it sealed the file; close it again", store->file.path);
     bool durable = durability == STEAD_DURABLE;
     switch (store->sharing) {
     case STEAD_SOLE:
