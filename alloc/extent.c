@@ -89,6 +89,8 @@ int extent_damaged(struct heap *heap, uint64_t page, const char *what)
 void segment_format(struct heap *heap, uint32_t segment, unsigned header_unit, unsigned covered_pages)
 {
     struct header *header = (struct header *)(void *)(heap->base + header_offset(segment, header_unit));
+    if (GUARD_ACTIVE && heap->guards) /* blocks may have lain here */
+        GUARD_SHOW_ZEROED(header, sizeof *header);
     memset(&header->segment, 0, sizeof header->segment);
     header->segment.covered_pages = covered_pages;
     pages_mark(header->segment.busy, 0, covered_pages, true);
@@ -116,6 +118,8 @@ int segment_make(struct heap *heap, uint32_t segment)
     segment_format(heap, segment, 0, 0);
     struct header *header = (struct header *)(void *)(heap->base + header_offset(segment, 0));
     if (slots != 0) { /* the group's table, right behind the header */
+        if (GUARD_ACTIVE && heap->guards)
+            GUARD_SHOW_ZEROED(heap->base + start + UNIT_BYTES, slots * SLOT_BYTES);
         memset(heap->base + start + UNIT_BYTES, 0, slots * SLOT_BYTES);
         uint64_t slot = start / SLOT_BYTES + 2;
         pages_mark(header->segment.busy, UNIT_PAGES, slots * SLOT_PAGES, true);

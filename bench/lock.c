@@ -139,7 +139,7 @@ static double nested(enum peer_kind peer, bool exclusive, unsigned n)
 /* ---- sections ---- */
 
 struct worker {
-    pthread_t thread;
+    _Alignas(128) pthread_t thread; /* counters of two workers share no line, nor a pair of lines */
     enum peer_kind peer;
     unsigned own_per_ten; /* exclusive sections among ten */
     uint64_t sections, owned;

@@ -66,7 +66,8 @@ struct lock_words {
     _Atomic uint32_t quiet;    /* exclusive sections in a row that met no reader (a hint)                     */
     _Atomic uint32_t patience; /* so many of them, and STATE_BIAS is dropped (a hint)                         */
     _Atomic uint32_t turns;    /* releases since a sleeper was woken (a hint)                                 */
-    uint8_t reserved0[CACHE_LINE_BYTES - 20];
+    _Atomic uint32_t sharer_words; /* so many words of sharers may hold a bit; only grows                     */
+    uint8_t reserved0[CACHE_LINE_BYTES - 24];
     /* the line that waiters use */
     _Atomic uint32_t wake_writers;    /* futex: bumped before exclusive sleepers are woken                    */
     _Atomic uint32_t wake_readers;    /* futex: ... shared sleepers                                           */

@@ -7,7 +7,8 @@
  *   take                                       a SIGKILL right after it leaves
  *   1 slot.owner 0 -> self                     a slot of a dead owner, flag down
  *   2 which, waiting words                     the same
- *   3 bit into sharers (first shared request)  the same; an owner looks at it in vain
+ *   3 sharer_words raised, bit into sharers    the same; an owner looks at it in vain
+ *     (first shared request)
  *   give back
  *   1 flag down                                a slot of a dead owner, flag down
  *   2 bit out of sharers                       the same
@@ -21,8 +22,8 @@
  *   L6  only the slot's owner (or its cleaner, who owns it) writes flag, bit and the waiting words; owner changes by
  *       compare-and-swap, and an id is never given out twice, so a late cleaner never hits a new owner
  *
- * Ordering: everything here is sequentially consistent and off the fast paths.  That a bit cannot be missed: it goes
- * in before the flag goes up (L5), the flag goes up before its thread looks at the state, and an owner writes the
+ * Ordering: everything here is sequentially consistent and off the fast paths.  That a bit cannot be missed: it (and
+ * sharer_words, which never shrinks) goes in before the flag goes up (L5), the flag goes up before its thread looks at the state, and an owner writes the
  * state before it reads the bits: the Dekker argument of acquire.c covers the bit as well as the flag.  Taking the
  * bit out happens after the flag went down, so the bit's absence tells the owner no less than the flag would.
  */
@@ -79,6 +80,10 @@ struct lock_slot *slot_take(struct rwlock *lock, uint64_t self)
 void slot_make_sharer(struct rwlock *lock, struct lock_slot *slot)
 {
     unsigned index = slot_index(lock->region, slot);
+    uint32_t words = atomic_load(&lock->words->sharer_words);
+    while (words < index / 64 + 1 &&
+           !atomic_compare_exchange_strong(&lock->words->sharer_words, &words, index / 64 + 1))
+        ;
     atomic_fetch_or(&lock->words->sharers[index / 64], UINT64_C(1) << (index % 64));
 }
 
@@ -129,7 +134,9 @@ void slots_sweep(struct lock_region *region, const struct presence *presence)
 
 struct lock_slot *slot_next_sharer(const struct rwlock *lock, const struct lock_slot *own, unsigned *from)
 {
-    for (unsigned word = *from / 64; word < SLOT_WORDS; word++) {
+    uint32_t words = atomic_load(&lock->words->sharer_words);
+    words = words < SLOT_WORDS ? words : SLOT_WORDS;
+    for (unsigned word = *from / 64; word < words; word++) {
         uint64_t bits = atomic_load(&lock->words->sharers[word]);
         if (word == *from / 64)
             bits &= ~UINT64_C(0) << (*from % 64);

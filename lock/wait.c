@@ -49,6 +49,10 @@
 #define STARVING_NS 1000000
 #define HANDOFF_GAP_NS 500000
 #define TURNS_MAX 512
+#ifndef SPIN_FIRST
+#define SPIN_FIRST 0
+#define SPIN_LAST 6
+#endif
 
 void wait_begin(struct waiting *w, struct rwlock *lock, struct rwlock_hold *hold, bool exclusive, int64_t deadline_ns)
 {
@@ -57,7 +61,7 @@ void wait_begin(struct waiting *w, struct rwlock *lock, struct rwlock_hold *hold
 
 void wait_spin(unsigned round)
 {
-    unsigned pauses = 1U << (round < 6 ? round : 6);
+    unsigned pauses = 1U << (round + SPIN_FIRST < SPIN_LAST ? round + SPIN_FIRST : SPIN_LAST);
     while (pauses-- > 0)
         cpu_relax();
 }

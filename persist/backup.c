@@ -9,7 +9,7 @@
  *   2 a file without a name beside the target         no copy
  *   3 the whole file cloned (FICLONE), cut off at     no copy
  *     the used length; or the used data copied
- *   4 lock unit cleared; LIVE and private replays:    no copy
+ *   4 lock unit cleared; LIVE and pages of our own:   no copy
  *     checksums computed from what was copied
  *   5 both superblocks, sealed                        no copy
  *   6 fsync, then the name (never over another        no copy or a whole one
@@ -69,7 +69,12 @@ static int copy_data(int from, int to, uint64_t end)
     return rc;
 }
 
-/* A private replay: only this process's pages hold the last commit. */
+/* A private replay, or a reader whose view is ahead of the file: only this process's pages hold the last commit. */
+static bool in_own_pages(const struct image *image)
+{
+    return image->replay || follow_has_pages(image);
+}
+
 static int copy_image(struct image *image, int to, uint64_t used)
 {
     int rc = 0;
@@ -93,7 +98,7 @@ static int fill(struct image *image, int to, uint64_t used)
     int from = image->file->fd;
     uint64_t end = format_file_bytes(used);
     bool live = image->options.kind == IMAGE_SHARED;
-    if (!image->replay && !(live && fs_overwrite_allocates(from)) && file_clone(to, from) == 0) {
+    if (!in_own_pages(image) && !(live && fs_overwrite_allocates(from)) && file_clone(to, from) == 0) {
         rc = file_truncate(to, end);
         if (rc == 0)
             rc = file_zero(to, 0, GROUP0_OFFSET); /* superblocks and locks of a store in use */
@@ -102,7 +107,7 @@ static int fill(struct image *image, int to, uint64_t used)
     rc = file_truncate(to, end);
     if (rc != 0)
         return rc;
-    return image->replay ? copy_image(image, to, used) : copy_data(from, to, end);
+    return in_own_pages(image) ? copy_image(image, to, used) : copy_data(from, to, end);
 }
 
 /* Steps 3 to 5 */
@@ -111,7 +116,7 @@ static int write_copy(struct image *image, const struct superblock *super, const
     int rc;
     struct superblock sealed = *super;
     rc = fill(image, copy->fd, used);
-    if (rc == 0 && (image->options.kind == IMAGE_SHARED || image->replay || super->checksums_valid == 0))
+    if (rc == 0 && (image->options.kind == IMAGE_SHARED || in_own_pages(image) || super->checksums_valid == 0))
         rc = scrub_rebuild(copy->fd, 0, used);
     if (rc == 0) /* of pages that the original has in flight behind the used length */
         rc = scrub_clear(copy->fd, used, min_u64(image_bytes(image), used - 1 + format_contiguous(used - 1)));
@@ -139,7 +144,7 @@ int image_backup(struct image *image, const struct superblock *super, const char
     rc = settle(image);
     if (rc != 0)
         return rc;
-    uint64_t used = image_applied_bytes(image);
+    uint64_t used = follow_has_pages(image) ? image->follow.used_bytes : image_applied_bytes(image);
     if (used < UNIT_BYTES)
         return error_set(STEAD_CORRUPT, "%.300s: the length of the last commit cannot be told", image->file->path);
     if (access(path, F_OK) == 0)

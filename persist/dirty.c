@@ -122,6 +122,15 @@ void dirty_close(struct dirty *dirty)
     free(dirty);
 }
 
+void dirty_forget(struct dirty *dirty)
+{
+    if (dirty == NULL)
+        return;
+    dirty_faults_forget(dirty->faults);
+    dirty->faults = NULL;
+    dirty_close(dirty);
+}
+
 enum dirty_kind dirty_kind(const struct dirty *dirty)
 {
     return dirty->kind;

@@ -30,6 +30,7 @@ struct dirty;
 /* DIRTY_BEST: the first that works here.  ENOTSUP: this kind does not; ENOMEM. */
 int dirty_open(struct dirty **out, uint8_t *base, enum dirty_kind kind);
 void dirty_close(struct dirty *dirty);
+void dirty_forget(struct dirty *dirty); /* in a fork child, where neither the range nor the reports are mapped */
 enum dirty_kind dirty_kind(const struct dirty *dirty);
 
 /*

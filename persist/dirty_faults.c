@@ -197,6 +197,13 @@ void dirty_faults_close(struct dirty_faults *faults)
     free(faults);
 }
 
+void dirty_faults_forget(struct dirty_faults *faults)
+{
+    if (faults != NULL)
+        faults->rings = 0;
+    dirty_faults_close(faults);
+}
+
 /* Empties one ring.  Records are multiples of 8 bytes and wrap around anywhere, so they are read word by word. */
 static int drain_ring(struct dirty_faults *faults, const struct ring *ring, const uint8_t *base, uint64_t bytes,
                       struct page_list *list)

@@ -25,6 +25,8 @@ int dirty_protect_pages(struct dirty_protect *protect, uint8_t *base, uint64_t b
 struct dirty_faults;
 int dirty_faults_open(struct dirty_faults **out);
 void dirty_faults_close(struct dirty_faults *faults);
+/* In a fork child the kernel did not map the rings, and something else may lie there by now. */
+void dirty_faults_forget(struct dirty_faults *faults);
 /* Adds the pages of [base, base + bytes) that faulted.  *complete: these are all faults since the last call. */
 int dirty_faults_drain(struct dirty_faults *faults, const uint8_t *base, uint64_t bytes, struct page_list *list,
                        bool *complete);

@@ -149,6 +149,8 @@ static int map_image(struct image *image, uint64_t bytes)
     enum map_kind kind = image->options.inspect ? MAP_IMAGE_READ
                          : image->replay        ? MAP_IMAGE_PRIVATE
                                                 : kinds[image->options.kind];
+    if (kind == MAP_IMAGE_READ && !image->options.inspect && super->state != SUPER_OPEN_LIVE && !image->file->in_memory)
+        kind = MAP_IMAGE_VIEW; /* shows the file as well, and can be ahead of it (follow.c) */
     bool twin = is_writer(&image->options) && kind == MAP_IMAGE_PRIVATE;
     int rc = address_permitted(image->file->path, super->base, super->capacity_bytes);
     if (rc == 0)
@@ -248,6 +250,7 @@ void image_close(struct image *image)
     if (image->txn != NULL)
         txn_close(image->txn);
     map_close(&image->map);
+    follow_release(image);
     (void)pthread_mutex_destroy(&image->mutex);
     free(image);
 }
@@ -257,6 +260,7 @@ void image_forget(struct image *image)
     /* The range was never mapped in this child (MADV_DONTFORK); something else of it may live there by now. */
     if (image->txn != NULL)
         txn_forget(image->txn);
+    follow_release(image);
     free(image);
 }
 
@@ -284,7 +288,9 @@ bool image_recovered(const struct image *image)
 
 uint64_t image_commit_seq(const struct image *image)
 {
-    return image->txn != NULL ? txn_commit_seq(image->txn) : image->super->commit_seq;
+    if (image->txn != NULL)
+        return txn_commit_seq(image->txn);
+    return max_u64(image->super->commit_seq, atomic_load(&image->follow.seq)); /* what a reader was shown last */
 }
 
 /* ---- growth ---- */

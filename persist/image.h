@@ -3,8 +3,8 @@
  *
  *   IMAGE_PRIVATE  SOLE and TURNS writer: MAP_PRIVATE; changed pages found, logged, applied (see commit.c)
  *   IMAGE_SHARED   LIVE: MAP_SHARED
- *   IMAGE_READ     read-only: MAP_SHARED, PROT_READ; of a crashed store nobody recovers: MAP_PRIVATE with a private
- *                  replay of the log
+ *   IMAGE_READ     read-only, PROT_READ: LIVE: MAP_SHARED; else MAP_PRIVATE, durable commits that are not in the file yet
+ *                  replayed into private pages (image_look), or, of a crashed store nobody recovers, all of its log
  *
  * persist/ knows no lock and no heap.  "Exclusive" below means: the caller guarantees that no other thread or
  * process runs any call on this image or writes to it; "apply lock" means: and no reader looks at the file.
@@ -71,6 +71,19 @@ uint64_t image_commit_seq(const struct image *image);
 int image_extend(struct image *image, uint64_t bytes);
 /* Others extended the file: map what is there now.  Cheap when nothing changed.  Returns the new image_bytes. */
 uint64_t image_follow(struct image *image);
+
+/* ---- IMAGE_READ ---- */
+
+/*
+ * image_look -- a reader's section begins: the view becomes the last durable commit, whether it is in the file or only in
+ * the log, and image_commit_seq() its number.  Nothing is written to file or log; BUFFERED commits are not shown.
+ *   shared  the words of the attached writers (read access is enough); NULL: nobody is attached
+ * The caller holds the apply lock shared until the section ends, and lets no other look and no section of this process
+ * run beside it.  Nothing new: O(1), no system call; else O(new records).  Maps what the file grew by.  LIVE, and a
+ * private replay: nothing to do.
+ * After an error (ENOMEM, EIO, STEAD_CORRUPT, STEAD_LOG_MISSING) the view is the former one or the last applied commit.
+ */
+int image_look(struct image *image, const struct image_shared *shared);
 
 /* ---- IMAGE_PRIVATE ---- */
 

@@ -6,11 +6,27 @@
 #define STEAD_PERSIST_IMAGE_INTERNAL_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "persist/image.h"
 #include "persist/map.h"
+#include "persist/page_list.h"
+#include "persist/wal.h"
 
 struct txn; /* persist/txn.h */
+
+/* IMAGE_READ of a SOLE or TURNS store: what image_look() put over the file; see follow.c. */
+struct follow {
+    struct wal_position base;  /* where the log's records begin that are not in the file; all zero: never looked */
+    uint64_t base_used_bytes;  /* of the image there                                                             */
+    struct wal_position at;    /* records up to here are in the view                                             */
+    uint64_t used_bytes;       /* of the image there                                                             */
+    struct page_list pages;    /* private pages; some may be named twice                                         */
+    size_t compacted;          /* their number when they were last sorted                                        */
+    _Atomic uint64_t seq;      /* the commit in the view; 0: never looked                                        */
+    _Atomic uint64_t base_seq; /* the commit in the file                                                         */
+    _Atomic uint64_t private_pages;
+};
 
 struct image {
     struct map map;
@@ -21,10 +37,17 @@ struct image {
     pthread_mutex_t mutex;    /* extending the file; pin_bytes                             */
     uint64_t pin_bytes;       /* locked in memory from the start; 0 = not pinned           */
     bool recovered;           /* this open replayed a log                                  */
+    struct follow follow;
     bool replay;              /* IMAGE_READ: the log was replayed into private pages       */
 };
 
 /* How long the image is that a checker or a copier should look at: at the last commit that is in the file. */
 uint64_t image_applied_bytes(const struct image *image);
+
+/* ---- follow.c ---- */
+/* Does the mapping, and not the file, hold the last commit that this reader was shown? */
+bool follow_has_pages(const struct image *image);
+void follow_stat(const struct image *image, struct image_stat *stat);
+void follow_release(struct image *image);
 
 #endif

@@ -22,6 +22,8 @@ uint64_t image_applied_bytes(const struct image *image)
     uint64_t seq, used, bytes = image_bytes(image);
     if (image->options.kind == IMAGE_SHARED || image->options.inspect)
         return bytes;
+    if (atomic_load(&image->follow.seq) != 0) /* as of this reader's section */
+        return min_u64(image->follow.base_used_bytes, bytes);
     if (image->replay || (image->options.first && image->options.kind == IMAGE_READ))
         return min_u64(image->super->used_bytes, bytes);
     if (image->options.shared != NULL && txn_shared_applied(image->options.shared, &seq, &used))
@@ -48,7 +50,7 @@ void image_check(struct image *image, struct report *report,
         scrub_check_tail(image->file->fd, used, report);
 }
 
-/* Private pages of a replay: by a call that answers a bad page of the file below with an error instead of a signal. */
+/* Private pages of a replay, or of a reader ahead of the file: by a call that answers a bad page of the file below with an error instead of a signal. */
 static int read_mapped(const struct image *image, uint64_t offset, void *buffer, size_t bytes)
 {
     struct iovec to = {.iov_base = buffer, .iov_len = bytes};
@@ -70,7 +72,7 @@ int image_read_committed(struct image *image, uint64_t offset, void *buffer, siz
         return EIO;
     if (image->txn != NULL)
         return txn_read_committed(image->txn, offset, buffer, bytes);
-    if (image->replay)
+    if (image->replay || follow_has_pages(image))
         return read_mapped(image, offset, buffer, bytes);
     return scrub_read_image(image->file->fd, offset, buffer, bytes);
 }
@@ -82,6 +84,8 @@ void image_stat(struct image *image, struct image_stat *stat)
     stat->durable_seq = stat->applied_seq = stat->commit_seq;
     if (image->txn != NULL)
         txn_stat(image->txn, stat);
+    else if (atomic_load(&image->follow.seq) != 0)
+        follow_stat(image, stat);
     else if (image->options.shared != NULL && txn_shared_applied(image->options.shared, &seq, &used))
         stat->commit_seq = stat->durable_seq = stat->applied_seq = seq;
     (void)file_size(image->file->fd, &stat->file_bytes);

@@ -148,6 +148,7 @@ static int map_both(struct map *map, uint64_t from, uint64_t to)
         [MAP_IMAGE_PRIVATE] = {PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE},
         [MAP_IMAGE_SHARED] = {PROT_READ | PROT_WRITE, MAP_SHARED},
         [MAP_IMAGE_READ] = {PROT_READ, MAP_SHARED},
+        [MAP_IMAGE_VIEW] = {PROT_READ, MAP_PRIVATE | MAP_NORESERVE},
     };
     int rc = map_pieces(map->fd, map->base, from, to, how[map->kind].protection, how[map->kind].flags);
     if (rc != 0 || map->twin == NULL)

@@ -11,7 +11,8 @@
 
 #include "persist/format.h"
 
-enum map_kind { MAP_IMAGE_PRIVATE, MAP_IMAGE_SHARED, MAP_IMAGE_READ };
+/* MAP_IMAGE_VIEW: read-only and private: it shows the file until follow.c puts pages of its own over it. */
+enum map_kind { MAP_IMAGE_PRIVATE, MAP_IMAGE_SHARED, MAP_IMAGE_READ, MAP_IMAGE_VIEW };
 
 struct map {
     uint8_t *base;

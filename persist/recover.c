@@ -49,9 +49,6 @@ static int flush(struct gather *gather)
     int rc = overlay_pages(&gather->overlay, &list);
     if (rc == 0)
         rc = apply_pages(gather->fd, &list, 0, list.count, apply_from_overlay, &gather->overlay, gather->scratch);
-    if (rc == 0 && list.count != 0)
-        file_start_writeback(gather->fd, GROUP0_OFFSET, format_file_offset(list.page[list.count - 1] * PAGE_BYTES) +
-                                                            PAGE_BYTES - GROUP0_OFFSET);
     page_list_free(&list);
     overlay_clear(&gather->overlay);
     return rc != 0 ? error_set(rc, "cannot write recovered pages: %s", error_text(rc)) : 0;

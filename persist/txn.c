@@ -335,7 +335,7 @@ int txn_open_with(struct txn **out, struct map *map, const struct file *file, st
     txn->shared = options->shared;
     txn->max_private_bytes = options->max_private_bytes;
     txn->turns = options->turns;
-    txn->wal.fd = txn->wal.direct_fd = -1;
+    txn->wal.fd = -1;
     pthread_mutex_init(&txn->engine, NULL);
     pthread_mutex_init(&txn->sync, NULL);
     pthread_cond_init(&txn->synced, NULL);
@@ -378,7 +378,9 @@ void txn_forget(struct txn *txn)
     pthread_mutex_init(&txn->engine, NULL);
     pthread_mutex_init(&txn->sync, NULL);
     pthread_cond_init(&txn->synced, NULL);
-    txn_close(txn);
+    dirty_forget(txn->dirty);
+    wal_close(&txn->wal);
+    free_txn(txn);
 }
 
 /* ---- what others may ask ---- */

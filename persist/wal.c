@@ -76,7 +76,7 @@ static int build_open(struct wal *wal)
 
 static int open_file(struct wal *wal, const char *path, int flags, unsigned permissions, const uint8_t id[16])
 {
-    *wal = (struct wal){.fd = -1, .direct_fd = -1};
+    *wal = (struct wal){.fd = -1};
     memcpy(wal->id, id, sizeof wal->id);
     int rc = file_open_path(&wal->fd, path, O_RDWR | O_NOFOLLOW | flags, permissions);
     if (rc != 0)
@@ -117,9 +117,7 @@ void wal_close(struct wal *wal)
     }
     if (wal->fd >= 0)
         file_calls.close(wal->fd);
-    if (wal->direct_fd >= 0)
-        file_calls.close(wal->direct_fd);
-    wal->fd = wal->direct_fd = -1;
+    wal->fd = -1;
 }
 
 int wal_start(struct wal *wal, uint64_t salt, uint64_t checkpoint, uint64_t first_seq, uint64_t used_bytes)

@@ -75,7 +75,6 @@ struct wal_position {
 
 struct wal {
     int fd;
-    int direct_fd; /* O_DIRECT | O_DSYNC on the same file, or -1                       */
     uint8_t id[16];
     struct wal_position at;
     uint64_t reserved_end; /* disk blocks exist up to here                              */

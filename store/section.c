@@ -52,12 +52,15 @@ void store_follow(struct stead *s)
 {
     if (s->unit == NULL || s->private_replay)
         return;
-    uint64_t known = image_bytes(s->image);
+    /* Not image_bytes(): this process may have mapped more than its heap was ever told of. */
+    uint64_t known = atomic_load_explicit(&s->followed, memory_order_relaxed);
     if (atomic_load_explicit(&s->unit->image_bytes, memory_order_acquire) <= known)
         return;
     uint64_t now = image_follow(s->image);
-    if (now > known && s->heap != NULL && (s->read_only || s->sharing == STEAD_LIVE))
+    if (s->heap != NULL && (s->read_only || s->sharing == STEAD_LIVE))
         heap_extended(s->heap, now);
+    while (known < now && !atomic_compare_exchange_weak(&s->followed, &known, now))
+        continue;
 }
 
 /* ---- apply lock */

@@ -53,6 +53,7 @@ struct stead {
     struct heap *heap;
     uint8_t *base;
     uint64_t capacity;
+    _Atomic uint64_t followed; /* image bytes that the heap was told of */
 
     /* Written while opening, then constant. */
     stead_sharing sharing;

@@ -190,12 +190,14 @@ int crash_faults(const struct crash_case *what, enum crash_call call, int error,
                  struct crash_outcome *outcome)
 {
     struct ending ending;
+    struct crash_case alone = *what; /* a neighbour's reading is not what is tried here */
+    alone.neighbour = NULL;
     *outcome = (struct crash_outcome){.seed = trial_seed()};
-    int rc = run_trial(what, &(struct plan){.fault_call = call}, &ending, outcome);
+    int rc = run_trial(&alone, &(struct plan){.fault_call = call}, &ending, outcome);
     uint64_t calls = ending.calls_of_kind;
     uint64_t step = trial_is_long() || calls <= TRIALS_MAX ? 1 : calls / TRIALS_MAX + 1;
     for (uint64_t at = 1; rc == 0 && outcome->failures == 0 && at <= calls; at += step) {
-        rc = run_trial(what,
+        rc = run_trial(&alone,
                        &(struct plan){.fault_call = call, .fault_at = at, .fault_error = error, .fault_sticky = sticky},
                        &ending, outcome);
         outcome->points += ending.faults > 0;

@@ -1,4 +1,5 @@
-# Builds the library with one planted bug and runs the power-cut tests: they must fail.  A build that fails, or a test program
+# Builds the library with one planted bug and runs the power-cut test that has commits of both kinds and
+# checkpoints: it must fail.  A build that fails, or a test program
 # that cannot run, is not a bug found: the report must name a state that broke the rule.
 execute_process(COMMAND ${CMAKE_COMMAND} -S ${SOURCE} -B ${BINARY} -G ${GENERATOR} -DCMAKE_C_COMPILER=${COMPILER}
                         -DCMAKE_BUILD_TYPE=Release -DSTEAD_BENCH=OFF -DSTEAD_PLANT=${BUG}
@@ -11,7 +12,7 @@ execute_process(COMMAND ${CMAKE_COMMAND} --build ${BINARY} --target crash_power 
 if(NOT rc EQUAL 0)
   message(FATAL_ERROR "planted ${BUG}: building failed:\n${text}")
 endif()
-execute_process(COMMAND ${BINARY}/tests/crash/crash_power --fail-fast RESULT_VARIABLE rc OUTPUT_VARIABLE text ERROR_VARIABLE text)
+execute_process(COMMAND ${BINARY}/tests/crash/crash_power --filter power_cut/a_checkpoint* RESULT_VARIABLE rc OUTPUT_VARIABLE text ERROR_VARIABLE text)
 if(rc EQUAL 0)
   message(FATAL_ERROR "planted ${BUG}: NOT FOUND: the power-cut tests passed\n${text}")
 endif()
