@@ -8,18 +8,18 @@
 #define ERROR_TEXT_BYTES 512
 
 /* code, nearest errno, text */
-#define ERROR_TABLE(X)                                                                                                 \
-    X(STEAD_NOT_A_STORE, EINVAL, "not a stead store")                                                                  \
-    X(STEAD_VERSION, EINVAL, "a store of a format, byte order or word size that this build cannot read")               \
-    X(STEAD_CORRUPT, EUCLEAN, "the store is damaged")                                                                  \
-    X(STEAD_UNCLEAN, EUCLEAN, "a LIVE session ended without close")                                                    \
-    X(STEAD_ADDRESS_TAKEN, EADDRINUSE, "the store's address range is in use in this process")                          \
-    X(STEAD_SHARING_MISMATCH, EBUSY, "the store is open in another sharing mode")                                      \
-    X(STEAD_FAILED, EIO, "an earlier sync failed; reopen the store to recover it")                                     \
-    X(STEAD_LAYOUT_MISMATCH, EINVAL, "the store holds structs of another layout")                                      \
-    X(STEAD_LOG_MISSING, EUCLEAN, "the store was not closed and its log is not the one beside it")                     \
-    X(STEAD_FILE_SYSTEM, ENOTSUP, "this file system cannot carry the requested sharing")                               \
-    X(STEAD_WRONG_POINTER, EINVAL, "not a live block of an open store")                                                \
+#define ERROR_TABLE(X) \
+    X(STEAD_NOT_A_STORE, EINVAL, "not a stead store") \
+    X(STEAD_VERSION, EINVAL, "a store of a format, byte order or word size that this build cannot read") \
+    X(STEAD_CORRUPT, EUCLEAN, "the store is damaged") \
+    X(STEAD_UNCLEAN, EUCLEAN, "a LIVE session ended without close") \
+    X(STEAD_ADDRESS_TAKEN, EADDRINUSE, "the store's address range is in use in this process") \
+    X(STEAD_SHARING_MISMATCH, EBUSY, "the store is open in another sharing mode") \
+    X(STEAD_FAILED, EIO, "an earlier sync failed; reopen the store to recover it") \
+    X(STEAD_LAYOUT_MISMATCH, EINVAL, "the store holds structs of another layout") \
+    X(STEAD_LOG_MISSING, EUCLEAN, "the store was not closed and its log is not the one beside it") \
+    X(STEAD_FILE_SYSTEM, ENOTSUP, "this file system cannot carry the requested sharing") \
+    X(STEAD_WRONG_POINTER, EINVAL, "not a live block of an open store") \
     X(STEAD_LIMIT, ENOMEM, "the limit on memory pinned by uncommitted changes is reached")
 
 static _Thread_local int last_code;
@@ -30,8 +30,8 @@ const char *error_text(int code)
     switch (code) {
     case 0:
         return "success";
-#define ERROR_CASE(name, nearest, text)                                                                                \
-    case name:                                                                                                         \
+#define ERROR_CASE(name, nearest, text) \
+    case name: \
         return text;
         ERROR_TABLE(ERROR_CASE)
 #undef ERROR_CASE
@@ -45,8 +45,8 @@ const char *error_text(int code)
 int error_to_errno(int code)
 {
     switch (code) {
-#define ERROR_CASE(name, nearest, text)                                                                                \
-    case name:                                                                                                         \
+#define ERROR_CASE(name, nearest, text) \
+    case name: \
         return nearest;
         ERROR_TABLE(ERROR_CASE)
 #undef ERROR_CASE

@@ -105,37 +105,37 @@ typedef struct {
 
 /* All-zero is the default, and stays so as fields are added. */
 typedef struct {
-    unsigned flags;             /* STEAD_READ_ONLY | ...                                                */
+    unsigned flags; /* STEAD_READ_ONLY | ...                                                */
     stead_sharing sharing;
-    size_t capacity_bytes;      /* address space, not disk; 0 = as recorded, or 64 GiB for a new store  */
-    void *address;              /* where a new store is to live, 64 KiB aligned; NULL = chosen          */
-    unsigned permissions;       /* of a new file; 0 = 0600                                              */
-    int timeout_ms;             /* waiting for a busy store, at open and at close: 0 no, -1 for ever    */
+    size_t capacity_bytes; /* address space, not disk; 0 = as recorded, or 64 GiB for a new store  */
+    void *address;         /* where a new store is to live, 64 KiB aligned; NULL = chosen          */
+    unsigned permissions;  /* of a new file; 0 = 0600                                              */
+    int timeout_ms;        /* waiting for a busy store, at open and at close: 0 no, -1 for ever    */
     stead_layout layout;
     uint64_t max_private_bytes; /* SOLE, TURNS: memory uncommitted changes may pin; 0 = no limit        */
 } stead_options;
 
 typedef struct {
-    void *base;                /* where the heap is mapped                                              */
-    uint64_t file_bytes;       /* length of the file now                                                */
+    void *base;          /* where the heap is mapped                                              */
+    uint64_t file_bytes; /* length of the file now                                                */
     uint64_t capacity_bytes;
-    uint64_t used_bytes;       /* up to the end of the last block                                       */
-    uint64_t live_bytes;       /* usable bytes of all live blocks                                       */
+    uint64_t used_bytes; /* up to the end of the last block                                       */
+    uint64_t live_bytes; /* usable bytes of all live blocks                                       */
     uint64_t live_blocks;
-    uint64_t commit_seq;       /* number of commits since creation                                      */
-    uint64_t bad_frees;        /* double, foreign and interior frees reported by this process           */
-    uint64_t private_bytes;    /* memory pinned by changes not yet written to the file (SOLE, TURNS)    */
-    uint64_t log_bytes;        /* length of the log's live part                                         */
-    unsigned attached;         /* processes that have the store open                                    */
+    uint64_t commit_seq;    /* number of commits since creation                                      */
+    uint64_t bad_frees;     /* double, foreign and interior frees reported by this process           */
+    uint64_t private_bytes; /* memory pinned by changes not yet written to the file (SOLE, TURNS)    */
+    uint64_t log_bytes;     /* length of the log's live part                                         */
+    unsigned attached;      /* processes that have the store open                                    */
     pid_t creator_pid, last_change_pid;
     time_t created, last_attach, last_detach, last_change;
     uid_t owner;
     gid_t group;
     mode_t mode;
     stead_sharing sharing;
-    bool recovered;            /* this open replayed a log                                              */
-    bool accepted_unclean;     /* the store was unclean and was accepted so                             */
-    char id[37];               /* UUID text                                                             */
+    bool recovered;        /* this open replayed a log                                              */
+    bool accepted_unclean; /* the store was unclean and was accepted so                             */
+    char id[37];           /* UUID text                                                             */
 } stead_status;
 
 typedef struct {
@@ -294,8 +294,8 @@ STEAD_API int stead_unpin(stead *store);
 
 /* Who holds and who waits for the store's lock, for people.  Stops at and returns visit's first non-zero. */
 typedef struct {
-    pid_t pid, tid;  /* as that process sees itself                                    */
-    bool waiting;    /* else: holding                                                  */
+    pid_t pid, tid; /* as that process sees itself                                    */
+    bool waiting;   /* else: holding                                                  */
     bool exclusive;
     bool alive;
     int64_t waiting_ns; /* how long; 0 for holders, whose "since when" is not kept    */
@@ -320,11 +320,10 @@ STEAD_API stead *stead_locked_begin_(stead *store, stead_lock_mode mode);
  * back and sets the thread's last error.  LIVE after a writer's death: the block runs with
  * stead_last_error() == EOWNERDEAD, and must call stead_make_consistent().
  */
-#define STEAD_LOCKED(s, mode)                                                                                  \
-    for (stead *STEAD_CAT_(stead_held_, __LINE__) __attribute__((cleanup(stead_locked_end_))) =                \
-             stead_locked_begin_((s), (mode));                                                                 \
-         STEAD_CAT_(stead_held_, __LINE__) != NULL;                                                            \
-         stead_locked_end_(&STEAD_CAT_(stead_held_, __LINE__)))
+#define STEAD_LOCKED(s, mode) \
+    for (stead * STEAD_CAT_(stead_held_, __LINE__) \
+                     __attribute__((cleanup(stead_locked_end_))) = stead_locked_begin_((s), (mode)); \
+         STEAD_CAT_(stead_held_, __LINE__) != NULL; stead_locked_end_(&STEAD_CAT_(stead_held_, __LINE__)))
 #endif
 
 /* ---- semaphores and events --------------------------------------------------------------------- */
@@ -334,8 +333,12 @@ STEAD_API stead *stead_locked_begin_(stead *store, stead_lock_mode mode);
  * a LIVE store (sizeof(...) bytes of its heap) becomes 0 / not signaled; it needs no open and no close.  timeout_ms as in
  * stead_lock.  A killed user leaves nothing locked.
  */
-typedef struct stead_semaphore { uint32_t word[8]; } stead_semaphore;
-typedef struct stead_event { uint32_t word[8]; } stead_event;
+typedef struct stead_semaphore {
+    uint32_t word[8];
+} stead_semaphore;
+typedef struct stead_event {
+    uint32_t word[8];
+} stead_event;
 
 STEAD_API int stead_semaphore_open(stead_semaphore **out, const char *name, unsigned value) STEAD_MUST_CHECK;
 STEAD_API int stead_semaphore_init(stead_semaphore *semaphore);
@@ -355,10 +358,10 @@ STEAD_API int stead_event_remove(const char *name);
 /* ---- self-relative references ------------------------------------------------------------------ */
 /* STEAD_REF(T) -- a reference readable at any address: struct node { STEAD_REF(struct node) next; };
  * NULL is 0; a reference to itself is not representable as non-NULL and is stored as 1. */
-#define STEAD_REF(T)                                                                                           \
-    union {                                                                                                    \
-        int64_t stead_offset;                                                                                  \
-        T *stead_type[1]; /* never read: carries the type */                                                   \
+#define STEAD_REF(T) \
+    union { \
+        int64_t stead_offset; \
+        T *stead_type[1]; /* never read: carries the type */ \
     }
 static inline void *stead_ref_get_(const int64_t *offset)
 {

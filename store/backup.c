@@ -20,7 +20,8 @@ int stead_backup(stead *store, const char *path)
         return error_keep(rc);
     if (target.in_memory)
         return error_set(EINVAL, "%s: a backup is a file", path);
-    rc = store->read_only || store->sharing == STEAD_LIVE ? store_lock_shared(store, DEADLINE_NEVER) : store_lock_exclusive(store, DEADLINE_NEVER);
+    rc = store->read_only || store->sharing == STEAD_LIVE ? store_lock_shared(store, DEADLINE_NEVER)
+                                                          : store_lock_exclusive(store, DEADLINE_NEVER);
     if (rc != 0)
         return rc;
     rc = store_apply_lock(store, false, DEADLINE_NEVER);

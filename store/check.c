@@ -15,7 +15,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "store/store.h"
+#include "store/page.h"
 
 #define MEMORY_RETRIES 3
 
@@ -57,13 +57,38 @@ static void check_committed_heap(struct stead *s, struct report *report)
 {
     if (s->read_only || s->sharing == STEAD_LIVE)
         return;
-    struct heap_reader reader = {.ctx = s, .read = read_committed, .image_bytes = image_bytes(s->image), .capacity = s->capacity};
+    struct heap_reader reader = {
+        .ctx = s, .read = read_committed, .image_bytes = image_bytes(s->image), .capacity = s->capacity};
     struct report committed = {0};
     uint64_t used = 0;
     heap_check(&reader, &committed, &used);
     if (committed.problems != 0 && report->problems == 0)
         memcpy(report->first, committed.first, sizeof report->first);
     report->problems += committed.problems; /* its blocks are counted by the memory row */
+}
+
+static int read_mapped(void *ctx, uint64_t offset, void *buffer, size_t bytes)
+{
+    const struct stead *s = ctx;
+    uint64_t end = image_bytes(s->image);
+    if (offset > end || bytes > end - offset)
+        return EIO;
+    memcpy(buffer, s->base + offset, bytes);
+    return 0;
+}
+
+void store_check_memory(struct stead *s, struct report *report)
+{
+    struct heap_reader reader = {
+        .ctx = s, .read = read_mapped, .image_bytes = image_bytes(s->image), .capacity = s->capacity};
+    uint64_t used = 0;
+    heap_check(&reader, report, &used);
+    if (page_of(s)->magic != PAGE_MAGIC)
+        report_problem(report, "R1", 0, "the first page of the image is not a store page");
+    else if (page_root(s) != 0 && page_pointer(s, page_root(s)) == NULL)
+        report_problem(report, "R2", page_root(s), "the root lies outside the image");
+    else
+        names_check(s, report);
 }
 
 static void check_memory(struct stead *s, struct report *report)
@@ -99,7 +124,7 @@ int stead_check(stead *store, stead_report *report)
     if (rc != 0)
         return rc;
     rc = store->read_only || store->sharing == STEAD_TURNS ? store_lock_shared(store, DEADLINE_NEVER)
-                                                            : store_lock_exclusive(store, DEADLINE_NEVER);
+                                                           : store_lock_exclusive(store, DEADLINE_NEVER);
     if (rc != 0)
         return rc;
     rc = store_apply_lock(store, false, DEADLINE_NEVER);

@@ -154,7 +154,8 @@ static int commit_pending(struct stead *s)
     if (s->sharing == STEAD_LIVE)
         return 0;
     if (image_failed(s->image))
-        return error_set(STEAD_FAILED, "%s: an earlier sync failed; stead_abandon() it and open it again", s->file.path);
+        return error_set(STEAD_FAILED, "%s: an earlier sync failed; stead_abandon() it and open it again",
+                         s->file.path);
     if (s->sharing == STEAD_TURNS)
         return store_make_durable(s, image_commit_seq(s->image));
     rc = store_lock_exclusive(s, DEADLINE_NEVER);

@@ -64,8 +64,8 @@ bool layout_matches(const struct stead *s, const stead_layout *layout)
 
 static int mismatch(const struct stead *s, const stead_layout *layout)
 {
-    return error_set(STEAD_LAYOUT_MISMATCH, "%s holds layout \"%s\" version %u, asked for is \"%s\" version %u", s->file.path,
-                     s->layout_name, s->layout_version, layout->name, layout->version);
+    return error_set(STEAD_LAYOUT_MISMATCH, "%s holds layout \"%s\" version %u, asked for is \"%s\" version %u",
+                     s->file.path, s->layout_name, s->layout_version, layout->name, layout->version);
 }
 
 /* The exclusive lock is held. */

@@ -30,8 +30,8 @@ int lock_unit_map(struct lock_unit **out, int fd, bool writable)
     uint8_t *at = mmap(NULL, whole, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (at == MAP_FAILED)
         return errno;
-    void *unit = mmap(at + UNIT_BYTES, UNIT_BYTES, writable ? PROT_READ | PROT_WRITE : PROT_READ, MAP_SHARED | MAP_FIXED,
-                      fd, (off_t)LOCK_UNIT_OFFSET);
+    void *unit = mmap(at + UNIT_BYTES, UNIT_BYTES, writable ? PROT_READ | PROT_WRITE : PROT_READ,
+                      MAP_SHARED | MAP_FIXED, fd, (off_t)LOCK_UNIT_OFFSET);
     if (unit == MAP_FAILED) {
         int rc = errno;
         munmap(at, whole);

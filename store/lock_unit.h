@@ -20,16 +20,16 @@
 #define LOCK_UNIT_HEAD_BYTES 4096
 
 struct lock_unit {
-    _Atomic uint64_t signature;     /* LOCK_UNIT_SIGNATURE; written last                                  */
-    uint32_t sharing;               /* stead_sharing of all attached writers                              */
-    _Atomic uint32_t applying;      /* 1: whoever holds the apply lock is changing the file, or died at it */
-    _Atomic uint64_t image_bytes;   /* the longest image anybody made: others follow it                   */
-    _Atomic uint64_t commit_seq;    /* last commit that returned                                          */
-    _Atomic uint64_t applied_seq;   /* last commit that readers of the file can see                       */
-    _Atomic uint32_t commit_word;   /* futexes: changed and woken with the two above                      */
+    _Atomic uint64_t signature;   /* LOCK_UNIT_SIGNATURE; written last                                  */
+    uint32_t sharing;             /* stead_sharing of all attached writers                              */
+    _Atomic uint32_t applying;    /* 1: whoever holds the apply lock is changing the file, or died at it */
+    _Atomic uint64_t image_bytes; /* the longest image anybody made: others follow it                   */
+    _Atomic uint64_t commit_seq;  /* last commit that returned                                          */
+    _Atomic uint64_t applied_seq; /* last commit that readers of the file can see                       */
+    _Atomic uint32_t commit_word; /* futexes: changed and woken with the two above                      */
     _Atomic uint32_t applied_word;
-    _Atomic uint32_t flush_failed;  /* LIVE: a sync failed; nobody knows what is on the disk              */
-    _Atomic uint32_t unclean;       /* LIVE: 1 = a writer ended without close, noticed and not yet accepted */
+    _Atomic uint32_t flush_failed; /* LIVE: a sync failed; nobody knows what is on the disk              */
+    _Atomic uint32_t unclean;      /* LIVE: 1 = a writer ended without close, noticed and not yet accepted */
     _Atomic uint32_t accepted_unclean;
     _Atomic uint32_t last_change_pid;
     _Atomic int64_t last_attach_s, last_detach_s, last_change_s; /* CLOCK_REALTIME, seconds */

@@ -171,7 +171,8 @@ int stead_bind(stead *store, const char *name, void *object)
     if (length == 0 || length > NAME_BYTES_MAX)
         return error_set(EINVAL, "%s: a name has 1 to %u bytes", store->file.path, NAME_BYTES_MAX);
     if (is_reserved(name))
-        return error_set(EINVAL, "%s: names that begin with " NAMES_RESERVED " are the library's own", store->file.path);
+        return error_set(EINVAL, "%s: names that begin with " NAMES_RESERVED " are the library's own",
+                         store->file.path);
     rc = store_lock_exclusive(store, DEADLINE_NEVER);
     if (rc != 0)
         return rc;
@@ -218,9 +219,8 @@ void *stead_lookup(const stead *store, const char *name)
 }
 
 /* Calls visit for every node; bounded; stops at the first non-zero.  STEAD_CORRUPT where an offset is wrong. */
-static int each_node(const struct stead *s, int (*visit)(const struct stead *s, struct name_node *node, unsigned bucket,
-                                                         void *arg),
-                     void *arg)
+static int each_node(const struct stead *s,
+                     int (*visit)(const struct stead *s, struct name_node *node, unsigned bucket, void *arg), void *arg)
 {
     name_link *buckets = buckets_of(s);
     uint64_t left = walk_limit(s);
@@ -345,7 +345,8 @@ void names_check(const struct stead *s, struct report *report)
     struct name_audit audit = {report, 0};
     uint64_t count = atomic_load(&page_of(s)->name_count);
     if (each_node(s, audit_node, &audit) != 0)
-        report_problem(report, "N1", atomic_load(&page_of(s)->name_buckets), "a link leaves the image or a chain loops");
+        report_problem(report, "N1", atomic_load(&page_of(s)->name_buckets),
+                       "a link leaves the image or a chain loops");
     else if (audit.nodes != count && s->sharing != STEAD_LIVE)
         report_problem(report, "N3", 0, "%llu names in the chains, %llu counted", (unsigned long long)audit.nodes,
                        (unsigned long long)count);

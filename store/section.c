@@ -74,7 +74,8 @@ int store_apply_lock(struct stead *s, bool exclusive, int64_t deadline_ns)
         return rc;
     if (!exclusive && rc == EOWNERDEAD) { /* only whoever is about to write it again may take it over */
         (void)rwlock_pass_on(s->apply_lock);
-        return error_set(STEAD_FAILED, "%s: a writer died while it changed the file; take the lock exclusively, or reopen",
+        return error_set(STEAD_FAILED,
+                         "%s: a writer died while it changed the file; take the lock exclusively, or reopen",
                          s->file.path);
     }
     if (exclusive) {
@@ -367,7 +368,8 @@ int stead_lock(stead *store, stead_lock_mode mode, int timeout_ms)
     if (rc != 0)
         return rc;
     bool rolled_back;
-    rc = lock_dispatch(store, mode == STEAD_EXCLUSIVE, timeout_ms == 0 ? 0 : deadline_after_ms(timeout_ms), &rolled_back);
+    rc = lock_dispatch(store, mode == STEAD_EXCLUSIVE, timeout_ms == 0 ? 0 : deadline_after_ms(timeout_ms),
+                       &rolled_back);
     if (rc != 0 && rc != EOWNERDEAD)
         return explain_lock(store, rc);
     store_follow(store);
@@ -398,8 +400,9 @@ int stead_make_consistent(stead *store)
         if (presence_dead_writers(store->presence, true) != 0)
             rc = 0;
     }
-    return rc == 0 ? 0 : error_set(rc, "%s: there is nothing to repair, or this thread does not hold the lock exclusively",
-                                   store->file.path);
+    return rc == 0 ? 0
+                   : error_set(rc, "%s: there is nothing to repair, or this thread does not hold the lock exclusively",
+                               store->file.path);
 }
 
 stead *stead_locked_begin_(stead *store, stead_lock_mode mode)
@@ -421,7 +424,8 @@ void stead_locked_end_(stead **held)
     int rollback_rc = stead_rollback(store);
     (void)rwlock_unlock(store->store_lock);
     if (rollback_rc == 0)
-        error_set(rc, "%s: the section could not be committed and was rolled back: %s", store->file.path, error_text(rc));
+        error_set(rc, "%s: the section could not be committed and was rolled back: %s", store->file.path,
+                  error_text(rc));
 }
 
 /* ---- for the library's own operations */
@@ -438,8 +442,10 @@ static int lock_for_library(struct stead *s, bool exclusive, int64_t deadline_ns
         return explain_lock(s, rc);
     if (rolled_back) {
         (void)rwlock_unlock(s->store_lock);
-        return error_set(EOWNERDEAD, "%s: a thread ended inside its exclusive section: all since the last commit was rolled "
-                         "back, and this call did nothing", s->file.path);
+        return error_set(EOWNERDEAD,
+                         "%s: a thread ended inside its exclusive section: all since the last commit was rolled "
+                         "back, and this call did nothing",
+                         s->file.path);
     }
     store_follow(s);
     return 0;
@@ -476,7 +482,10 @@ struct lock_visit {
 static int visit_lock(const struct rwlock_info *info, void *arg)
 {
     const struct lock_visit *to = arg;
-    stead_lock_info out = {.pid = info->pid, .tid = info->tid, .waiting = info->waiting, .exclusive = info->exclusive,
+    stead_lock_info out = {.pid = info->pid,
+                           .tid = info->tid,
+                           .waiting = info->waiting,
+                           .exclusive = info->exclusive,
                            .alive = info->alive};
     if (info->waiting && info->since_ns != 0)
         out.waiting_ns = clock_ns() - info->since_ns;

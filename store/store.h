@@ -60,34 +60,34 @@ struct stead {
     bool read_only;
     bool any_address;
     int timeout_ms;
-    uint32_t own_pid;        /* getpid(), asked once */
-    stead_options options;   /* as of the first open; layout.name is not kept */
+    uint32_t own_pid;      /* getpid(), asked once */
+    stead_options options; /* as of the first open; layout.name is not kept */
     struct file file;
-    struct file lock_file;   /* a reader's with write permission; else fd -1 */
-    int lock_fd;             /* OFD locks; the file's own descriptor, or a second, writable one of a reader with permission */
-    bool has_slot;           /* attached in the lock unit; false: read-only without write permission, or alone */
-    struct lock_unit *unit;  /* mapped read-write if has_slot, else read-only, else NULL */
+    struct file lock_file; /* a reader's with write permission; else fd -1 */
+    int lock_fd;   /* OFD locks; the file's own descriptor, or a second, writable one of a reader with permission */
+    bool has_slot; /* attached in the lock unit; false: read-only without write permission, or alone */
+    struct lock_unit *unit; /* mapped read-write if has_slot, else read-only, else NULL */
     struct presence *presence;
     struct rwlock *store_lock;
     struct rwlock *apply_lock; /* SOLE and TURNS with has_slot */
     struct image *image;
     bool recovered;
-    bool first_writer;       /* no writer was attached when this one came  */
-    bool created;            /* by this very open                          */
+    bool first_writer; /* no writer was attached when this one came  */
+    bool created;      /* by this very open                          */
     char layout_name[64];
     uint32_t layout_version;
-    bool private_replay;     /* reads a crashed store through its own replay: nobody else changes it */
+    bool private_replay; /* reads a crashed store through its own replay: nobody else changes it */
 
     /* Under the registry's mutex. */
     enum store_phase phase;
-    unsigned handles;        /* opens minus closes */
+    unsigned handles; /* opens minus closes */
     struct stead *next;
 
     /* Under the store lock held exclusively. */
     struct superblock super;
-    bool seal_failed;        /* a close got as far as sealing, and failed at it */
-    bool rolled_back;        /* TURNS: nothing was changed since the last rollback, as far as commits know */
-    bool apply_dead;         /* the apply lock was inherited from the dead */
+    bool seal_failed;               /* a close got as far as sealing, and failed at it */
+    bool rolled_back;               /* TURNS: nothing was changed since the last rollback, as far as commits know */
+    bool apply_dead;                /* the apply lock was inherited from the dead */
     _Atomic uint64_t refused_frees; /* what the heap refused, by this process */
 
     /* Readers without a slot: how many sections of this process share LOCK_BYTE_APPLY. */
@@ -100,22 +100,23 @@ struct stead {
 /* Inserts fresh (phase OPENING) unless the same file is open here: then *existing is that store with one handle
  * more.  Waits for one that is being opened or closed.  0, EBUSY, ETIMEDOUT. */
 int registry_claim(struct stead *fresh, int64_t deadline_ns, struct stead **existing);
-int registry_publish(struct stead *s);   /* findable by address (an upgrade callback frees); EMFILE: table full */
-void registry_opened(struct stead *s);   /* OPENING -> OPEN: others get this store */
+int registry_publish(struct stead *s);    /* findable by address (an upgrade callback frees); EMFILE: table full */
+void registry_opened(struct stead *s);    /* OPENING -> OPEN: others get this store */
 void registry_unpublish(struct stead *s); /* no longer findable by address: before anything is unmapped */
-void registry_withdraw(struct stead *s); /* out of the registry: a failed open, or closed */
+void registry_withdraw(struct stead *s);  /* out of the registry: a failed open, or closed */
 /* The last handle: phase CLOSING and true; else one handle less and false. */
 bool registry_begin_close(struct stead *s);
 void registry_cancel_close(struct stead *s); /* the store stays open with its last handle */
 struct stead *registry_find(const void *p);
 
 /* ---- open.c, close.c */
-void store_forked(struct stead *s);       /* in a fork child: closes what was inherited */
-void store_detach(struct stead *s);       /* undoes an open, writes nothing to the image */
-void store_free(struct stead *s);         /* the handle's memory, and in a fork child what alloc/ and lock/ had */
+void store_forked(struct stead *s); /* in a fork child: closes what was inherited */
+int store_attach(struct stead *s, const stead_options *o, int64_t deadline_ns); /* on failure: store_detach() */
+void store_detach(struct stead *s); /* undoes an open, writes nothing to the image */
+void store_free(struct stead *s);   /* the handle's memory, and in a fork child what alloc/ and lock/ had */
 int store_attach_heap(struct stead *s, bool first, bool inspect);
 int64_t store_grace(int64_t deadline_ns);
-int store_finish(struct stead *s);        /* the gate is held: seals the file if this is the last writer */
+int store_finish(struct stead *s); /* the gate is held: seals the file if this is the last writer */
 void store_check_memory(struct stead *s, struct report *report); /* heap, root, names of the mapped image */
 int store_host_extend(void *ctx, uint64_t bytes);
 bool store_host_alive(void *ctx, uint32_t id);
@@ -152,7 +153,7 @@ uint64_t store_commit_seq(const struct stead *s); /* of the last commit that thi
 void page_format(void *page);
 int page_verify(const struct stead *s);
 int store_may_write(const struct stead *s); /* 0, or EPERM: read-only, fork child, TURNS outside a section */
-uint64_t page_root(const struct stead *s); /* image offset, 0 = none or out of range */
+uint64_t page_root(const struct stead *s);  /* image offset, 0 = none or out of range */
 /* Offset of p in the image, or 0 if it is not inside the heap's part. */
 uint64_t page_offset_of(const struct stead *s, const void *p);
 void *page_pointer(const struct stead *s, uint64_t offset);

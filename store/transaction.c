@@ -159,7 +159,8 @@ static int flush_live(struct stead *s)
     if (rc == 0 || rc == EINTR)
         return rc;
     atomic_store(&s->unit->flush_failed, 1);
-    return error_set(STEAD_FAILED, "%s: the sync failed (%s); what is on the disk is unknown", s->file.path, error_text(rc));
+    return error_set(STEAD_FAILED, "%s: the sync failed (%s); what is on the disk is unknown", s->file.path,
+                     error_text(rc));
 }
 
 static int commit_live(struct stead *s, bool durable)
@@ -187,7 +188,8 @@ int stead_commit(stead *store, stead_durability durability)
     if (store->read_only)
         return error_set(EPERM, "%s is open read-only", store->file.path);
     if (store->seal_failed)
-        return error_set(STEAD_FAILED, "%s: an earlier close failed while it sealed the file; close it again", store->file.path);
+        return error_set(STEAD_FAILED, "%s: an earlier close failed while it sealed the file; close it again",
+                         store->file.path);
     bool durable = durability == STEAD_DURABLE;
     switch (store->sharing) {
     case STEAD_SOLE:

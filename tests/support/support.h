@@ -15,28 +15,28 @@
 #include "stead.h"
 
 /* The call succeeds; else the test fails with the call, the code and the sentence. */
-#define OK(call)                                                                                                       \
-    do {                                                                                                               \
-        int ok_rc_ = (call);                                                                                           \
-        cr_assert(ok_rc_ == 0, "%s:%d: %s: %s (%d; %s)", __FILE__, __LINE__, #call, stead_strerror(ok_rc_), ok_rc_,    \
-                  stead_last_error_text());                                                                            \
+#define OK(call) \
+    do { \
+        int ok_rc_ = (call); \
+        cr_assert(ok_rc_ == 0, "%s:%d: %s: %s (%d; %s)", __FILE__, __LINE__, #call, stead_strerror(ok_rc_), ok_rc_, \
+                  stead_last_error_text()); \
     } while (0)
 
 /* The call fails with just this code, and leaves a sentence. */
-#define FAILS(call, code)                                                                                              \
-    do {                                                                                                               \
-        int fails_rc_ = (call);                                                                                        \
-        cr_assert(fails_rc_ == (code), "%s:%d: %s: expected %s, got %s (%d; %s)", __FILE__, __LINE__, #call,           \
-                  stead_strerror(code), stead_strerror(fails_rc_), fails_rc_, stead_last_error_text());                \
+#define FAILS(call, code) \
+    do { \
+        int fails_rc_ = (call); \
+        cr_assert(fails_rc_ == (code), "%s:%d: %s: expected %s, got %s (%d; %s)", __FILE__, __LINE__, #call, \
+                  stead_strerror(code), stead_strerror(fails_rc_), fails_rc_, stead_last_error_text()); \
     } while (0)
 
 /* In a child process: exit with the line number folded into 1..250, so that the parent can say where. */
-#define CHILD(condition)                                                                                               \
-    do {                                                                                                               \
-        if (!(condition)) {                                                                                            \
-            fprintf(stderr, "child: %s:%d: %s (%s)\n", __FILE__, __LINE__, #condition, stead_last_error_text());       \
-            _exit(__LINE__ % 250 + 1);                                                                                 \
-        }                                                                                                              \
+#define CHILD(condition) \
+    do { \
+        if (!(condition)) { \
+            fprintf(stderr, "child: %s:%d: %s (%s)\n", __FILE__, __LINE__, #condition, stead_last_error_text()); \
+            _exit(__LINE__ % 250 + 1); \
+        } \
     } while (0)
 
 /* A fresh folder, removed by support_teardown() with all that is in it. */
@@ -48,11 +48,11 @@ const char *path_in(const char *name);
 
 /* Runs body(arg) in a child process that ends with _exit(0) if body returns. */
 pid_t spawn(void (*body)(void *arg), void *arg);
-int reap(pid_t pid);         /* exit code, or 128 + signal */
-#define REAP_OK(pid)                                                                                                   \
-    do {                                                                                                               \
-        int reap_code_ = reap(pid);                                                                                    \
-        cr_assert(reap_code_ == 0, "%s:%d: the child ended with %d", __FILE__, __LINE__, reap_code_);                  \
+int reap(pid_t pid); /* exit code, or 128 + signal */
+#define REAP_OK(pid) \
+    do { \
+        int reap_code_ = reap(pid); \
+        cr_assert(reap_code_ == 0, "%s:%d: the child ended with %d", __FILE__, __LINE__, reap_code_); \
     } while (0)
 void pause_ms(int ms);
 /* A counter in memory that parent and children share; zeroed. */

@@ -378,7 +378,8 @@ Test(commit, growth_by_many_megabytes_commits_and_rolls_back)
     OK(stead_close(s));
     OK(stead_open(&s, path_in("s"), NULL));
     OK(stead_stat(s, &status));
-    cr_assert_leq(status.file_bytes, 2u << 20, "freed memory leaves the file: %llu bytes", (unsigned long long)status.file_bytes);
+    cr_assert_leq(status.file_bytes, 2u << 20, "freed memory leaves the file: %llu bytes",
+                  (unsigned long long)status.file_bytes);
     OK(stead_check(s, NULL));
     OK(stead_close(s));
 }

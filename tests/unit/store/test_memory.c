@@ -257,7 +257,8 @@ Test(memory, layout_mismatch_upgrade_and_failed_upgrade)
     *(uint64_t *)root = 21;
     OK(stead_close(s));
     FAILS(stead_open(&s, path_in("s"), &v2), STEAD_LAYOUT_MISMATCH);
-    FAILS(stead_open(&s, path_in("s"), &(stead_options){.layout = {.name = "others", .version = 1}}), STEAD_LAYOUT_MISMATCH);
+    FAILS(stead_open(&s, path_in("s"), &(stead_options){.layout = {.name = "others", .version = 1}}),
+          STEAD_LAYOUT_MISMATCH);
     result = ECANCELED;
     FAILS(stead_open(&s, path_in("s"), &up), ECANCELED);
     OK(stead_open(&s, path_in("s"), &v1));

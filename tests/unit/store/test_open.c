@@ -61,7 +61,8 @@ Test(open, pointers_are_valid_in_the_next_session_in_every_mode)
 Test(open, a_store_closed_in_one_mode_opens_in_another)
 {
     stead *s;
-    static const stead_sharing order[] = {STEAD_SOLE, STEAD_LIVE, STEAD_TURNS, STEAD_LIVE, STEAD_SOLE, STEAD_TURNS, STEAD_SOLE};
+    static const stead_sharing order[] = {STEAD_SOLE, STEAD_LIVE,  STEAD_TURNS, STEAD_LIVE,
+                                          STEAD_SOLE, STEAD_TURNS, STEAD_SOLE};
     for (unsigned i = 0; i < sizeof order / sizeof order[0]; i++) {
         OK(stead_open(&s, path_in("s"), &(stead_options){.sharing = order[i]}));
         cr_assert_eq(list_length(s), i * 10);
@@ -105,7 +106,8 @@ Test(open, flags_mean_what_they_say)
     FAILS(stead_open(&s, path_in("s"), &(stead_options){.flags = 1u << 20}), EINVAL);
     FAILS(stead_open(&s, "shm:x", &(stead_options){.sharing = STEAD_SOLE}), EINVAL);
     FAILS(stead_open(&s, path_in("no/such/folder"), NULL), ENOENT);
-    cr_assert(strstr(stead_last_error_text(), "no") != NULL, "a sentence that names the file: %s", stead_last_error_text());
+    cr_assert(strstr(stead_last_error_text(), "no") != NULL, "a sentence that names the file: %s",
+              stead_last_error_text());
 }
 
 Test(open, permissions_are_those_asked_for)
@@ -258,7 +260,8 @@ Test(open, a_sole_store_is_busy_for_other_writers_and_open_to_readers)
     a.options.timeout_ms = 100;
     a.expected = ETIMEDOUT;
     REAP_OK(spawn(open_expecting, &a));
-    a = (struct shared_open){.path = path_in("s"), .options = {.sharing = STEAD_LIVE}, .expected = STEAD_SHARING_MISMATCH};
+    a = (struct shared_open){
+        .path = path_in("s"), .options = {.sharing = STEAD_LIVE}, .expected = STEAD_SHARING_MISMATCH};
     REAP_OK(spawn(open_expecting, &a));
     a.options.sharing = STEAD_TURNS;
     REAP_OK(spawn(open_expecting, &a));
@@ -314,7 +317,8 @@ Test(open, racing_creators_make_one_store_and_init_runs_once)
 {
     for (unsigned mode = 0; mode < 3; mode++) {
         for (unsigned round = 0; round < (test_long() ? 200u : 8u); round++) {
-            struct shared_open a = {.path = path_in("race"), .words = shared_words(2),
+            struct shared_open a = {.path = path_in("race"),
+                                    .words = shared_words(2),
                                     .options = {.sharing = (stead_sharing)mode, .timeout_ms = 20000}};
             pid_t pids[4];
             for (unsigned i = 0; i < 4; i++)

@@ -124,7 +124,8 @@ Test(section, no_update_is_lost_between_processes)
         const char *path = path_in(mode == STEAD_TURNS ? "turns" : "live");
         stead *s = open_mode(path, (stead_sharing)mode);
         make_counter(s);
-        struct job job = {.path = path, .words = shared_words(1), .sharing = (stead_sharing)mode, .count = test_long() ? 5000 : 300};
+        struct job job = {
+            .path = path, .words = shared_words(1), .sharing = (stead_sharing)mode, .count = test_long() ? 5000 : 300};
         pid_t pids[3];
         for (unsigned i = 0; i < 3; i++)
             pids[i] = spawn(count_in_turns, &job);
