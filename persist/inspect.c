@@ -50,7 +50,8 @@ void image_check(struct image *image, struct report *report,
         scrub_check_tail(image->file->fd, used, report);
 }
 
-/* Private pages of a replay, or of a reader ahead of the file: by a call that answers a bad page of the file below with an error instead of a signal. */
+/* Private pages of a replay, or of a reader ahead of the file: by a call that answers a bad page of the file below with an
+ * error instead of a signal. */
 static int read_mapped(const struct image *image, uint64_t offset, void *buffer, size_t bytes)
 {
     struct iovec to = {.iov_base = buffer, .iov_len = bytes};

@@ -1,0 +1,638 @@
+/* follow.c: what a reader sees after image_look(), against a model of all commits; that it writes nothing; that it costs
+ * what is new; and what damage, races and missing things leave.  The apply lock is played by the order of the calls. */
+#include "temp_store.h"
+
+#include <sys/mman.h>
+#include <sys/random.h>
+
+#include "persist/shared.h"
+
+static struct {
+    struct file file;
+    struct superblock super;
+    struct image *image;
+} reader;
+
+static struct image_shared *words(void)
+{
+    return (struct image_shared *)(void *)store.shared;
+}
+
+static void setup(void)
+{
+    store_directory();
+    store_create();
+}
+
+TestSuite(follow, .init = setup, .fini = store_remove, .timeout = 120);
+
+static void reader_open(void)
+{
+    struct image_options options = {.kind = IMAGE_READ, .any_address = true, .shared = words()};
+    OK(file_resolve(&reader.file, store.path));
+    OK(file_open(&reader.file, false));
+    OK(superblock_read(&reader.file, &reader.super));
+    OK(image_open(&reader.image, &reader.file, &reader.super, &options));
+}
+
+static void reader_close(void)
+{
+    image_close(reader.image);
+    file_close(&reader.file);
+}
+
+static const uint8_t *reader_bytes(void)
+{
+    return image_base(reader.image);
+}
+
+static void reader_expect(uint64_t from, uint64_t to, uint64_t round)
+{
+    for (uint64_t at = from; at < to; at += PAGE_BYTES) {
+        uint64_t word;
+        memcpy(&word, reader_bytes() + at, sizeof word);
+        cr_assert_eq(word, store_mark(at, round), "reader, image offset %" PRIu64 ", round %" PRIu64, at, round);
+    }
+}
+
+static uint64_t commit(uint64_t used, bool durable)
+{
+    uint64_t seq;
+    OK(image_commit(store.image, used, &seq));
+    if (durable)
+        OK(image_sync(store.image, seq));
+    return seq;
+}
+
+static struct image_stat stat_of(struct image *image)
+{
+    struct image_stat stat;
+    image_stat(image, &stat);
+    return stat;
+}
+
+/* A store of `used` bytes, round 1, all of it in the file; the writer is left open, and a reader beside it. */
+static void begin(uint64_t used)
+{
+    store_open(IMAGE_PRIVATE);
+    OK(image_extend(store.image, used));
+    store_fill(0, used, 1);
+    commit(used, true);
+    OK(image_checkpoint(store.image));
+    reader_open();
+    OK(image_look(reader.image, words()));
+    reader_expect(0, used, 1);
+}
+
+static void end(void)
+{
+    reader_close();
+    store_drop();
+}
+
+/* Both files, whole. */
+static uint8_t *read_files(size_t *bytes)
+{
+    char log[160];
+    struct stat one, two;
+    (void)snprintf(log, sizeof log, "%s-wal", store.path);
+    int a = open(store.path, O_RDONLY), b = open(log, O_RDONLY);
+    cr_assert(a >= 0 && b >= 0 && fstat(a, &one) == 0 && fstat(b, &two) == 0);
+    *bytes = (size_t)(one.st_size + two.st_size);
+    uint8_t *all = malloc(*bytes);
+    cr_assert_eq(pread(a, all, (size_t)one.st_size, 0), one.st_size);
+    cr_assert_eq(pread(b, all + one.st_size, (size_t)two.st_size, 0), two.st_size);
+    close(a);
+    close(b);
+    return all;
+}
+
+Test(follow, a_new_reader_sees_what_an_idle_writer_committed_and_writes_nothing)
+{
+    begin(2 * MIB);
+    reader_close();
+    store_fill(MIB, 2 * MIB, 2);
+    uint64_t seq = commit(2 * MIB, true), was = stat_of(store.image).applied_seq;
+    cr_assert_lt(was, seq, "the test wants an unapplied commit");
+    size_t before_bytes, after_bytes;
+    uint8_t *before = read_files(&before_bytes);
+    reader_open();
+    OK(image_look(reader.image, words()));
+    cr_assert_eq(image_commit_seq(reader.image), seq);
+    struct image_stat stat = stat_of(reader.image);
+    cr_assert_eq(stat.commit_seq, seq);
+    cr_assert_eq(stat.applied_seq, was);
+    cr_assert_eq(stat.private_bytes, MIB);
+    reader_expect(0, MIB, 1);
+    reader_expect(MIB, 2 * MIB, 2);
+    uint8_t *after = read_files(&after_bytes);
+    cr_assert(before_bytes == after_bytes && memcmp(before, after, before_bytes) == 0, "a reader wrote");
+    cr_assert_eq(stat_of(store.image).applied_seq, was);
+    /* The kernel says whether the program could write to a replayed page and to one of the file. */
+    cr_assert_eq(pread(store.file.fd, (uint8_t *)image_base(reader.image) + MIB, 8, 0), -1);
+    cr_assert_eq(errno, EFAULT);
+    cr_assert_eq(pread(store.file.fd, image_base(reader.image), 8, 0), -1);
+    free(before);
+    free(after);
+    end();
+}
+
+Test(follow, buffered_commits_are_shown_once_they_are_durable)
+{
+    begin(MIB);
+    store_fill(0, MIB, 2);
+    uint64_t durable = commit(MIB, true);
+    store_fill(0, MIB, 3);
+    uint64_t buffered = commit(MIB, false);
+    OK(image_look(reader.image, words()));
+    cr_assert_eq(image_commit_seq(reader.image), durable);
+    reader_expect(0, MIB, 2);
+    OK(image_sync(store.image, buffered));
+    OK(image_look(reader.image, words()));
+    cr_assert_eq(image_commit_seq(reader.image), buffered);
+    reader_expect(0, MIB, 3);
+    end();
+}
+
+Test(follow, pages_are_dropped_once_the_file_has_them)
+{
+    begin(MIB);
+    for (uint64_t round = 2; round < 8; round++) {
+        store_fill(0, MIB, round);
+        uint64_t seq = commit(MIB, true);
+        OK(image_look(reader.image, words()));
+        cr_assert_eq(stat_of(reader.image).private_bytes, MIB);
+        if (round % 2 == 0)
+            OK(image_apply(store.image));
+        else
+            OK(image_checkpoint(store.image));
+        reader_expect(0, MIB, round);
+        OK(image_look(reader.image, words()));
+        cr_assert_eq(stat_of(reader.image).private_bytes, 0);
+        cr_assert_eq(image_commit_seq(reader.image), seq);
+        reader_expect(0, MIB, round);
+    }
+    end();
+}
+
+/* ---- cost ---- */
+
+static uint64_t calls, read_bytes;
+static int counting_open(const char *path, int flags, mode_t mode)
+{
+    calls++;
+    return file_calls_system.open(path, flags, mode);
+}
+static ssize_t counting_pread(int fd, void *buffer, size_t bytes, off_t offset)
+{
+    calls++;
+    read_bytes += bytes;
+    return file_calls_system.pread(fd, buffer, bytes, offset);
+}
+
+Test(follow, a_look_costs_what_is_new)
+{
+    begin(4 * MIB);
+    for (uint64_t round = 2; round < 6; round++) { /* whole pages: 4 MiB of log */
+        memset(image_base(store.image), (int)round, MIB);
+        commit(4 * MIB, true);
+    }
+    file_calls.open = counting_open;
+    file_calls.pread = counting_pread;
+    OK(image_look(reader.image, words()));
+    cr_assert_geq(read_bytes, 4 * MIB);
+    calls = read_bytes = 0;
+    OK(image_look(reader.image, words()));
+    cr_assert_eq(calls, 0, "nothing new, %" PRIu64 " calls", calls);
+    store_fill(0, PAGE_BYTES, 9);
+    commit(4 * MIB, true);
+    OK(image_look(reader.image, words()));
+    cr_assert_leq(read_bytes, 2 * PAGE_BYTES, "%" PRIu64 " bytes read for one small record", read_bytes);
+    reader_expect(0, PAGE_BYTES, 9);
+    cr_assert_eq(reader_bytes()[MIB - 1], 5);
+    end();
+}
+
+/* ---- growth ---- */
+
+Test(follow, growth_is_followed_over_groups_logged_and_straight)
+{
+    begin(MIB);
+    uint64_t used = MIB;
+    static const uint64_t steps[] = {UNIT_BYTES, 3 * MIB, UNIT_BYTES, 34 * MIB, 2 * UNIT_BYTES, 40 * MIB};
+    for (size_t i = 0; i < sizeof steps / sizeof steps[0]; i++) {
+        OK(image_extend(store.image, used + steps[i]));
+        store_fill(used, used + steps[i], i);
+        store_fill(0, UNIT_BYTES, i);
+        uint64_t seq = commit(used + steps[i], true);
+        OK(image_look(reader.image, words()));
+        cr_assert_geq(image_bytes(reader.image), used + steps[i]);
+        cr_assert_eq(image_commit_seq(reader.image), seq);
+        reader_expect(used, used + steps[i], i);
+        reader_expect(0, UNIT_BYTES, i);
+        reader_expect(UNIT_BYTES, MIB, 1);
+        used += steps[i];
+    }
+    end();
+}
+
+/* ---- damage ---- */
+
+/* Flips a bit of the log at its last byte that is not zero at or before `at`. */
+static void flip_log(uint64_t at)
+{
+    char log[160];
+    uint8_t byte = 0;
+    (void)snprintf(log, sizeof log, "%s-wal", store.path);
+    int fd = open(log, O_RDWR);
+    cr_assert_geq(fd, 0);
+    cr_assert_eq(pread(fd, &byte, 1, (off_t)at), 1);
+    byte ^= 4;
+    cr_assert_eq(pwrite(fd, &byte, 1, (off_t)at), 1);
+    close(fd);
+}
+
+Test(follow, a_damaged_record_is_an_error_and_the_view_stays)
+{
+    begin(MIB);
+    store_fill(0, MIB, 2);
+    uint64_t shown = commit(MIB, true);
+    OK(image_look(reader.image, words()));
+    uint64_t third = stat_of(store.image).log_bytes;
+    store_fill(0, MIB, 3);
+    commit(MIB, true);
+    uint64_t fourth = stat_of(store.image).log_bytes;
+    store_fill(0, MIB, 4);
+    uint64_t last = commit(MIB, true);
+    const uint64_t places[] = {third, third + 40, third + 200, fourth + 8, fourth + 130, fourth + 2000};
+    for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
+        flip_log(places[i]);
+        FAILS(image_look(reader.image, words()), STEAD_CORRUPT);
+        cr_assert_not_null(strstr(error_last_text(), "log"), "%s", error_last_text());
+        cr_assert_eq(image_commit_seq(reader.image), shown);
+        reader_expect(0, MIB, 2);
+        flip_log(places[i]);
+    }
+    OK(image_look(reader.image, words()));
+    cr_assert_eq(image_commit_seq(reader.image), last);
+    reader_expect(0, MIB, 4);
+    end();
+}
+
+Test(follow, damage_after_more_than_is_gathered_shows_what_is_applied)
+{
+    begin(80 * MIB);
+    store_fill(0, MIB, 2);
+    commit(80 * MIB, true);
+    OK(image_look(reader.image, words()));
+    store_fill(0, 80 * MIB, 3);
+    commit(80 * MIB, true);
+    uint64_t next = stat_of(store.image).log_bytes;
+    store_fill(0, MIB, 4);
+    uint64_t last = commit(80 * MIB, true);
+    flip_log(next + 130);
+    FAILS(image_look(reader.image, words()), STEAD_CORRUPT);
+    cr_assert_eq(stat_of(reader.image).private_bytes, 0);
+    cr_assert_eq(image_commit_seq(reader.image), stat_of(store.image).applied_seq);
+    reader_expect(0, 80 * MIB, 1);
+    flip_log(next + 130);
+    OK(image_look(reader.image, words()));
+    cr_assert_eq(image_commit_seq(reader.image), last);
+    reader_expect(0, MIB, 4);
+    reader_expect(MIB, 80 * MIB, 3);
+    end();
+}
+
+static int read_only_memory(const char *path, int flags, mode_t mode)
+{
+    bool memory = strcmp(path, "/proc/self/mem") == 0;
+    return file_calls_system.open(path, memory ? O_RDONLY | O_CLOEXEC : flags, mode);
+}
+static int no_memory_file(const char *path, int flags, mode_t mode)
+{
+    if (strcmp(path, "/proc/self/mem") == 0) {
+        errno = EACCES;
+        return -1;
+    }
+    return file_calls_system.open(path, flags, mode);
+}
+
+Test(follow, without_leave_to_write_memory_the_pages_are_protected_and_back)
+{
+    begin(MIB);
+    uint64_t round = 2;
+    for (int way = 0; way < 2; way++) {
+        file_calls.open = way == 0 ? read_only_memory : no_memory_file;
+        for (int i = 0; i < 3; i++, round++) {
+            store_fill(0, MIB / 2, round);
+            commit(MIB, true);
+            OK(image_look(reader.image, words()));
+            reader_expect(0, MIB / 2, round);
+            reader_expect(MIB / 2, MIB, 1);
+            cr_assert_eq(pread(store.file.fd, image_base(reader.image), 8, 0), -1, "the view can be written");
+        }
+        OK(image_apply(store.image));
+        OK(image_look(reader.image, words()));
+        cr_assert_eq(stat_of(reader.image).private_bytes, 0);
+        reader_expect(0, MIB / 2, round - 1);
+    }
+    end();
+}
+
+/* ---- ends of writers ---- */
+
+static long writes_left;
+static ssize_t failing_pwrite(int fd, const void *buffer, size_t bytes, off_t offset)
+{
+    if (writes_left-- <= 0) {
+        errno = EIO;
+        return -1;
+    }
+    return file_calls_system.pwrite(fd, buffer, bytes, offset);
+}
+
+Test(follow, a_writer_that_died_while_applying_is_followed_through_its_log)
+{
+    begin(2 * MIB);
+    for (long cut = 0; cut < 20; cut++) {
+        for (uint64_t at = 0; at < 2 * MIB; at += 5 * PAGE_BYTES)
+            *store_word(at) = store_mark(at, (uint64_t)cut + 2);
+        if (cut % 2 == 0) /* private pages of an earlier look are there */
+            OK(image_look(reader.image, words()));
+        uint64_t seq = commit(2 * MIB, true);
+        writes_left = cut;
+        file_calls.pwrite = failing_pwrite;
+        FAILS(image_apply(store.image), EIO);
+        file_calls = file_calls_system;
+        OK(image_look(reader.image, words()));
+        cr_assert_eq(image_commit_seq(reader.image), seq);
+        for (uint64_t at = 0; at < 2 * MIB; at += PAGE_BYTES)
+            cr_assert_eq(memcmp(reader_bytes() + at, (uint8_t *)image_base(store.image) + at, PAGE_BYTES), 0,
+                         "page at %" PRIu64 " after %ld writes", at, cut);
+    }
+    end();
+}
+
+Test(follow, without_words_the_view_stays_until_the_log_is_done_with)
+{
+    begin(MIB);
+    store_fill(0, MIB, 2);
+    uint64_t seq = commit(MIB, true);
+    OK(image_look(reader.image, words()));
+    OK(image_look(reader.image, NULL));
+    reader_expect(0, MIB, 2);
+    memset(store.shared, 0, sizeof store.shared);
+    OK(image_look(reader.image, words()));
+    cr_assert_eq(image_commit_seq(reader.image), seq);
+    reader_expect(0, MIB, 2);
+    store_seal(MIB);
+    memset(store.shared, 0, sizeof store.shared);
+    store_open(IMAGE_SHARED);
+    store_fill(0, MIB, 5); /* LIVE: other bytes are in the file now */
+    memset(store.shared, 0, sizeof store.shared);
+    OK(image_look(reader.image, words()));
+    cr_assert_eq(stat_of(reader.image).private_bytes, 0);
+    reader_expect(0, MIB, 5);
+    end();
+}
+
+Test(follow, a_log_that_is_missing_is_an_error_unless_the_store_is_gone_or_closed)
+{
+    char log[160], aside[180];
+    (void)snprintf(log, sizeof log, "%s-wal", store.path);
+    (void)snprintf(aside, sizeof aside, "%s.aside", log);
+    begin(MIB);
+    store_fill(0, MIB, 2);
+    uint64_t seq = commit(MIB, true);
+    cr_assert_eq(rename(log, aside), 0);
+    FAILS(image_look(reader.image, words()), STEAD_LOG_MISSING);
+    cr_assert_not_null(strstr(error_last_text(), log), "%s", error_last_text());
+    reader_expect(0, MIB, 1);
+    cr_assert_eq(rename(aside, log), 0);
+    uint8_t old[IMAGE_SHARED_BYTES];
+    memcpy(old, store.shared, sizeof old);
+    cr_assert_eq(rename(store.path, aside), 0); /* removed, for all that the reader can tell */
+    cr_assert_eq(unlink(log), 0);
+    OK(image_look(reader.image, words()));
+    reader_expect(0, MIB, 1);
+    cr_assert_lt(image_commit_seq(reader.image), seq);
+    cr_assert_eq(rename(aside, store.path), 0);
+    OK(image_seal(store.image, &store.super, MIB, NULL, 0));
+    memcpy(store.shared, old, sizeof old); /* words that outlived their session */
+    OK(image_look(reader.image, words()));
+    reader_expect(0, MIB, 2);
+    end();
+}
+
+/* ---- who has nothing to follow, and who copies ---- */
+
+Test(follow, live_readers_and_private_replays_have_nothing_to_do)
+{
+    store_open(IMAGE_PRIVATE);
+    store_fill(0, UNIT_BYTES, 2);
+    commit(UNIT_BYTES, true);
+    store_drop();
+    struct image_options options = {.kind = IMAGE_READ, .any_address = true, .first = true};
+    OK(file_open(&store.file, false));
+    OK(superblock_read(&store.file, &store.super));
+    OK(image_open(&store.image, &store.file, &store.super, &options));
+    cr_assert(image_recovered(store.image));
+    OK(image_look(store.image, words()));
+    store_expect(0, UNIT_BYTES, 2);
+    store_drop();
+    store_open(IMAGE_SHARED);
+    reader_open();
+    store_fill(0, UNIT_BYTES, 3);
+    OK(image_look(reader.image, words()));
+    reader_expect(0, UNIT_BYTES, 3);
+    end();
+}
+
+Test(follow, a_backup_by_a_reader_is_what_it_was_shown)
+{
+    char copy[160];
+    (void)snprintf(copy, sizeof copy, "%s.copy", store.path);
+    begin(2 * MIB);
+    OK(image_extend(store.image, 3 * MIB));
+    store_fill(MIB, 3 * MIB, 2);
+    uint64_t seq = commit(3 * MIB, true);
+    OK(image_look(reader.image, words()));
+    uint64_t word;
+    OK(image_read_committed(reader.image, 2 * MIB - PAGE_BYTES, &word, sizeof word));
+    cr_assert_eq(word, store_mark(2 * MIB - PAGE_BYTES, 2));
+    OK(image_backup(reader.image, &reader.super, copy));
+    end();
+    OK(file_resolve(&store.file, copy));
+    store_open(IMAGE_READ);
+    cr_assert_eq(store.super.state, SUPER_SEALED);
+    cr_assert_eq(store.super.commit_seq, seq);
+    store_expect(0, MIB, 1);
+    store_expect(MIB, 3 * MIB, 2);
+    store_check(0);
+    store_drop();
+}
+
+/* ---- any words are safe ---- */
+
+static uint64_t random_state;
+static uint64_t next_random(void) /* splitmix64 */
+{
+    uint64_t z = random_state += UINT64_C(0x9E3779B97F4A7C15);
+    z = (z ^ (z >> 30)) * UINT64_C(0xBF58476D1CE4E5B9);
+    z = (z ^ (z >> 27)) * UINT64_C(0x94D049BB133111EB);
+    return z ^ (z >> 31);
+}
+
+static void seed(void)
+{
+    const char *given = getenv("STEAD_SEED");
+    if (given != NULL)
+        random_state = strtoull(given, NULL, 0);
+    else
+        cr_assert_eq(getrandom(&random_state, sizeof random_state, 0), (ssize_t)sizeof random_state);
+    (void)fprintf(stderr, "STEAD_SEED=0x%" PRIx64 "\n", random_state);
+}
+
+static long rounds(long normal)
+{
+    const char *is_long = getenv("STEAD_LONG");
+    return is_long != NULL && is_long[0] == '1' ? normal * 10 : normal;
+}
+
+Test(follow, words_that_make_no_sense_are_an_error_or_change_nothing)
+{
+    seed();
+    begin(MIB);
+    store_fill(0, MIB, 2);
+    uint64_t last = commit(MIB, true);
+    struct shared_state good;
+    OK(shared_read(words(), &good));
+    unsigned refused = 0;
+    for (long i = 0; i < rounds(500); i++) {
+        struct shared_state bad = good;
+        uint64_t word = next_random() % (sizeof bad / 8), value = next_random() % 3;
+        uint64_t with = value == 0 ? next_random() : value == 1 ? next_random() % 100 : ~(next_random() % 5);
+        memcpy((uint8_t *)&bad + word * 8, &with, 8);
+        memset(store.shared, 0, sizeof store.shared);
+        shared_write(words(), &bad);
+        shared_raise_durable_seq(words(), i % 2 == 0 ? last : with);
+        refused += image_look(reader.image, words()) != 0;
+        cr_assert(reader_bytes()[0] == (uint8_t)store_mark(0, 1) || reader_bytes()[0] == (uint8_t)store_mark(0, 2));
+    }
+    cr_assert_gt(refused, 0);
+    memset(store.shared, 0, sizeof store.shared);
+    shared_write(words(), &good);
+    shared_raise_durable_seq(words(), last);
+    OK(image_look(reader.image, words()));
+    reader_expect(0, MIB, 2);
+    end();
+}
+
+/* ---- everything, at random ---- */
+
+#define MODEL_BYTES (4 * MIB)
+#define MODEL_COMMITS 4096
+
+static struct {
+    uint8_t *image[MODEL_COMMITS]; /* by commit number; those that may still be asked for */
+    uint64_t used[MODEL_COMMITS];
+    uint64_t seq, freed, base_seq;
+} model;
+
+static void model_commit(uint64_t used, bool durable)
+{
+    uint64_t seq = commit(used, durable);
+    if (seq == model.seq)
+        return; /* nothing had changed */
+    cr_assert(seq == model.seq + 1 && seq < MODEL_COMMITS);
+    model.seq = seq;
+    model.used[seq] = used;
+    model.image[seq] = malloc(used);
+    memcpy(model.image[seq], image_base(store.image), used);
+}
+
+static void model_write(void)
+{
+    uint64_t used = model.used[model.seq], runs = 1 + next_random() % (next_random() % 8 == 0 ? 300 : 6);
+    for (uint64_t i = 0; i < runs; i++) {
+        uint64_t offset = next_random() % used, length = 1 + next_random() % (i % 5 == 0 ? 9000 : 100);
+        memset((uint8_t *)image_base(store.image) + offset, (int)next_random(), min_u64(length, used - offset));
+    }
+}
+
+static void model_kill_writer(void)
+{
+    image_close(store.image);
+    file_close(&store.file);
+    OK(store_try_open(IMAGE_PRIVATE, true));
+    cr_assert_eq(image_commit_seq(store.image), model.seq, "process death loses no commit");
+    OK(image_extend(store.image, MODEL_BYTES));
+}
+
+static void model_look(void)
+{
+    struct image_stat writer = stat_of(store.image);
+    uint64_t want = max_u64(writer.applied_seq, min_u64(shared_durable_seq(words()), writer.commit_seq));
+    OK(image_look(reader.image, words()));
+    cr_assert_eq(image_commit_seq(reader.image), want);
+    cr_assert_geq(image_bytes(reader.image), model.used[want]);
+    for (uint64_t at = 0; at < model.used[want]; at += PAGE_BYTES)
+        cr_assert_eq(memcmp(reader_bytes() + at, model.image[want] + at, PAGE_BYTES), 0,
+                     "page %" PRIu64 " is not that of commit %" PRIu64 " (applied %" PRIu64 ")", at / PAGE_BYTES, want,
+                     writer.applied_seq);
+    for (; model.freed + 1 < want; model.freed++) {
+        free(model.image[model.freed]);
+        model.image[model.freed] = NULL;
+    }
+}
+
+static void model_step(void)
+{
+    uint64_t dice = next_random() % 32, used = model.used[model.seq];
+    if (dice < 14) {
+        model_write();
+        model_commit(used, next_random() % 3 != 0);
+    } else if (dice < 17) { /* longer, or shorter */
+        used = (1 + next_random() % (MODEL_BYTES / UNIT_BYTES)) * UNIT_BYTES;
+        if (used > model.used[model.seq] && next_random() % 2 == 0)
+            memset((uint8_t *)image_base(store.image) + model.used[model.seq], 0x5a, used - model.used[model.seq]);
+        model_commit(used, next_random() % 2 == 0);
+    } else if (dice < 18) {
+        OK(image_apply(store.image));
+    } else if (dice < 19) {
+        OK(image_checkpoint(store.image));
+    } else if (dice < 20) {
+        model_write();
+        OK(image_rollback(store.image));
+    } else if (dice < 21) {
+        OK(image_sync(store.image, model.seq));
+    } else if (dice < 22 && next_random() % 4 == 0) {
+        model_kill_writer();
+    } else if (dice < 23) {
+        reader_close();
+        reader_open();
+    } else if (dice < 24) {
+        file_calls.open = file_calls.open == file_calls_system.open ? no_memory_file : file_calls_system.open;
+    } else {
+        model_look();
+    }
+}
+
+Test(follow, any_workload_is_seen_commit_by_commit)
+{
+    seed();
+    store_open(IMAGE_PRIVATE);
+    OK(image_extend(store.image, MODEL_BYTES));
+    model.seq = model.freed = image_commit_seq(store.image);
+    model.used[model.seq] = UNIT_BYTES;
+    model.image[model.seq] = malloc(UNIT_BYTES);
+    memcpy(model.image[model.seq], image_base(store.image), UNIT_BYTES);
+    reader_open();
+    long steps = rounds(500);
+    for (long i = 0; i < steps; i++)
+        model_step();
+    model_look();
+    end();
+    for (uint64_t seq = model.freed; seq <= model.seq; seq++)
+        free(model.image[seq]);
+}
