@@ -18,7 +18,7 @@ static const struct args_option {
     {"--locks", ARGS_LOCKS, "--locks          who holds the store's lock and who waits for it"},
     {"--stale", ARGS_STALE, "--stale          sections in memory that no process is attached to"},
     {"--dry-run", ARGS_DRY_RUN, "--dry-run        say what would be removed, remove nothing"},
-    {"--force", ARGS_FORCE, "--force          also what is in use, damaged or no store at all"},
+    {"--force", ARGS_FORCE, "--force          also what is in use or damaged"},
     {"--summary", ARGS_SUMMARY, "--summary        count and bytes by size instead of one line a block"},
     {"--timeout", ARGS_TIMEOUT, "--timeout MS     how long to wait for a busy store (1000; 0 not at all, -1 for ever)"},
 };

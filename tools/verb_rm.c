@@ -151,7 +151,8 @@ const struct verb verb_rm = {
     .summary = "remove stores, sections, semaphores, events",
     .help =
         "NAME is as `stead ls` prints it: a file, shm:NAME, semaphore:NAME or event:NAME.  A store goes with its log.\n"
-        "What is in use, damaged or no store is kept, with exit code 1, unless --force is given.\n"
+        "What is in use or damaged is kept, with exit code 1, unless --force is given; what is no store is kept "
+        "always.\n"
         "With --stale: all sections in memory that no process is attached to, or of those named.\n",
     .accepts = ARGS_STALE | ARGS_DRY_RUN | ARGS_FORCE | ARGS_TIMEOUT,
     .names_min = 0,

@@ -72,6 +72,14 @@ run 0 "$stead" rm stores/a.stead
 [ ! -e stores/a.stead ] && [ ! -e stores/a.stead-wal ] || fail "store or log is still there"
 run 1 "$stead" rm stores/c
 [ -e stores/c ] || fail "removed what is no store"
-run 0 "$stead" rm --force stores/c
-[ ! -e stores/c ] || fail "--force did not remove"
+run 1 "$stead" rm --force stores/c
+[ -e stores/c ] || fail "--force removed what is no store"
 run 1 "$stead" rm stores/a.stead
+
+# In use: --force takes the name, the neighbour works on.
+hold stores/d.stead sole alloc 1 10 commit wait alloc 1 10 commit close
+run 1 "$stead" rm stores/d.stead
+[ -e stores/d.stead ] || fail "removed what is in use"
+run 0 "$stead" rm --force stores/d.stead
+[ ! -e stores/d.stead ] || fail "--force did not remove"
+release || fail "the neighbour was disturbed: $(cat hold.err)"

@@ -6,7 +6,8 @@
 #   | id | formula | `checker` ... | `test` ... |
 #
 # Names stand in backticks: in the last cell but one a function that is defined in the library, in the last cell a test
-# (its name as in Test(suite, name), also as suite/name) or a test's source file.  Every name that is given must exist;
+# (its name as in Test(suite, name), also as suite/name, also with a * at its end), a test's source file, or a planted bug
+# (STEAD_PLANT_...) that tests/crash must notice.  Every name that is given must exist;
 # at least one must be given.  An id stands in one row only; an id that a checker reports (report_problem(..., "A1", ...))
 # has a row.
 set -u
@@ -25,6 +26,7 @@ find base alloc lock persist store -name '*.[ch]' -type f -exec cat {} + >"$sour
     find tests \( -name '*.c' -o -name '*.sh' -o -name '*.pml' \) -type f -exec cat {} + |
         sed -nE 's/^[[:space:]]*(Test|ParameterizedTest|Theory)\(([A-Za-z0-9_]+), *([A-Za-z0-9_]+).*/\3\n\2\/\3\n\2.\3/p; s/^([A-Z_]+TEST)\(([A-Za-z0-9_]+), *([A-Za-z0-9_]+).*/\3\n\2\/\3/p'
     find tests -type f | sed -E 'p; s#.*/##'
+    sed -nE 's/.*STEAD_PLANT_([A-Z_]+).*/\1/p' "$sources"
     find tests -name CMakeLists.txt -exec cat {} + | sed -nE 's/.*(add_test\(NAME|stead_test\() *([A-Za-z0-9_]+).*/\2/p'
 } >"$tests"
 
@@ -80,7 +82,11 @@ while IFS=$tab read -r document id checkers breakers; do
     '' | -) found "$document: $id names no test" ;;
     *)
         for name in $breakers; do
-            grep -Fxq -e "$name" "$tests" || found "$document: $id: no test $name under tests/"
+            case $name in
+            *\**) pattern=$(printf '%s' "$name" | sed 's/[][\\.^$]/\\&/g; s/\*/.*/g') ;; # suite/name_*: at least one
+            *) pattern=$(printf '%s' "$name" | sed 's/[][\\.^$]/\\&/g') ;;
+            esac
+            grep -xq -e "$pattern" "$tests" || found "$document: $id: no test $name under tests/"
         done
         ;;
     esac

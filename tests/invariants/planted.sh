@@ -8,7 +8,7 @@ plant() { # ROW WANTED ["" or an id that the checker reports]
     mkdir -p tree/docs/invariants.d tree/tests/unit tree/base tree/alloc tree/lock tree/persist tree/store
     printf '| id | formula | checker | test |\n|---|---|---|---|\n| A1 | `a|b` \\| c | `heap_check` | `test_heap.c`, `heap/breaks_a1` |\n%b' \
         "$1" >tree/docs/invariants.d/alloc.md
-    printf 'void heap_check(void)\n{\n    report_problem(report, "%s", 0, "text");\n}\n' "${3:-A1}" >tree/alloc/heap.c
+    printf 'void heap_check(void)\n{\n    report_problem(report, "%s", 0, "text");\n}\n#ifdef STEAD_PLANT_NO_CHECK\n#endif\n' "${3:-A1}" >tree/alloc/heap.c
     printf 'Test(heap, breaks_a1)\n{\n}\n' >tree/tests/unit/test_heap.c
     if [ -z "$2" ]; then
         run 0 sh "$here/check.sh" tree
@@ -20,6 +20,8 @@ plant() { # ROW WANTED ["" or an id that the checker reports]
 
 plant '' ''
 plant '| A2 | x | `heap_check()` | `breaks_a1` |\n' ''
+plant '| A2 | x | `heap_check` | `heap/breaks_*`, `NO_CHECK` |\n' ''
+plant '| A2 | x | `heap_check` | `heap/mends_*` |\n' 'no test heap/mends_'
 plant '| A2 | x | in the code | `breaks_a1` |\n' 'A2 names no checker'
 plant '| A2 | x | `heap_checks` | `breaks_a1` |\n' 'no function heap_checks'
 plant '| A2 | x | `heap_check` | by hand |\n' 'A2 names no test'
