@@ -336,11 +336,14 @@ static int commit_locked(struct txn *txn, uint64_t used_bytes)
         settle(txn, &parts);
         return 0;
     }
-    if (rc == 0)
-        rc = wal_finish(&txn->wal, used_bytes, txn->durable_end);
+    if (rc == 0) {
+        rc = wal_finish(&txn->wal, used_bytes, txn_durable_end(txn));
+        if (rc == STEAD_FAILED)
+            rc = txn_poison(txn, EIO, "the log could not be written, nor the failed record taken back");
+    }
     if (rc != 0) {
         remember(txn);
-        return rc == STEAD_FAILED ? txn_poison(txn, EIO, error_last_text()) : rc;
+        return rc;
     }
     take_over(txn, &parts, used_bytes);
     settle(txn, &parts);

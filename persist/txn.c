@@ -27,7 +27,7 @@
 #include "base/units.h"
 #include "persist/txn_internal.h"
 
-#define APPLY_PAGES 4096 /* then an application is due: a pause of tens of ms (6-8 us a page; small batches cost double) */
+#define APPLY_PAGES 8192 /* then an application is due: a pause of tens of ms (6-8 us a page; small batches cost double) */
 
 uint64_t txn_log_limit_bytes = UINT64_C(64) << 20;
 
@@ -130,6 +130,14 @@ int txn_sync_locked(struct txn *txn, uint64_t seq)
     }
     pthread_mutex_unlock(&txn->sync);
     return rc;
+}
+
+uint64_t txn_durable_end(struct txn *txn)
+{
+    pthread_mutex_lock(&txn->sync);
+    uint64_t end = txn->durable_end;
+    pthread_mutex_unlock(&txn->sync);
+    return end;
 }
 
 int txn_sync(struct txn *txn, uint64_t seq)
