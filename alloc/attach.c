@@ -64,8 +64,8 @@ static int root_verify(const uint8_t *base, uint64_t used)
 static int notes_map(struct heap *heap)
 {
     heap->notes_bytes = ((heap->capacity + SLOT_BYTES - 1) >> SLOT_SHIFT) * sizeof(struct note);
-    void *notes = mmap(NULL, heap->notes_bytes, PROT_READ | PROT_WRITE,
-                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *notes =
+        mmap(NULL, heap->notes_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (notes == MAP_FAILED)
         return error_set(ENOMEM, "No address space for %llu bytes of notes about a heap of capacity %llu",
                          (unsigned long long)heap->notes_bytes, (unsigned long long)heap->capacity);

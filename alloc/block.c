@@ -9,7 +9,8 @@
 static void follow(struct heap *heap)
 {
     uint64_t top = atomic_load_explicit(&root_of(heap)->top_pages, memory_order_acquire);
-    if (top > atomic_load_explicit(&heap->limit, memory_order_relaxed) >> PAGE_SHIFT && top <= heap->capacity >> PAGE_SHIFT) {
+    if (top > atomic_load_explicit(&heap->limit, memory_order_relaxed) >> PAGE_SHIFT &&
+        top <= heap->capacity >> PAGE_SHIFT) {
         gate_enter(heap);
         gate_leave(heap);
     }
@@ -71,8 +72,7 @@ bool heap_find_block(struct heap *heap, const void *p, void **start, size_t *usa
 size_t heap_usable_size(struct heap *heap, const void *p)
 {
     struct block block;
-    if (block_find(heap, p, &block) != 0 || !block_is_live(&block) ||
-        heap->base + block.offset != (const uint8_t *)p)
+    if (block_find(heap, p, &block) != 0 || !block_is_live(&block) || heap->base + block.offset != (const uint8_t *)p)
         return 0;
     if (GUARD_ACTIVE && heap->guards) /* who asks may use all of it */
         GUARD_SHOW_ZEROED(p, block.bytes);
@@ -158,7 +158,8 @@ struct free_visit {
 
 static int free_flush(struct free_visit *visitor)
 {
-    uint64_t start = round_up(visitor->start, UNIT_BYTES), end = round_down(min_u64(visitor->end, visitor->used), UNIT_BYTES);
+    uint64_t start = round_up(visitor->start, UNIT_BYTES),
+             end = round_down(min_u64(visitor->end, visitor->used), UNIT_BYTES);
     visitor->start = visitor->end = 0;
     if (end <= start || end - start < visitor->min_bytes)
         return 0;

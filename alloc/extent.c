@@ -43,10 +43,10 @@ void segment_refresh(struct heap *heap, uint32_t segment)
     unsigned gap = pages_longest_gap(header->segment.busy, &has_slot);
     if (has_slot && segment < heap->slot_floor)
         heap->slot_floor = segment;
-    bool is_empty = header->segment.covered_pages == 0 && !is_leader(segment) &&
-                    pages_are_free(header->segment.busy, 0, unit * UNIT_PAGES) &&
-                    pages_are_free(header->segment.busy, (unit + 1) * UNIT_PAGES,
-                                   SEGMENT_PAGES - (unit + 1) * UNIT_PAGES);
+    bool is_empty =
+        header->segment.covered_pages == 0 && !is_leader(segment) &&
+        pages_are_free(header->segment.busy, 0, unit * UNIT_PAGES) &&
+        pages_are_free(header->segment.busy, (unit + 1) * UNIT_PAGES, SEGMENT_PAGES - (unit + 1) * UNIT_PAGES);
     uint32_t now = is_empty ? entry_make(SEGMENT_VOID, 0, 0, false) : entry_make(SEGMENT_PRESENT, unit, gap, has_slot);
     if (atomic_load_explicit(entry, memory_order_relaxed) != now)
         atomic_store_explicit(entry, now, memory_order_release);
@@ -268,8 +268,7 @@ int extent_reserve(struct heap *heap, enum run_kind kind, unsigned class, uint64
     *zero_from = atomic_load_explicit(fresh_of(heap), memory_order_relaxed);
     if (pages > RUN_PAGES_MAX)
         return span_reserve(heap, pages, alignment, run);
-    bool found = kind == RUN_SLAB ? find_for_slab(heap, pages, &page)
-                                  : find_for_extent(heap, pages, alignment, &page);
+    bool found = kind == RUN_SLAB ? find_for_slab(heap, pages, &page) : find_for_extent(heap, pages, alignment, &page);
     for (uint32_t segment = 0, end = segments_of(heap); !found && segment <= end; segment++) {
         const _Atomic uint32_t *word = segment < end ? segment_entry(heap, segment) : NULL;
         if (segment < end && (word == NULL || entry_kind(atomic_load(word)) != SEGMENT_VOID))

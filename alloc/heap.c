@@ -188,11 +188,12 @@ static __attribute__((noinline)) int free_remote(struct heap *heap, struct owner
     uint64_t offset = (uint64_t)((uintptr_t)p - (uintptr_t)heap->base);
     const struct note *note = &heap->notes[offset >> SLOT_SHIFT];
     uint32_t token = atomic_load_explicit(&note->owner, memory_order_acquire);
+    if (UNLIKELY(token <= atomic_load_explicit(&heap->token_floor, memory_order_relaxed)))
+        return free_other(heap, owner, p);
     uint64_t product = (offset & (SLOT_BYTES - 1)) * note->inverse;
     uint32_t index = (uint32_t)(product >> 32);
     struct descriptor *descriptor = note_descriptor(heap, note, offset);
-    if (UNLIKELY(token <= atomic_load_explicit(&heap->token_floor, memory_order_relaxed) ||
-                 (uint32_t)product >= note->inverse || index >= note->capacity ||
+    if (UNLIKELY((uint32_t)product >= note->inverse || index >= note->capacity ||
                  atomic_load_explicit(&descriptor->head, memory_order_relaxed) != note->head ||
                  atomic_load_explicit(&note->owner, memory_order_acquire) != token))
         return free_other(heap, owner, p);
@@ -210,7 +211,8 @@ int heap_free(struct heap *heap, void *p)
     if (atomic_load_explicit(&note->owner, memory_order_relaxed) != owner->token)
         return free_remote(heap, owner, p);
     struct descriptor *descriptor = note_descriptor(heap, note, offset);
-    uint64_t product = (offset & (SLOT_BYTES - 1)) * note->inverse; /* block number << 32 + what lies beyond its start */
+    uint64_t product =
+        (offset & (SLOT_BYTES - 1)) * note->inverse; /* block number << 32 + what lies beyond its start */
     uint32_t index = (uint32_t)(product >> 32);
     struct map_pair *pair = &descriptor->map[index / 64];
     uint64_t bit = UINT64_C(1) << index % 64;

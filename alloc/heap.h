@@ -47,10 +47,10 @@ struct heap_host {
 };
 
 struct heap_stats {
-    uint64_t used_bytes;  /* from base to the end of the last unit in use: what the file must hold */
-    uint64_t live_bytes;  /* usable bytes of live blocks        */
+    uint64_t used_bytes; /* from base to the end of the last unit in use: what the file must hold */
+    uint64_t live_bytes; /* usable bytes of live blocks        */
     uint64_t live_blocks;
-    uint64_t bad_frees;   /* refused by this process            */
+    uint64_t bad_frees; /* refused by this process            */
 };
 
 /* Writes the saved state of an empty heap into image[0, HEAP_INITIAL_BYTES), which is zeroed. */

@@ -26,9 +26,9 @@ struct check {
     uint32_t segments;
     uint64_t top_pages;
     uint64_t intent_first, intent_end; /* segments whose derived state may be unsettled */
-    uint64_t span_end;  /* page where the spanning extent ends that was met last       */
-    uint64_t end;       /* page where the last thing in use ends                       */
-    uint64_t table_page_offset; /* of table_page, UINT64_MAX = none                    */
+    uint64_t span_end;                 /* page where the spanning extent ends that was met last       */
+    uint64_t end;                      /* page where the last thing in use ends                       */
+    uint64_t table_page_offset;        /* of table_page, UINT64_MAX = none                    */
     uint32_t table_page[PAGE_BYTES / 4];
 };
 
@@ -139,13 +139,16 @@ static bool check_head(struct check *check, uint64_t slot, uint64_t head)
         possible = in_segment == 2 && head_first_page(head) == 0;
     if (!possible || first > check->reader->image_bytes / PAGE_BYTES ||
         pages > check->reader->image_bytes / PAGE_BYTES - first) {
-        report_problem(check->report, "A3", offset, "a run of kind %u, class %u, %" PRIu64 " pages is not possible here",
-                       head_kind(head), head_class(head), pages);
+        report_problem(check->report, "A3", offset,
+                       "a run of kind %u, class %u, %" PRIu64 " pages is not possible here", head_kind(head),
+                       head_class(head), pages);
         return false;
     }
     if (first < check->end) {
-        report_problem(check->report, "A3", offset, "a run starts at page %" PRIu64 ", inside the one before, which "
-                       "ends at page %" PRIu64, first, check->end);
+        report_problem(check->report, "A3", offset,
+                       "a run starts at page %" PRIu64 ", inside the one before, which "
+                       "ends at page %" PRIu64,
+                       first, check->end);
         return false;
     }
     return true;
@@ -178,8 +181,10 @@ static void check_segment(struct check *check, uint32_t segment, uint32_t entry)
     }
     unsigned covered = check->span_end > start ? (unsigned)min_u64(check->span_end - start, SEGMENT_PAGES) : 0;
     if (covered != saved->covered_pages && !is_unsettled(check, segment))
-        report_problem(check->report, "A7", offset, "%u pages are said to belong to an earlier segment's extent, but "
-                       "it is %u", saved->covered_pages, covered);
+        report_problem(check->report, "A7", offset,
+                       "%u pages are said to belong to an earlier segment's extent, but "
+                       "it is %u",
+                       saved->covered_pages, covered);
     if (check->end > header_page && check->end > start)
         report_problem(check->report, "A3", offset, "a run reaches into the header of segment %u", segment);
     pages_mark(busy, 0, covered, true);
@@ -260,7 +265,8 @@ static void check_entry(struct check *check, uint32_t segment, uint32_t entry)
         return;
     default:
         if (check->span_end > start && !is_unsettled(check, segment))
-            report_problem(check->report, "A7", offset, "segment %u is marked unused, but an extent covers it", segment);
+            report_problem(check->report, "A7", offset, "segment %u is marked unused, but an extent covers it",
+                           segment);
     }
 }
 
@@ -289,10 +295,11 @@ void heap_check(const struct heap_reader *reader, struct report *report, uint64_
     if (check->span_end > (uint64_t)check->segments * SEGMENT_PAGES)
         report_problem(report, "A7", check->span_end << PAGE_SHIFT, "an extent ends behind the last segment");
     if (trusted_top < check->end)
-        report_problem(report, "A6", check->end << PAGE_SHIFT, "the top is page %" PRIu64 ", but page %" PRIu64
-                       " is in use", trusted_top, check->end - 1);
-    *used = max_u64(round_up(max_u64(min_u64(trusted_top, reader->image_bytes / PAGE_BYTES), check->end) * PAGE_BYTES,
-                             UNIT_BYTES), HEAP_INITIAL_BYTES);
+        report_problem(report, "A6", check->end << PAGE_SHIFT,
+                       "the top is page %" PRIu64 ", but page %" PRIu64 " is in use", trusted_top, check->end - 1);
+    *used = max_u64(
+        round_up(max_u64(min_u64(trusted_top, reader->image_bytes / PAGE_BYTES), check->end) * PAGE_BYTES, UNIT_BYTES),
+        HEAP_INITIAL_BYTES);
 out:
     free(header);
     free(check);

@@ -86,7 +86,7 @@ struct segment {
     uint32_t covered_pages; /* at the segment's start, by an extent that began in an earlier segment     */
     uint32_t reserved0;
     uint64_t reserved1[14];
-    uint64_t busy[16];      /* a bit a page: 1 = part of a run or of the header                          */
+    uint64_t busy[16]; /* a bit a page: 1 = part of a run or of the header                          */
 };
 static_assert(sizeof(struct segment) == 256, "format v1");
 
@@ -94,19 +94,19 @@ struct heap_root {
     uint64_t magic;
     uint32_t version;
     uint32_t reserved0;
-    uint64_t secret;             /* random: checks cannot be forged by whoever does not read the image     */
-    uint64_t check;              /* of the three above                                                     */
-    _Atomic uint32_t segments;   /* 0..segments-1 have a valid table entry                                 */
+    uint64_t secret;           /* random: checks cannot be forged by whoever does not read the image     */
+    uint64_t check;            /* of the three above                                                     */
+    _Atomic uint32_t segments; /* 0..segments-1 have a valid table entry                                 */
     uint32_t reserved1;
-    _Atomic uint64_t top_pages;  /* no run ends beyond this page                                           */
+    _Atomic uint64_t top_pages; /* no run ends beyond this page                                           */
     uint8_t reserved2[16];
     /* LIVE */
-    _Atomic uint32_t holder;     /* attachment id that holds the heap's lock, 0 = free                     */
-    _Atomic uint32_t waiters;    /* somebody may sleep on `holder`                                         */
-    _Atomic uint32_t session;    /* of attachments; marks of older ones are stale                          */
-    _Atomic uint32_t orphanings; /* how often slabs were given back                                        */
-    uint64_t intent_page;        /* the run being made or removed by the holder                            */
-    uint64_t intent_pages;       /* 0 = none                                                               */
+    _Atomic uint32_t holder;      /* attachment id that holds the heap's lock, 0 = free                     */
+    _Atomic uint32_t waiters;     /* somebody may sleep on `holder`                                         */
+    _Atomic uint32_t session;     /* of attachments; marks of older ones are stale                          */
+    _Atomic uint32_t orphanings;  /* how often slabs were given back                                        */
+    uint64_t intent_page;         /* the run being made or removed by the holder                            */
+    uint64_t intent_pages;        /* 0 = none                                                               */
     _Atomic uint64_t fresh_bytes; /* from here on nothing was ever handed out                              */
     uint8_t reserved3[536];
 };
@@ -168,8 +168,7 @@ static inline uint64_t head_seal(uint64_t secret, uint64_t slot, uint64_t bits)
 static inline uint64_t head_make(uint64_t secret, uint64_t slot, enum run_kind kind, unsigned class,
                                  unsigned first_page, uint64_t pages)
 {
-    return head_seal(secret, slot,
-                     (uint64_t)kind | (uint64_t)class << 3 | (uint64_t)first_page << 10 | pages << 13);
+    return head_seal(secret, slot, (uint64_t)kind | (uint64_t) class << 3 | (uint64_t)first_page << 10 | pages << 13);
 }
 
 /* Is this what somebody who knew the secret wrote for this slot? */

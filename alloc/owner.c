@@ -26,9 +26,9 @@ static _Thread_local struct owner_tls owner_lately[OWNER_TLS_SLOTS];
 static _Thread_local struct owner *thread_owners; /* of all heaps; this thread only */
 
 static pthread_mutex_t registry = PTHREAD_MUTEX_INITIALIZER;
-static struct heap *heaps;        /* registry lock */
-static uint64_t serial_last;      /* registry lock */
-static unsigned tls_index_next;   /* registry lock */
+static struct heap *heaps;      /* registry lock */
+static uint64_t serial_last;    /* registry lock */
+static unsigned tls_index_next; /* registry lock */
 static pthread_key_t thread_end_key;
 static int key_error;
 static pthread_once_t once = PTHREAD_ONCE_INIT;

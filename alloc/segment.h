@@ -8,8 +8,8 @@
 struct run {
     struct descriptor *descriptor;
     uint64_t head;
-    uint64_t slot;  /* global number of the slot it starts in */
-    uint64_t page;  /* global number of its first page        */
+    uint64_t slot; /* global number of the slot it starts in */
+    uint64_t page; /* global number of its first page        */
     uint64_t pages;
 };
 

@@ -31,9 +31,9 @@
 #include "alloc/extent.h"
 #include "alloc/gate.h"
 
-#define FULL_LOOKS 8u       /* full slabs looked at for others' frees, a refill                */
-#define SCAN_SEGMENTS 64u   /* segments searched for nobody's slabs, a refill: 256 MiB         */
-#define RESCAN_PAGES 2048u  /* LIVE: growth after which the slabs of the dead are sought again */
+#define FULL_LOOKS 8u      /* full slabs looked at for others' frees, a refill                */
+#define SCAN_SEGMENTS 64u  /* segments searched for nobody's slabs, a refill: 256 MiB         */
+#define RESCAN_PAGES 2048u /* LIVE: growth after which the slabs of the dead are sought again */
 
 struct map_pair slab_no_pair;
 
@@ -143,8 +143,8 @@ static bool bin_advance(struct heap *heap, struct bin *bin, const struct note *n
     if (bin->pair >= descriptor->map && bin->pair < descriptor->map + pairs)
         at = (unsigned)(bin->pair - descriptor->map);
     for (unsigned n = 0; n < pairs; n++, at = at + 1 == pairs ? 0 : at + 1) {
-        uint64_t free_bits = ~atomic_load_explicit(&descriptor->map[at].allocated, memory_order_relaxed) &
-                             slab_valid_bits(geometry, at);
+        uint64_t free_bits =
+            ~atomic_load_explicit(&descriptor->map[at].allocated, memory_order_relaxed) & slab_valid_bits(geometry, at);
         if (free_bits == 0)
             continue;
         bin->free_bits = free_bits;
@@ -176,11 +176,14 @@ static void unlist_orphan(struct heap *heap, struct note *note)
 static void note_fill(const struct heap *heap, struct note *note, const struct run *run)
 {
     const struct class_geometry *geometry = &class_table[head_class(run->head)];
+    uint32_t descriptor = (uint32_t)((uint64_t)((uint8_t *)run->descriptor - heap->base) & (SEGMENT_BYTES - 1));
+    if (note->head == run->head && note->descriptor == descriptor)
+        return; /* known already: a thread that frees a block in it may be reading (free_remote) */
     note->class = (uint8_t)head_class(run->head);
     note->inverse = geometry->inverse;
     note->capacity = (uint16_t)geometry->capacity;
     note->head = run->head;
-    note->descriptor = (uint32_t)((uint64_t)((uint8_t *)run->descriptor - heap->base) & (SEGMENT_BYTES - 1));
+    note->descriptor = descriptor;
 }
 
 /* The note of a slab that the caller now owns; under the gate. */
@@ -313,7 +316,8 @@ static int slab_make(struct heap *heap, struct owner *owner, unsigned class, str
     const struct class_geometry *geometry = &class_table[class];
     struct run run;
     uint64_t zero_from;
-    int rc = extent_reserve(heap, RUN_SLAB, class, (uint64_t)geometry->slots * SLOT_PAGES, SLOT_BYTES, &run, &zero_from);
+    int rc =
+        extent_reserve(heap, RUN_SLAB, class, (uint64_t)geometry->slots * SLOT_PAGES, SLOT_BYTES, &run, &zero_from);
     if (rc != 0)
         return rc;
     for (unsigned i = 0; i < slab_pairs(geometry); i++) {
@@ -321,8 +325,7 @@ static int slab_make(struct heap *heap, struct owner *owner, unsigned class, str
         atomic_store_explicit(&run.descriptor->map[i].freed, 0, memory_order_relaxed);
     }
     atomic_store_explicit(&run.descriptor->pending, 0, memory_order_relaxed);
-    atomic_store_explicit(&run.descriptor->owner, heap->kind == HEAP_LIVE ? owner_mark(heap) : 0,
-                          memory_order_relaxed);
+    atomic_store_explicit(&run.descriptor->owner, heap->kind == HEAP_LIVE ? owner_mark(heap) : 0, memory_order_relaxed);
     extent_publish(heap, &run);
     if (heap->guards)
         GUARD_HIDE(heap->base + (run.page << PAGE_SHIFT), run.pages << PAGE_SHIFT);
@@ -463,8 +466,8 @@ int slab_free_shared(struct heap *heap, struct owner *owner, const struct run *r
     if (owner != NULL && atomic_load_explicit(&note->owner, memory_order_acquire) == owner->token)
         return free_owned(heap, owner, note, index);
     uint32_t bytes = class_table[head_class(run->head)].bytes;
-    return slab_free_bit(heap, run->descriptor,
-                         heap->base + (run->slot << SLOT_SHIFT) + (uint64_t)index * bytes, bytes, index);
+    return slab_free_bit(heap, run->descriptor, heap->base + (run->slot << SLOT_SHIFT) + (uint64_t)index * bytes, bytes,
+                         index);
 }
 
 int slab_free_bit(const struct heap *heap, struct descriptor *descriptor, void *block, uint32_t bytes, uint32_t index)

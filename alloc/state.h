@@ -21,18 +21,18 @@
 /* In which list of its owner a slab is. */
 enum slab_state {
     SLAB_UNLISTED = 0,
-    SLAB_CURRENT,  /* the bin hands out its blocks                                      */
-    SLAB_PARTIAL,  /* has free blocks                                                   */
-    SLAB_FULL,     /* had none when last looked at; others may have freed some since    */
-    SLAB_ORPHAN    /* nobody's, in heap->orphans                                        */
+    SLAB_CURRENT, /* the bin hands out its blocks                                      */
+    SLAB_PARTIAL, /* has free blocks                                                   */
+    SLAB_FULL,    /* had none when last looked at; others may have freed some since    */
+    SLAB_ORPHAN   /* nobody's, in heap->orphans                                        */
 };
 
 /* What this process knows about the slab that starts in a slot.  `owner` equal to a thread's token means: that thread
  * owns the slab, all other fields are true, and the links and the state are that thread's alone. */
 struct note {
-    _Atomic uint32_t owner;  /* token, 0 = none                                              */
-    uint32_t inverse;        /* of the class: see class_table                                */
-    uint16_t capacity;       /* blocks                                                       */
+    _Atomic uint32_t owner; /* token, 0 = none                                              */
+    uint32_t inverse;       /* of the class: see class_table                                */
+    uint16_t capacity;      /* blocks                                                       */
     uint8_t class;
     uint8_t state;           /* enum slab_state                                              */
     uint32_t descriptor;     /* bytes from the start of the slab's segment to its descriptor */
@@ -56,7 +56,7 @@ struct bin {
     struct map_pair *pair; /* never NULL                                         */
     uint8_t *block0;       /* the block of bit 0                                 */
     uint32_t block_bytes;
-    uint32_t current;      /* slot of the current slab, 0 = none                 */
+    uint32_t current; /* slot of the current slab, 0 = none                 */
     struct slab_list partial, full;
 };
 
@@ -86,30 +86,30 @@ struct heap {
     _Atomic uint64_t serial; /* process-wide unique; a new one drops every belief at once    */
     unsigned tls_index;
     enum heap_kind kind;
-    struct note *notes;      /* one a slot of the capacity                                   */
+    struct note *notes; /* one a slot of the capacity                                   */
     uint64_t secret;
     struct header *header0;
-    bool guards;             /* poison free blocks                                           */
-    bool forked;             /* this is a child's copy                                       */
+    bool guards; /* poison free blocks                                           */
+    bool forked; /* this is a child's copy                                       */
 
     uint64_t capacity;
     struct heap_host host;
     uint64_t notes_bytes;
     _Atomic uint64_t bad_frees;
 
-    pthread_mutex_t mutex;   /* everything below, and every word of the image but map and pending */
-    bool damaged;            /* a check failed under the mutex: nothing more is carved           */
-    uint32_t token_next;     /* next owner's                                                     */
+    pthread_mutex_t mutex;        /* everything below, and every word of the image but map and pending */
+    bool damaged;                 /* a check failed under the mutex: nothing more is carved           */
+    uint32_t token_next;          /* next owner's                                                     */
     _Atomic uint32_t token_floor; /* tokens below are of a former serial; this one stands in the notes of slabs in
                                      `orphans`                                                   */
     _Atomic uint64_t fresh_bytes; /* SOLE, TURNS: zero from here on (LIVE: in the root)          */
-    uint32_t slot_floor;     /* no segment below has a free slot                                 */
-    uint32_t orphans_scanned; /* segments below were searched for orphans                        */
+    uint32_t slot_floor;          /* no segment below has a free slot                                 */
+    uint32_t orphans_scanned;     /* segments below were searched for orphans                        */
     uint32_t orphanings_seen;
-    uint64_t rescan_top;     /* LIVE: search again for slabs of the dead above this top_pages    */
+    uint64_t rescan_top; /* LIVE: search again for slabs of the dead above this top_pages    */
     struct slab_list orphans[CLASS_COUNT];
 
-    struct owner *owners;    /* registry lock */
+    struct owner *owners;         /* registry lock */
     struct heap *next, *previous; /* registry lock */
 };
 

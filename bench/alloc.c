@@ -98,10 +98,18 @@ static bool run_work(const struct alloc_work *work, unsigned threads, const stru
             snprintf(name, sizeof name, "alloc.%s.%s", work->name, work->phases[phase]);
             if (space[p].count != 0 && phase == 0)
                 snprintf(remark, sizeof remark, "used/live %.3f", series_median(&space[p]));
-            struct row row = {.bench = name, .peer = alloc_peers[p].name, .processes = 1, .threads = threads,
-                              .n = operations[p][phase], .unit = "ns/op", .median = series_median(&ns[p][phase]),
-                              .low = series_quantile(&ns[p][phase], 0), .high = series_quantile(&ns[p][phase], 1),
-                              .written_per_op = -1, .verified = verified[p], .remark = remark[0] ? remark : NULL};
+            struct row row = {.bench = name,
+                              .peer = alloc_peers[p].name,
+                              .processes = 1,
+                              .threads = threads,
+                              .n = operations[p][phase],
+                              .unit = "ns/op",
+                              .median = series_median(&ns[p][phase]),
+                              .low = series_quantile(&ns[p][phase], 0),
+                              .high = series_quantile(&ns[p][phase], 1),
+                              .written_per_op = -1,
+                              .verified = verified[p],
+                              .remark = remark[0] ? remark : NULL};
             if (reference[phase] > 0) {
                 row.ratios[0].to = REFERENCE;
                 row.ratios[0].ratio = row.median / reference[phase];
@@ -152,8 +160,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: alloc [--works LIST] [--peers LIST] [--threads LIST] [--reps N] [--scale N] [--csv]\n");
         return 2;
     }
-    struct alloc_result *result =
-        mmap(NULL, sizeof *result, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    struct alloc_result *result = mmap(NULL, sizeof *result, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (result == MAP_FAILED)
         return 1;
     bool all_right = true;

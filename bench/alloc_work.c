@@ -127,8 +127,7 @@ static void measure_space(struct shared *shared, uint64_t resident_before)
     for (uint64_t i = 0; i < shared->block_count; i++)
         live += shared->blocks[i].at != NULL ? shared->blocks[i].bytes : 0;
     shared->result->live_bytes = live;
-    shared->result->used_bytes =
-        shared->peer->used != NULL ? shared->peer->used() : resident_bytes() - resident_before;
+    shared->result->used_bytes = shared->peer->used != NULL ? shared->peer->used() : resident_bytes() - resident_before;
 }
 
 static void make_blocks(struct shared *shared, uint64_t count)
@@ -386,7 +385,8 @@ static void larson_run(struct shared *shared)
 
 static void *fragment_body(void *arg)
 {
-    static const uint32_t low[] = {16, 200, 24, 1500, 64, 9000, 100, 40}, high[] = {64, 600, 400, 6000, 90, 60000, 2000, 48};
+    static const uint32_t low[] = {16, 200, 24, 1500, 64, 9000, 100, 40},
+                          high[] = {64, 600, 400, 6000, 90, 60000, 2000, 48};
     struct worker *worker = arg;
     struct shared *shared = worker->shared;
     uint64_t slots = shared->block_count / shared->threads;
@@ -424,13 +424,13 @@ static void fragment_run(struct shared *shared)
     measure_space(shared, resident);
 }
 
-#define WORK(name)                                                                                                     \
-    static void name##_work(const struct alloc_peer *peer, unsigned threads, uint64_t scale,                           \
-                            struct alloc_result *result)                                                               \
-    {                                                                                                                  \
-        struct shared shared = {.peer = peer, .result = result, .threads = threads, .scale = scale};                   \
-        name##_run(&shared);                                                                                           \
-        result->verified = !atomic_load(&shared.wrong);                                                                \
+#define WORK(name) \
+    static void name##_work(const struct alloc_peer *peer, unsigned threads, uint64_t scale, \
+                            struct alloc_result *result) \
+    { \
+        struct shared shared = {.peer = peer, .result = result, .threads = threads, .scale = scale}; \
+        name##_run(&shared); \
+        result->verified = !atomic_load(&shared.wrong); \
     }
 WORK(pair)
 WORK(bulk)
@@ -441,9 +441,12 @@ WORK(xmalloc)
 WORK(fragment)
 
 const struct alloc_work alloc_works[] = {
-    {"pair", {"24 B", NULL}, false, pair_work},       {"bulk", {"allocate", "random free"}, false, bulk_work},
-    {"churn", {"16..1024 B", NULL}, false, churn_work}, {"cross", {"24 B", NULL}, true, cross_work},
-    {"larson", {"10..500 B", NULL}, false, larson_work}, {"xmalloc", {"16..512 B", NULL}, false, xmalloc_work},
+    {"pair", {"24 B", NULL}, false, pair_work},
+    {"bulk", {"allocate", "random free"}, false, bulk_work},
+    {"churn", {"16..1024 B", NULL}, false, churn_work},
+    {"cross", {"24 B", NULL}, true, cross_work},
+    {"larson", {"10..500 B", NULL}, false, larson_work},
+    {"xmalloc", {"16..512 B", NULL}, false, xmalloc_work},
     {"fragment", {"16..60000 B", NULL}, false, fragment_work},
 };
 const unsigned alloc_work_count = sizeof alloc_works / sizeof *alloc_works;

@@ -23,7 +23,7 @@ struct arena {
     struct heap *heap;
     enum heap_kind kind;
     struct heap_host host;
-    uint32_t dead_id;         /* alive() says no to this one; 0 = all live */
+    uint32_t dead_id; /* alive() says no to this one; 0 = all live */
 };
 
 /* Reserves capacity (shared: MAP_SHARED, for children), formats and attaches. */
@@ -34,10 +34,10 @@ void arena_reattach(struct arena *arena, enum heap_kind kind, bool first);
 /* heap_check on the arena's bytes; the number of problems, the first one's text in text. */
 uint64_t arena_check(struct arena *arena, struct report *report);
 
-#define ARENA_SOUND(arena)                                                                                             \
-    do {                                                                                                               \
-        struct report report_;                                                                                         \
-        cr_assert_eq(arena_check((arena), &report_), 0, "%s", report_.first);                                          \
+#define ARENA_SOUND(arena) \
+    do { \
+        struct report report_; \
+        cr_assert_eq(arena_check((arena), &report_), 0, "%s", report_.first); \
     } while (0)
 
 /* STEAD_SEED or a fixed one; printed. */

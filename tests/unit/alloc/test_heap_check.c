@@ -44,13 +44,13 @@ static void expect(const char *invariant)
 }
 
 /* Breaks a word, expects the invariant to be named, puts the word back. */
-#define BREAK(invariant, lvalue, wrong)                                                                                \
-    do {                                                                                                               \
-        __typeof__(lvalue) saved_ = (lvalue);                                                                          \
-        (lvalue) = (wrong);                                                                                            \
-        expect(invariant);                                                                                             \
-        (lvalue) = saved_;                                                                                             \
-        ARENA_SOUND(&arena);                                                                                           \
+#define BREAK(invariant, lvalue, wrong) \
+    do { \
+        __typeof__(lvalue) saved_ = (lvalue); \
+        (lvalue) = (wrong); \
+        expect(invariant); \
+        (lvalue) = saved_; \
+        ARENA_SOUND(&arena); \
     } while (0)
 
 static struct descriptor *find_run(enum run_kind kind, bool multi_slot)
@@ -102,10 +102,10 @@ Test(heap_check, A3_heads)
     struct descriptor *slab = find_run(RUN_SLAB, false), *next = slab + 1;
     uint64_t slot = (uint64_t)(slab - header_of(0)->descriptors) + 2;
     BREAK("A3", slab->head, slab->head ^ UINT64_C(1) << 50);
-    BREAK("A3", slab->head, head_make(secret, slot + 1, RUN_SLAB, 0, 0, 8));      /* another slot's */
+    BREAK("A3", slab->head, head_make(secret, slot + 1, RUN_SLAB, 0, 0, 8));       /* another slot's */
     BREAK("A3", slab->head, head_make(secret, slot, RUN_SLAB, CLASS_COUNT, 0, 8)); /* no such class  */
-    BREAK("A3", slab->head, head_make(secret, slot, RUN_SLAB, 0, 0, 16));         /* wrong length   */
-    BREAK("A3", slab->head, head_make(secret, slot, RUN_EXTENT, 0, 0, 1u << 30)); /* beyond the end */
+    BREAK("A3", slab->head, head_make(secret, slot, RUN_SLAB, 0, 0, 16));          /* wrong length   */
+    BREAK("A3", slab->head, head_make(secret, slot, RUN_EXTENT, 0, 0, 1u << 30));  /* beyond the end */
     BREAK("A3", slab->head, head_make(secret, slot, 7, 0, 0, 8));
     uint64_t saved = slab->head;
     slab->head = head_make(secret, slot, RUN_EXTENT, 0, 0, 20); /* over the one behind */

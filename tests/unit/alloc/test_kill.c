@@ -103,8 +103,10 @@ static void verify(struct heap *heap, uint64_t kills)
             if (at == NULL)
                 continue;
             held++;
-            cr_assert(heap_find_block(heap, at, &start, &usable), "the block of %u bytes at 0x%" PRIx64 ", held by row %u, "
-                      "is not live after %" PRIu64 " kills", block->bytes, (uint64_t)(at - arena.base), c, kills);
+            cr_assert(heap_find_block(heap, at, &start, &usable),
+                      "the block of %u bytes at 0x%" PRIx64 ", held by row %u, "
+                      "is not live after %" PRIu64 " kills",
+                      block->bytes, (uint64_t)(at - arena.base), c, kills);
             cr_assert_eq(start, at);
             cr_assert_geq(usable, block->bytes);
             cr_assert(held_is_right(block), "a held block lost its contents");
