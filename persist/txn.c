@@ -55,12 +55,12 @@ bool txn_failed(const struct txn *txn)
 
 uint64_t txn_commit_seq(const struct txn *txn)
 {
-    return atomic_load(&txn->seq);
+    return atomic_load(&txn->seen_seq);
 }
 
 uint64_t txn_used_bytes(const struct txn *txn)
 {
-    return txn->used_bytes;
+    return atomic_load(&txn->seen_used_bytes);
 }
 
 void txn_publish(struct txn *txn)
@@ -75,7 +75,11 @@ void txn_publish(struct txn *txn)
     txn->sync_end = txn->wal.at.end;
     txn->sync_checkpoint = txn->wal.at.checkpoint;
     pthread_mutex_unlock(&txn->sync);
-    atomic_store(&txn->seq, seq);
+    atomic_store(&txn->seen_seq, seq);
+    atomic_store(&txn->seen_applied_seq, txn->applied_seq);
+    atomic_store(&txn->seen_log_end, txn->wal.at.end);
+    atomic_store(&txn->seen_used_bytes, txn->used_bytes);
+    atomic_store(&txn->seen_overlay, txn->overlay.count);
     if (txn->shared == NULL)
         return;
     struct shared_state state = {.at = txn->wal.at,
@@ -395,17 +399,17 @@ void txn_forget(struct txn *txn)
 
 bool txn_has_unapplied(const struct txn *txn)
 {
-    return txn->applied_seq + 1 != txn->wal.at.next_seq;
+    return atomic_load(&txn->seen_applied_seq) != atomic_load(&txn->seen_seq);
 }
 
 bool txn_wants_apply(const struct txn *txn)
 {
-    return txn->overlay.count >= APPLY_PAGES;
+    return atomic_load(&txn->seen_overlay) >= APPLY_PAGES;
 }
 
 bool txn_wants_checkpoint(const struct txn *txn)
 {
-    return txn->wal.at.end >= txn_log_limit_bytes;
+    return atomic_load(&txn->seen_log_end) >= txn_log_limit_bytes;
 }
 
 void txn_stat(struct txn *txn, struct image_stat *stat)

@@ -53,7 +53,9 @@ struct txn {
     uint64_t sync_seq, sync_end, sync_checkpoint; /* what a sync started now would make durable: copies of wal.at */
     uint64_t durable_seq, durable_end;
     _Atomic int failed;          /* not 0: poisoned */
-    _Atomic uint64_t seq;        /* last commit, for txn_commit_seq() of any thread */
+    /* Copies for threads that hold no lock (txn_publish). */
+    _Atomic uint64_t seen_seq, seen_applied_seq, seen_log_end, seen_used_bytes;
+    _Atomic size_t seen_overlay;
 };
 
 #define SCRATCH_PAGES 64
