@@ -42,7 +42,7 @@ static struct rwlock *stead_locks[2];
 static struct {
     pthread_rwlock_t rwlock;
     pthread_mutex_t mutex;
-} *pthreads;
+} * pthreads;
 static uint64_t (*lines)[8];
 
 /* One place for all peers, inlined into loops that are compiled for a constant peer: no peer pays for a call that
@@ -96,8 +96,7 @@ static bool locks_make(void)
     pthread_mutexattr_init(&mutex_attr);
     pthread_mutexattr_setpshared(&mutex_attr, PTHREAD_PROCESS_SHARED);
     pthread_mutexattr_setrobust(&mutex_attr, PTHREAD_MUTEX_ROBUST);
-    return rwlock_open(&stead_locks[STEAD_SHM], &shm) == 0 &&
-           rwlock_open(&stead_locks[STEAD_PRIVATE], &private) == 0 &&
+    return rwlock_open(&stead_locks[STEAD_SHM], &shm) == 0 && rwlock_open(&stead_locks[STEAD_PRIVATE], &private) == 0 &&
            pthread_rwlock_init(&pthreads->rwlock, &rwlock_attr) == 0 &&
            pthread_mutex_init(&pthreads->mutex, &mutex_attr) == 0;
 }
@@ -278,10 +277,17 @@ static void print_pairs(const char *bench, double (*measure)(enum peer_kind, boo
     }
     for (int peer = 0; peer < PEERS; peer++) {
         double median = series_median(&series[peer]);
-        struct row row = {.bench = bench, .peer = peer_names[peer], .processes = 1, .threads = 1,
-                          .n = (uint64_t)n * rounds, .unit = "ns", .median = median,
-                          .low = series_quantile(&series[peer], 0), .high = series_quantile(&series[peer], 1),
-                          .written_per_op = -1, .verified = series_quantile(&series[peer], 0) > 0};
+        struct row row = {.bench = bench,
+                          .peer = peer_names[peer],
+                          .processes = 1,
+                          .threads = 1,
+                          .n = (uint64_t)n * rounds,
+                          .unit = "ns",
+                          .median = median,
+                          .low = series_quantile(&series[peer], 0),
+                          .high = series_quantile(&series[peer], 1),
+                          .written_per_op = -1,
+                          .verified = series_quantile(&series[peer], 0) > 0};
         if (peer < PTHREAD_RWLOCK) {
             row.ratios[0].to = is_nested ? "pthread_rwlock pair" : "pthread_rwlock";
             row.ratios[0].ratio = median / series_median(&series[PTHREAD_RWLOCK]);
@@ -315,14 +321,23 @@ static void print_sections(const char *bench, unsigned threads, unsigned own_per
     for (int peer = 0; peer < PEERS; peer++) {
         double median = series_median(&series[peer]);
         char remark[96];
-        int used = snprintf(remark, sizeof remark, "longest wait %.2f ms, fewest/most %.2f", longest[peer], evenness[peer]);
+        int used =
+            snprintf(remark, sizeof remark, "longest wait %.2f ms, fewest/most %.2f", longest[peer], evenness[peer]);
         if (own_per_ten == 0 && used > 0)
             snprintf(remark + used, sizeof remark - (size_t)used, ", %.2f x one thread",
                      series_median(&alone[peer]) / median);
-        struct row row = {.bench = bench, .peer = peer_names[peer], .processes = 1, .threads = threads,
-                          .n = rounds, .unit = "ns", .median = median, .low = series_quantile(&series[peer], 0),
-                          .high = series_quantile(&series[peer], 1), .written_per_op = -1,
-                          .verified = verified[peer], .remark = remark};
+        struct row row = {.bench = bench,
+                          .peer = peer_names[peer],
+                          .processes = 1,
+                          .threads = threads,
+                          .n = rounds,
+                          .unit = "ns",
+                          .median = median,
+                          .low = series_quantile(&series[peer], 0),
+                          .high = series_quantile(&series[peer], 1),
+                          .written_per_op = -1,
+                          .verified = verified[peer],
+                          .remark = remark};
         if (peer < PTHREAD_RWLOCK) {
             row.ratios[0].to = "pthread_rwlock";
             row.ratios[0].ratio = median / series_median(&series[PTHREAD_RWLOCK]);

@@ -14,10 +14,10 @@ int acquire_exclusive(struct rwlock *lock, struct rwlock_hold *hold, enum acquir
 int acquire_shared(struct rwlock *lock, struct rwlock_hold *hold, int64_t deadline_ns);
 
 enum release_as {
-    RELEASE_ALL,    /* was inside, holds nothing after */
+    RELEASE_ALL, /* was inside, holds nothing after */
     RELEASE_TO_SHARED,
-    RELEASE_CLAIM,  /* was never inside                */
-    RELEASE_DIED    /* the thread ended inside         */
+    RELEASE_CLAIM, /* was never inside                */
+    RELEASE_DIED   /* the thread ended inside         */
 };
 void release_exclusive(struct rwlock *lock, struct rwlock_hold *hold, enum release_as as);
 

@@ -12,13 +12,13 @@
 #define LOCK_BYTES_START (INT64_C(1) << 62)
 
 enum lock_byte {
-    LOCK_BYTE_GATE = 0,    /* held exclusively through open, close and recovery                           */
-    LOCK_BYTE_SOLE = 1,    /* the SOLE writer, from open to close                                         */
-    LOCK_BYTE_APPLY = 2,   /* readers without write permission share it; whoever changes the file takes it */
-    LOCK_BYTE_QUEUE = 3,   /* fairness gate in front of APPLY                                             */
-    LOCK_BYTE_READERS = 4, /* shared by attached processes without a presence slot (no write permission)   */
+    LOCK_BYTE_GATE = 0,     /* held exclusively through open, close and recovery                           */
+    LOCK_BYTE_SOLE = 1,     /* the SOLE writer, from open to close                                         */
+    LOCK_BYTE_APPLY = 2,    /* readers without write permission share it; whoever changes the file takes it */
+    LOCK_BYTE_QUEUE = 3,    /* fairness gate in front of APPLY                                             */
+    LOCK_BYTE_READERS = 4,  /* shared by attached processes without a presence slot (no write permission)   */
     LOCK_BYTE_RECOVERY = 5, /* shared by private replays, exclusive for who would rewrite or drop the log */
-    LOCK_BYTE_SLOT0 = 1024 /* + slot: held exclusively by the attached process                            */
+    LOCK_BYTE_SLOT0 = 1024  /* + slot: held exclusively by the attached process                            */
 };
 
 enum lock_byte_mode { LOCK_BYTE_READ, LOCK_BYTE_WRITE }; /* READ needs a readable, WRITE a writable descriptor */

@@ -140,7 +140,8 @@ static bool walk_from(struct walk *walk, const struct registry_list *list)
     const struct walker waiter = walk->path[walk->depth - 1];
     const struct rwlock *lock = waiter.lock;
     uint64_t state = atomic_load(&lock->words->state);
-    if ((state & STATE_OWNER) != 0 && (state & STATE_OWNER) != waiter.self && walk_to(walk, list, lock, state & STATE_OWNER))
+    if ((state & STATE_OWNER) != 0 && (state & STATE_OWNER) != waiter.self &&
+        walk_to(walk, list, lock, state & STATE_OWNER))
         return true;
     if (!waiter.exclusive)
         return false;
@@ -209,8 +210,11 @@ bool deadlock_check(struct waiting *w, int64_t now_ns)
 {
     struct check check = {.list.count = 0};
     struct walk *walk = &check.walk;
-    walk->path[0] = (struct walker){.nonce = process_nonce(), .tid = owner_tid(w->hold->self),
-                                    .self = w->hold->self, .lock = w->lock, .since = w->since,
+    walk->path[0] = (struct walker){.nonce = process_nonce(),
+                                    .tid = owner_tid(w->hold->self),
+                                    .self = w->hold->self,
+                                    .lock = w->lock,
+                                    .since = w->since,
                                     .exclusive = w->exclusive};
     walk->depth = 1;
     walk->looks = 0;

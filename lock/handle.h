@@ -47,8 +47,8 @@ struct rwlock_hold {
 struct thread_holds {
     struct rwlock_hold *at;
     unsigned count;
-    uint32_t tid;      /* 0: not asked for yet */
-    bool exit_armed;   /* thread_end() will run */
+    uint32_t tid;    /* 0: not asked for yet */
+    bool exit_armed; /* thread_end() will run */
     struct rwlock_hold first[HOLDS_INLINE];
 };
 extern _Thread_local struct thread_holds thread_holds;

@@ -270,8 +270,8 @@ unsigned presence_dead_writers(struct presence *presence, bool clear)
 {
     if (presence->region == NULL)
         return 0;
-    unsigned count = clear ? atomic_exchange(&presence->region->lost_writers, 0)
-                           : atomic_load(&presence->region->lost_writers);
+    unsigned count =
+        clear ? atomic_exchange(&presence->region->lost_writers, 0) : atomic_load(&presence->region->lost_writers);
     for (unsigned index = 0; index < PRESENCE_SLOTS; index++) {
         struct presence_record *record = &presence->region->records[index];
         struct presence_info info;

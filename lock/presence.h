@@ -23,7 +23,7 @@ struct presence;    /* this process's attachment */
 struct presence_info {
     uint32_t id;
     unsigned role;
-    pid_t pid; /* as that process sees itself: for people, not for decisions */
+    pid_t pid;           /* as that process sees itself: for people, not for decisions */
     int64_t attached_at; /* CLOCK_REALTIME seconds */
     bool alive;
 };

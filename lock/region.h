@@ -63,21 +63,21 @@
 struct lock_words {
     /* the line that owners write */
     _Atomic uint64_t state;
-    _Atomic uint32_t quiet;    /* exclusive sections in a row that met no reader (a hint)                     */
-    _Atomic uint32_t patience; /* so many of them, and STATE_BIAS is dropped (a hint)                         */
-    _Atomic uint32_t turns;    /* releases since a sleeper was woken (a hint)                                 */
+    _Atomic uint32_t quiet;        /* exclusive sections in a row that met no reader (a hint)                     */
+    _Atomic uint32_t patience;     /* so many of them, and STATE_BIAS is dropped (a hint)                         */
+    _Atomic uint32_t turns;        /* releases since a sleeper was woken (a hint)                                 */
     _Atomic uint32_t sharer_words; /* so many words of sharers may hold a bit; only grows                     */
     uint8_t reserved0[CACHE_LINE_BYTES - 24];
     /* the line that waiters use */
-    _Atomic uint32_t wake_writers;    /* futex: bumped before exclusive sleepers are woken                    */
-    _Atomic uint32_t wake_readers;    /* futex: ... shared sleepers                                           */
-    _Atomic uint32_t wake_claimant;   /* futex: ... the claimant                                              */
+    _Atomic uint32_t wake_writers;  /* futex: bumped before exclusive sleepers are woken                    */
+    _Atomic uint32_t wake_readers;  /* futex: ... shared sleepers                                           */
+    _Atomic uint32_t wake_claimant; /* futex: ... the claimant                                              */
     uint32_t reserved1;
-    _Atomic uint64_t claimant;        /* id << 32 | CLAIMANT_SHARED? | tid of the starving waiter, 0 = nobody */
-    _Atomic int64_t handoff_ns;       /* CLOCK_MONOTONIC: when a claimant was last served                     */
+    _Atomic uint64_t claimant;  /* id << 32 | CLAIMANT_SHARED? | tid of the starving waiter, 0 = nobody */
+    _Atomic int64_t handoff_ns; /* CLOCK_MONOTONIC: when a claimant was last served                     */
     uint8_t reserved2[CACHE_LINE_BYTES - 32];
     /* the line that leaving readers touch when an owner sleeps for them */
-    _Atomic uint32_t wake_owner;      /* futex */
+    _Atomic uint32_t wake_owner; /* futex */
     uint8_t reserved3[CACHE_LINE_BYTES - 4];
     /* two lines, written when a thread first shares and when it ends */
     _Atomic uint64_t sharers[SLOT_WORDS]; /* bit s: slot s may have its flag up                               */
@@ -90,8 +90,8 @@ static_assert(offsetof(struct lock_words, wake_owner) == 128, "region v1");
 static_assert(offsetof(struct lock_words, sharers) == 192, "region v1");
 
 struct presence_record {
-    _Atomic uint32_t id;         /* written last, cleared first; 0 = free                       */
-    _Atomic uint32_t role;       /* enum presence_role                                          */
+    _Atomic uint32_t id;   /* written last, cleared first; 0 = free                       */
+    _Atomic uint32_t role; /* enum presence_role                                          */
     _Atomic int32_t pid;
     _Atomic uint32_t generation; /* of the last id this record had                              */
     _Atomic int64_t attached_s;  /* CLOCK_REALTIME, seconds                                     */
@@ -100,9 +100,9 @@ struct presence_record {
 static_assert(sizeof(struct presence_record) == 32, "region v1");
 
 struct lock_slot {
-    _Atomic uint64_t owner;  /* id << 32 | tid, 0 = free; tid 0: being cleaned by that attachment */
-    _Atomic uint32_t shared; /* the flag: 1 = its thread shares, or is about to look whether it may */
-    _Atomic uint32_t which;  /* enum rwlock_which                                               */
+    _Atomic uint64_t owner;        /* id << 32 | tid, 0 = free; tid 0: being cleaned by that attachment */
+    _Atomic uint32_t shared;       /* the flag: 1 = its thread shares, or is about to look whether it may */
+    _Atomic uint32_t which;        /* enum rwlock_which                                               */
     _Atomic int64_t waiting_since; /* CLOCK_MONOTONIC ns, 0 = does not wait                     */
     _Atomic uint32_t waiting_exclusive;
     uint8_t reserved[CACHE_LINE_BYTES - 28];

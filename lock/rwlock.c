@@ -244,7 +244,8 @@ int rwlock_lock(struct rwlock *lock, bool exclusive, int64_t deadline_ns)
         LOCK_STEP(SHARED_FLAGGED);
         uint64_t state = atomic_load(&lock->words->state);
         if (__builtin_expect((state & (STATE_OWNER | STATE_BIAS | STATE_INCONSISTENT | STATE_LOST | STATE_HANDOFF)) ==
-                                 STATE_BIAS, 1)) {
+                                 STATE_BIAS,
+                             1)) {
             hold->below = 1;
             LOCK_STEP(SHARED_IN);
             return 0;

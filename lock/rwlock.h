@@ -18,12 +18,12 @@ enum rwlock_which { RWLOCK_STORE, RWLOCK_APPLY, RWLOCK_COUNT }; /* the locks tha
 struct rwlock; /* this process's handle on one lock */
 
 struct rwlock_host {
-    struct lock_region *region;  /* NULL: a lock among the threads of this process, in private memory        */
+    struct lock_region *region; /* NULL: a lock among the threads of this process, in private memory        */
     enum rwlock_which which;
-    struct presence *presence;   /* with region                                                              */
-    int fd;                      /* with companion_byte                                                      */
-    bool companion;              /* exclusive holders also take LOCK_BYTE_APPLY for WRITE, because readers   */
-                                 /* without write permission lock by that byte alone                         */
+    struct presence *presence; /* with region                                                              */
+    int fd;                    /* with companion_byte                                                      */
+    bool companion;            /* exclusive holders also take LOCK_BYTE_APPLY for WRITE, because readers   */
+                               /* without write permission lock by that byte alone                         */
 };
 
 int rwlock_open(struct rwlock **out, const struct rwlock_host *host);
@@ -49,7 +49,7 @@ int rwlock_pass_on(struct rwlock *lock);
 /* This thread's levels.  The newest is exclusive and the only exclusive one: its unlock ends the section. */
 bool rwlock_held_exclusive(const struct rwlock *lock);
 bool rwlock_held(const struct rwlock *lock);
-uint64_t rwlock_levels(const struct rwlock *lock);      /* of this thread, shared and exclusive together */
+uint64_t rwlock_levels(const struct rwlock *lock); /* of this thread, shared and exclusive together */
 bool rwlock_unlock_ends_exclusive(const struct rwlock *lock);
 bool rwlock_held_by_process(const struct rwlock *lock); /* any thread: for close */
 bool rwlock_others_wait(const struct rwlock *lock);     /* any thread or process: a hint */

@@ -6,8 +6,12 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-struct semaphore_words { uint32_t word[8]; };
-struct event_words { uint32_t word[8]; };
+struct semaphore_words {
+    uint32_t word[8];
+};
+struct event_words {
+    uint32_t word[8];
+};
 
 void semaphore_format(struct semaphore_words *words, unsigned value);
 int semaphore_wait(struct semaphore_words *words, int64_t deadline_ns); /* 0, EBUSY (try), ETIMEDOUT */

@@ -23,9 +23,10 @@
  *       compare-and-swap, and an id is never given out twice, so a late cleaner never hits a new owner
  *
  * Ordering: everything here is sequentially consistent and off the fast paths.  That a bit cannot be missed: it (and
- * sharer_words, which never shrinks) goes in before the flag goes up (L5), the flag goes up before its thread looks at the state, and an owner writes the
- * state before it reads the bits: the Dekker argument of acquire.c covers the bit as well as the flag.  Taking the
- * bit out happens after the flag went down, so the bit's absence tells the owner no less than the flag would.
+ * sharer_words, which never shrinks) goes in before the flag goes up (L5), the flag goes up before its thread looks at
+ * the state, and an owner writes the state before it reads the bits: the Dekker argument of acquire.c covers the bit as
+ * well as the flag.  Taking the bit out happens after the flag went down, so the bit's absence tells the owner no less
+ * than the flag would.
  */
 #include "lock/slots.h"
 

@@ -31,9 +31,7 @@ void wait_granted(struct waiting *w);
 
 /* One pause of a spin, longer from round to round. */
 void wait_spin(unsigned round);
-#ifndef WAIT_SPIN_ROUNDS
-#define WAIT_SPIN_ROUNDS 12
-#endif
+#define WAIT_SPIN_ROUNDS 10 /* some 1500 pauses in all, tens of microseconds */
 
 /* Publishes since, notices deadline, the dead and cycles: 0 and *until = when to wake up at the latest; EAGAIN if
  * something changed; ETIMEDOUT, EDEADLK. */

@@ -186,8 +186,8 @@ Test(around, companion_byte_follows_the_exclusive_section)
     world_make(&world);
     member_join(&world, &self, PRESENCE_WRITER);
     struct rwlock *apply;
-    struct rwlock_host host = {.region = world.region, .which = RWLOCK_APPLY, .presence = self.presence,
-                               .fd = self.fd, .companion = true};
+    struct rwlock_host host = {
+        .region = world.region, .which = RWLOCK_APPLY, .presence = self.presence, .fd = self.fd, .companion = true};
     OK(rwlock_open(&apply, &host));
     int reader = reopen(world.fd, O_RDONLY);
     OK(lock_byte_take(reader, LOCK_BYTE_APPLY, LOCK_BYTE_READ, 0));
@@ -233,8 +233,8 @@ Test(around, companion_byte_goes_with_a_thread_that_ends)
     world_make(&world);
     member_join(&world, &self, PRESENCE_WRITER);
     struct rwlock *apply;
-    struct rwlock_host host = {.region = world.region, .which = RWLOCK_APPLY, .presence = self.presence,
-                               .fd = self.fd, .companion = true};
+    struct rwlock_host host = {
+        .region = world.region, .which = RWLOCK_APPLY, .presence = self.presence, .fd = self.fd, .companion = true};
     OK(rwlock_open(&apply, &host));
     pthread_t thread;
     void *result;

@@ -82,8 +82,8 @@ static void *runner_main(void *arg)
 
 static void runner_start(struct runner *runner, struct rwlock *lock, bool exclusive, bool stay)
 {
-    *runner = (struct runner){.lock = lock, .exclusive = exclusive, .deadline = DEADLINE_NEVER, .result = -1,
-                              .leave = !stay};
+    *runner =
+        (struct runner){.lock = lock, .exclusive = exclusive, .deadline = DEADLINE_NEVER, .result = -1, .leave = !stay};
     cr_assert_eq(pthread_create(&runner->thread, NULL, runner_main, runner), 0);
 }
 
@@ -254,7 +254,8 @@ Test(interleave, upgrade_behind_an_upgrade_that_ends)
 {
     struct rwlock *lock = private_lock();
     struct runner first;
-    first = (struct runner){.lock = lock, .exclusive = false, .upgrade = true, .deadline = DEADLINE_NEVER, .result = -1};
+    first =
+        (struct runner){.lock = lock, .exclusive = false, .upgrade = true, .deadline = DEADLINE_NEVER, .result = -1};
     arm(LOCK_STEP_RELEASED);
     cr_assert_eq(pthread_create(&first.thread, NULL, runner_main, &first), 0);
     while (!atomic_load(&first.inside))

@@ -232,7 +232,8 @@ Test(presence, any_bytes_are_safe)
             for (int i = 0; i < 4; i++) {
                 rc = rwlock_lock(self.lock, i % 2 == 0, i < 2 ? 0 : ms_from_now(200));
                 cr_assert(rc == 0 || rc == EOWNERDEAD || rc == ENOTRECOVERABLE || rc == EBUSY || rc == ETIMEDOUT ||
-                              rc == EDEADLK, "%d", rc);
+                              rc == EDEADLK,
+                          "%d", rc);
                 if (rc == EOWNERDEAD)
                     OK(rwlock_make_consistent(self.lock));
                 if (rc == 0 || rc == EOWNERDEAD)

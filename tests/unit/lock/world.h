@@ -26,9 +26,9 @@
 #define BOARD_WORDS 4096
 
 struct world {
-    int fd;                      /* the nameless file */
+    int fd; /* the nameless file */
     struct lock_region *region;
-    _Atomic uint64_t *board;     /* BOARD_WORDS words that all processes of a test see */
+    _Atomic uint64_t *board; /* BOARD_WORDS words that all processes of a test see */
 };
 
 /* One attachment: a process's, or a second one of the same process. */
