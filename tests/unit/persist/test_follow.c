@@ -2,10 +2,13 @@
  * what is new; and what damage, races and missing things leave.  The apply lock is played by the order of the calls. */
 #include "temp_store.h"
 
+#include <pthread.h>
+#include <stdatomic.h>
 #include <sys/mman.h>
 #include <sys/random.h>
 
 #include "persist/shared.h"
+#include "persist/wal.h"
 
 static struct {
     struct file file;
@@ -53,6 +56,12 @@ static void reader_expect(uint64_t from, uint64_t to, uint64_t round)
         memcpy(&word, reader_bytes() + at, sizeof word);
         cr_assert_eq(word, store_mark(at, round), "reader, image offset %" PRIu64 ", round %" PRIu64, at, round);
     }
+}
+
+static long rounds(long normal)
+{
+    const char *is_long = getenv("STEAD_LONG");
+    return is_long != NULL && is_long[0] == '1' ? normal * 10 : normal;
 }
 
 static uint64_t commit(uint64_t used, bool durable)
@@ -303,6 +312,48 @@ Test(follow, damage_after_more_than_is_gathered_shows_what_is_applied)
     end();
 }
 
+/* A record with a good checksum, made by somebody who means harm. */
+static void forge_record(uint64_t image_offset, uint64_t used)
+{
+    char log[160];
+    struct shared_state state;
+    struct wal wal;
+    uint64_t bytes[4] = {1, 2, 3, 4};
+    (void)snprintf(log, sizeof log, "%s-wal", store.path);
+    OK(shared_read(words(), &state));
+    OK(wal_open(&wal, log, store.super.id));
+    wal.at = state.applied_at;
+    wal_begin(&wal);
+    OK(wal_add_run(&wal, 0, bytes, sizeof bytes));
+    OK(wal_add_run(&wal, image_offset, bytes, sizeof bytes));
+    OK(wal_finish(&wal, used, 0));
+    state.at = wal.at;
+    shared_write(words(), &state);
+    shared_raise_durable_seq(words(), wal.at.next_seq - 1);
+    wal_close(&wal);
+}
+
+Test(follow, a_record_that_leaves_the_image_is_refused)
+{
+    begin(MIB);
+    const uint64_t places[][2] = {{MIB, MIB},
+                                  {64 * MIB, MIB},
+                                  {UINT64_C(1) << 30, MIB},
+                                  {(UINT64_C(1) << 30) - PAGE_BYTES, UINT64_C(1) << 30},
+                                  {0, UINT64_C(1) << 40},
+                                  {MIB - PAGE_BYTES, MIB + 8}};
+    for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
+        forge_record(places[i][0], places[i][1]);
+        FAILS(image_look(reader.image, words()), STEAD_CORRUPT);
+        cr_assert_neq(error_last_text()[0], '\0');
+        reader_expect(0, MIB, 1);
+    }
+    forge_record(MIB - PAGE_BYTES, MIB);
+    OK(image_look(reader.image, words()));
+    cr_assert_eq(reader_bytes()[8], 2, "the test's own records are good ones");
+    end();
+}
+
 static int read_only_memory(const char *path, int flags, mode_t mode)
 {
     bool memory = strcmp(path, "/proc/self/mem") == 0;
@@ -424,6 +475,44 @@ Test(follow, a_log_that_is_missing_is_an_error_unless_the_store_is_gone_or_close
     end();
 }
 
+/* ---- beside a writer at work ---- */
+
+static _Atomic bool writer_done;
+
+static void *commit_rounds(void *arg)
+{
+    for (uint64_t round = 0; round < *(const uint64_t *)arg; round++) {
+        store_fill(0, MIB, image_commit_seq(store.image) + 1);
+        commit(MIB, round % 3 != 0);
+    }
+    atomic_store(&writer_done, true);
+    return NULL;
+}
+
+Test(follow, looks_beside_commits_and_syncs_see_one_commit_each)
+{
+    pthread_t writer;
+    uint64_t count = (uint64_t)rounds(150), last = 0, looks = 0;
+    begin(MIB);
+    uint64_t from = image_commit_seq(reader.image);
+    cr_assert_eq(pthread_create(&writer, NULL, commit_rounds, &count), 0);
+    while (!atomic_load(&writer_done)) {
+        OK(image_look(reader.image, words()));
+        uint64_t seq = image_commit_seq(reader.image);
+        cr_assert(seq >= last && seq <= shared_durable_seq(words()));
+        reader_expect(0, MIB, seq == from ? 1 : seq);
+        last = seq;
+        looks++;
+    }
+    cr_assert_eq(pthread_join(writer, NULL), 0);
+    OK(image_sync(store.image, image_commit_seq(store.image)));
+    OK(image_look(reader.image, words()));
+    cr_assert_eq(image_commit_seq(reader.image), from + count);
+    reader_expect(0, MIB, from + count);
+    cr_assert_gt(looks, 1);
+    end();
+}
+
 /* ---- who has nothing to follow, and who copies ---- */
 
 Test(follow, live_readers_and_private_replays_have_nothing_to_do)
@@ -491,12 +580,6 @@ static void seed(void)
     else
         cr_assert_eq(getrandom(&random_state, sizeof random_state, 0), (ssize_t)sizeof random_state);
     (void)fprintf(stderr, "STEAD_SEED=0x%" PRIx64 "\n", random_state);
-}
-
-static long rounds(long normal)
-{
-    const char *is_long = getenv("STEAD_LONG");
-    return is_long != NULL && is_long[0] == '1' ? normal * 10 : normal;
 }
 
 Test(follow, words_that_make_no_sense_are_an_error_or_change_nothing)
