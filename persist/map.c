@@ -29,6 +29,7 @@
 #include <sys/mman.h>
 
 #include "base/error.h"
+#include "persist/address.h"
 #include "persist/file.h"
 
 #define GUARD_BYTES UNIT_BYTES
@@ -104,6 +105,19 @@ static int reserve_range(int fd, void *address, uint64_t capacity, uint8_t **bas
     return 0;
 }
 
+/* Where the kernel likes; or, where it finds no such range by itself (valgrind stands in for it and does not look far),
+ * in a slot as new stores get one. */
+static int reserve_anywhere(int fd, uint64_t capacity, uint8_t **base)
+{
+    static const uint8_t any_id[16] = "second view";
+    uint64_t at;
+    int rc = reserve_range(fd, NULL, capacity, base);
+    if (rc != EINVAL && rc != ENOMEM)
+        return rc;
+    return address_choose(any_id, NULL, capacity, &at) == 0 ? reserve_range(fd, (void *)(uintptr_t)at, capacity, base)
+                                                            : rc;
+}
+
 static void release_range(const uint8_t *base, uint64_t capacity)
 {
     (void)file_calls.munmap((uint8_t *)(uintptr_t)base - GUARD_BYTES, (size_t)(capacity + 2 * GUARD_BYTES));
@@ -167,11 +181,11 @@ int map_open(struct map *map, int fd, enum map_kind kind, void *address, uint64_
         capacity % UNIT_BYTES != 0 || (uintptr_t)address % UNIT_BYTES != 0)
         return error_set(EINVAL, "cannot map %" PRIu64 " of %" PRIu64 " bytes at %p: not whole units of 64 KiB", bytes,
                          capacity, address);
-    rc = reserve_range(fd, address, capacity, &base);
+    rc = address == NULL ? reserve_anywhere(fd, capacity, &base) : reserve_range(fd, address, capacity, &base);
     if (rc != 0)
         return rc;
     if (twin) {
-        rc = reserve_range(fd, NULL, capacity, &twin_base);
+        rc = reserve_anywhere(fd, capacity, &twin_base);
         if (rc != 0)
             goto release_base;
     }

@@ -229,10 +229,11 @@ Test(map, an_old_kernel_that_takes_the_address_as_a_hint_is_found_out)
 static unsigned calls_before_failure;
 static void *failing_mmap(void *address, size_t bytes, int protection, int flags, int file, off_t offset)
 {
-    if (calls_before_failure-- == 0) {
+    if (calls_before_failure == 0) { /* this one and all that follow */
         errno = ENOMEM;
         return MAP_FAILED;
     }
+    calls_before_failure--;
     return mmap(address, bytes, protection, flags, file, offset);
 }
 
@@ -281,10 +282,8 @@ Test(map, a_terabyte_of_capacity_costs_no_memory)
 {
     struct map map;
     struct rusage before, after;
-    const char *preload = getenv("LD_PRELOAD");
-    bool valgrind = preload != NULL && strstr(preload, "vgpreload") != NULL; /* manages fewer addresses */
     getrusage(RUSAGE_SELF, &before);
-    int rc = map_open(&map, fd, MAP_IMAGE_PRIVATE, NULL, UNIT_BYTES, UINT64_C(1) << (valgrind ? 36 : 40), true);
+    int rc = map_open(&map, fd, MAP_IMAGE_PRIVATE, NULL, UNIT_BYTES, UINT64_C(1) << 40, true);
     cr_assert_eq(rc, 0, "%s", error_last_text());
     getrusage(RUSAGE_SELF, &after);
     cr_assert_lt(after.ru_maxrss - before.ru_maxrss, 64 * 1024, "KiB of memory");
