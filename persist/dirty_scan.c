@@ -36,7 +36,7 @@ struct scan_argument {
 
 int dirty_scan_ioctl(int fd, uint8_t *base, uint64_t bytes, bool only_written, struct page_list *list)
 {
-    struct scan_region region[SCAN_REGIONS];
+    struct scan_region region[SCAN_REGIONS] = {0}; /* checkers of memory do not know that this ioctl fills it */
     struct scan_argument scan = {.size = sizeof scan,
                                  .start = (uintptr_t)base,
                                  .end = (uintptr_t)base + bytes,
