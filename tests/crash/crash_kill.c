@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -103,6 +104,7 @@ static int run_trial(const struct crash_case *what, const struct plan *plan, str
     shared->fault_error = plan->fault_error;
     shared->fault_sticky = plan->fault_sticky;
     shared->begun = shared->done = shared->durable = what->prepared_version;
+    prctl(PR_SET_CHILD_SUBREAPER, 1);
     pid_t neighbour = start_neighbour(what, directory, shared);
     int64_t begin = now_ns();
     pid_t child = trial_start(what, directory, shared);
@@ -117,6 +119,8 @@ static int run_trial(const struct crash_case *what, const struct plan *plan, str
         kill(child, SIGKILL);
     }
     int status = wait_for(child);
+    while (waitpid(-child, NULL, 0) > 0 || errno == EINTR) /* its orphans are ours */
+        ;
     *ending = (struct ending){.killed = WIFSIGNALED(status),
                               .calls = shared->calls,
                               .faults = shared->faults,

@@ -131,10 +131,11 @@ pid_t trial_start(const struct crash_case *what, const char *directory, struct c
     pid_t child = fork();
     if (child != 0)
         return child;
+    setpgid(0, 0); /* so that what it leaves behind can be waited for */
     alarm(TRIAL_SECONDS_MAX);
     crash_calls_install(shared, directory);
     int rc = what->run(path, what->arg);
-    if (rc != 0 && shared->fault_at == 0)
+    if (rc != 0 && shared->fault_at == 0 && shared->kill_at == 0)
         fprintf(stderr, "%s: run: %s (%s)\n", what->name, stead_strerror(rc), stead_last_error_text());
     _exit(rc == 0 ? 0 : 1);
 }

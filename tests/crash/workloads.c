@@ -333,6 +333,12 @@ static int neighbour_reader(const char *path, const volatile bool *stop, void *a
                 return rc;
         }
         rc = stead_lock(store, STEAD_SHARED, 5000);
+        if (rc == STEAD_FAILED) { /* the writer died while it changed the file: a fresh open sees a commit again */
+            stead_abandon(store);
+            store = NULL;
+            rc = 0;
+            continue;
+        }
         if (rc != 0)
             break;
         rc = versioned_check(store, &version, arg);
