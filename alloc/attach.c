@@ -114,7 +114,7 @@ int heap_attach(struct heap **out, void *base, uint64_t capacity, uint64_t used,
     heap->kind = kind;
     if (host != NULL)
         heap->host = *host;
-    heap->guards = GUARD_ACTIVE && kind != HEAP_READ && (kind == HEAP_LIVE || heap->host.guards);
+    heap->guards = GUARD_ACTIVE && kind != HEAP_READ && heap->host.guards;
     atomic_init(&heap->limit, min_u64(used, heap->capacity));
     atomic_init(&heap->fresh_bytes, used);
     rc = pthread_mutex_init(&heap->mutex, NULL);

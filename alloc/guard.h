@@ -2,8 +2,8 @@
  * guard.h -- tells AddressSanitizer and valgrind which bytes of the heap are blocks, so that an overrun or a use after
  * free in a stead heap is reported as in malloc.  Nothing at all in other builds.
  *
- * Only where the host allows it (heap_host.guards, or a LIVE heap, whose pages nobody but the program reads): whoever
- * copies whole pages of the heap would trip over the poison.  heap_guard_pause() lifts it for that time.
+ * Only where the host allows it (heap_host.guards): whoever copies whole pages of the heap would trip over the poison,
+ * heap_guard_pause() lifts it for that time; and a second process does not know what the first one poisoned.
  */
 #ifndef STEAD_ALLOC_GUARD_H
 #define STEAD_ALLOC_GUARD_H

@@ -32,6 +32,7 @@
 #include "alloc/gate.h"
 
 #define FULL_LOOKS 8u      /* full slabs looked at for others' frees, a refill                */
+#define SPARSE_LOOKS 8u    /* sparse slabs passed over, a refill                              */
 #define SCAN_SEGMENTS 64u  /* segments searched for nobody's slabs, a refill: 256 MiB         */
 #define RESCAN_PAGES 2048u /* LIVE: growth after which the slabs of the dead are sought again */
 
@@ -333,15 +334,31 @@ static int slab_make(struct heap *heap, struct owner *owner, unsigned class, str
     return 0;
 }
 
+/* Is more than a sixth of the slab free?  Then it is left to drain while there are fuller ones: what is free gathers
+ * in a few slabs, which become empty and go, instead of being a little everywhere. */
+static bool slab_is_sparse(const struct heap *heap, const struct note *note)
+{
+    const struct class_geometry *geometry = &class_table[note->class];
+    const struct descriptor *descriptor = descriptor_of(heap, note);
+    unsigned used = 0;
+    for (unsigned i = 0; i < slab_pairs(geometry); i++)
+        used +=
+            (unsigned)__builtin_popcountll(atomic_load_explicit(&descriptor->map[i].allocated, memory_order_relaxed));
+    return geometry->capacity - used > geometry->capacity / 6 + 1;
+}
+
 /* The bin's slab is used up: the next one of the owner's own, or NULL. */
 static struct note *own_next(struct heap *heap, struct bin *bin)
 {
     struct note *note;
-    while (bin->partial.first != 0) {
+    for (unsigned looks = 0; bin->partial.first != 0; looks++) {
         note = note_at(heap, bin->partial.first);
         list_remove(heap, &bin->partial, note);
-        if (note_matches(heap, note))
+        if (!note_matches(heap, note))
+            continue;
+        if (looks == SPARSE_LOOKS || bin->partial.first == 0 || !slab_is_sparse(heap, note))
             return note;
+        list_append(heap, &bin->partial, note, SLAB_PARTIAL);
     }
     for (unsigned looks = 0; looks < FULL_LOOKS && bin->full.first != 0; looks++) {
         note = note_at(heap, bin->full.first);
