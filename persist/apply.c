@@ -129,7 +129,8 @@ int txn_apply_locked(struct txn *txn)
     if (rc == 0)
         rc = page_list_reserve(&txn->resident, txn->work.count);
     if (rc == 0)
-        rc = apply_pages(txn->file->fd, &txn->work, 0, txn->work.count, apply_from_overlay, &txn->overlay, txn->scratch);
+        rc =
+            apply_pages(txn->file->fd, &txn->work, 0, txn->work.count, apply_from_overlay, &txn->overlay, txn->scratch);
     if (rc != 0) /* the log holds it all: nothing is lost, and the next attempt starts from the same place */
         return error_set(rc, "cannot write committed pages into %s: %s", txn->file->path, error_text(rc));
     for (size_t i = 0; i < txn->work.count; i++)

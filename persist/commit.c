@@ -36,7 +36,7 @@
 #include "persist/page_checksum.h"
 #include "persist/txn_internal.h"
 
-#define STRAIGHT_PAGES 64  /* as many new pages at once as are worth a sync of the file */
+#define STRAIGHT_PAGES 64    /* as many new pages at once as are worth a sync of the file */
 #define RESIDENT_PAGES 16384 /* private copies of applied pages kept for the next write to them (64 MiB) */
 #define DROPS_PER_COMMIT 32
 
@@ -142,7 +142,8 @@ static int compare_pages(struct txn *txn, struct parts *parts)
         if (base == NULL) {
             if (page - scratch_page >= in_scratch) {
                 uint64_t limit = format_contiguous(page * PAGE_BYTES) / PAGE_BYTES;
-                in_scratch = page_list_run(list, i, (size_t)min_u64(min_u64(limit, SCRATCH_PAGES), parts->compared - i));
+                in_scratch =
+                    page_list_run(list, i, (size_t)min_u64(min_u64(limit, SCRATCH_PAGES), parts->compared - i));
                 scratch_page = page;
                 int rc = read_base(txn, page, in_scratch);
                 if (rc != 0)
@@ -309,7 +310,8 @@ static void settle(struct txn *txn, const struct parts *parts)
         txn->carry.page[txn->carry.count++] = list->page[i]; /* reserved in build_record() */
     if (parts->straight) {
         struct page_list straight = {.page = list->page + parts->compared, .count = parts->fresh - parts->compared};
-        if (dirty_drop(txn->dirty, &straight) != 0) /* still private, and found by the scan that follows a failed drop */
+        if (dirty_drop(txn->dirty, &straight) !=
+            0) /* still private, and found by the scan that follows a failed drop */
             straight.count = 0;
     }
     size_t count = list->count;
@@ -393,8 +395,9 @@ int txn_rollback_locked(struct txn *txn)
     if (txn->straight_to != 0) { /* the next commit may count on zeros past the end, also after a crash */
         rc = apply_zeros(txn->file->fd, txn->straight_from, txn->straight_to, txn->scratch);
         if (rc == 0)
-            rc = file_sync_range(txn->file->fd, GROUP0_OFFSET,
-                                 format_file_bytes(round_up(txn->straight_to * PAGE_BYTES, UNIT_BYTES)) - GROUP0_OFFSET);
+            rc =
+                file_sync_range(txn->file->fd, GROUP0_OFFSET,
+                                format_file_bytes(round_up(txn->straight_to * PAGE_BYTES, UNIT_BYTES)) - GROUP0_OFFSET);
         if (rc != 0)
             return txn_poison(txn, rc, "new pages could not be taken back");
         txn->straight_from = txn->straight_to = 0;

@@ -30,9 +30,9 @@
 #include "base/units.h"
 #include "persist/dirty_internal.h"
 
-#define HOT_IDLE 4           /* collects without a change after which a page is no longer hot */
+#define HOT_IDLE 4            /* collects without a change after which a page is no longer hot */
 #define MISSES_BEFORE_PAUSE 8 /* incomplete fault reports in a row ... */
-#define PAUSE_COLLECTS 64    /* ... after which this many collects scan without asking */
+#define PAUSE_COLLECTS 64     /* ... after which this many collects scan without asking */
 #ifndef MADV_DONTNEED_LOCKED
 #define MADV_DONTNEED_LOCKED 24 /* Linux 5.18 */
 #endif
@@ -200,7 +200,8 @@ int dirty_collect(struct dirty *dirty, uint64_t bytes, struct page_list *list)
 }
 
 /* The page leaves the list of hot ones if it can be protected; pages side by side in one call. */
-static void protect_run(struct dirty *dirty, const uint64_t *page, size_t count, struct hot_page *hot, size_t *hot_count)
+static void protect_run(struct dirty *dirty, const uint64_t *page, size_t count, struct hot_page *hot,
+                        size_t *hot_count)
 {
     size_t done = 0;
     while (done < count) {

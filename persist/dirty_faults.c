@@ -44,7 +44,7 @@
 
 #define RING_PAGES 32 /* 8192 samples of 16 bytes; more faults than that between two commits are worth a scan */
 #define MAX_EVENTS 512
-#define DRAIN_TRIES 8 /* other threads fault in the middle of ours */
+#define DRAIN_TRIES 8                           /* other threads fault in the middle of ours */
 #define ATTR_INHERIT_THREAD (UINT64_C(1) << 35) /* in the flags word; younger than some headers */
 
 struct ring {
@@ -114,8 +114,8 @@ static int cover_thread(struct dirty_faults *faults, pid_t tid, int cpus, int *l
 {
     for (int cpu = 0; cpu < cpus; cpu++) {
         for (int kind = 0; kind < 2; kind++) {
-            int fd = open_event(faults, tid, cpu, kind == 0 ? PERF_COUNT_SW_PAGE_FAULTS_MIN : PERF_COUNT_SW_PAGE_FAULTS_MAJ,
-                                user_only);
+            int fd = open_event(faults, tid, cpu,
+                                kind == 0 ? PERF_COUNT_SW_PAGE_FAULTS_MIN : PERF_COUNT_SW_PAGE_FAULTS_MAJ, user_only);
             if (fd < 0 && errno == ESRCH)
                 return 0; /* the thread is gone */
             if (fd < 0 && errno == ENODEV)

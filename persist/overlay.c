@@ -129,7 +129,8 @@ uint8_t *overlay_get(const struct overlay *overlay, uint64_t page)
 {
     if (overlay->count == 0)
         return NULL;
-    for (size_t i = slot_of(page, overlay->slots); overlay->slot[i].page_plus_1 != 0; i = (i + 1) & (overlay->slots - 1))
+    for (size_t i = slot_of(page, overlay->slots); overlay->slot[i].page_plus_1 != 0;
+         i = (i + 1) & (overlay->slots - 1))
         if (overlay->slot[i].page_plus_1 == page + 1)
             return overlay->slot[i].bytes;
     return NULL;

@@ -15,7 +15,7 @@
 struct overlay {
     struct overlay_slot *slot; /* open addressing; power of two */
     size_t slots, count;
-    uint8_t *free_page;        /* linked through their first word */
+    uint8_t *free_page; /* linked through their first word */
     size_t free_pages;
     struct overlay_chunk *chunk;
 };

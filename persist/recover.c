@@ -106,8 +106,8 @@ int recover_apply(struct wal_scan *scan, int file_fd, uint64_t end_seq)
 struct prefix {
     struct wal_position end;
     uint64_t next_first_seq; /* 0, or where the log of the next checkpoint begins, whose header is there too */
-    uint64_t used_bytes; /* at its last commit                                */
-    uint64_t most_bytes; /* the longest any of its commits made the image     */
+    uint64_t used_bytes;     /* at its last commit                                */
+    uint64_t most_bytes;     /* the longest any of its commits made the image     */
 };
 
 /* A page that a record says was written straight into the file, unless a later record names it. */
@@ -181,10 +181,11 @@ static int check_straight(int fd, const struct straight_list *list)
         if (rc != 0)
             return error_set(rc, "cannot read page %llu: %s", (unsigned long long)list->page[i].page, error_text(rc));
         if (page_checksum(page) != list->page[i].checksum)
-            return error_set(STEAD_CORRUPT,
-                             "page %llu of the store is not what its log says: it is damaged, or store and log are copies "
-                             "taken at different moments",
-                             (unsigned long long)list->page[i].page);
+            return error_set(
+                STEAD_CORRUPT,
+                "page %llu of the store is not what its log says: it is damaged, or store and log are copies "
+                "taken at different moments",
+                (unsigned long long)list->page[i].page);
     }
     return 0;
 }
@@ -385,7 +386,8 @@ static int cut_file(const struct file *file, uint64_t used_bytes)
         static const uint8_t zeros[PAGE_BYTES];
         uint64_t have = format_image_bytes(bytes);
         rc = file_truncate(file->fd, format_file_bytes(used_bytes));
-        uint64_t left = min_u64(format_contiguous(used_bytes - PAGE_BYTES) - PAGE_BYTES, have > used_bytes ? have - used_bytes : 0);
+        uint64_t left =
+            min_u64(format_contiguous(used_bytes - PAGE_BYTES) - PAGE_BYTES, have > used_bytes ? have - used_bytes : 0);
         uint64_t at = format_checksum_offset(used_bytes - PAGE_BYTES) + 8;
         for (uint64_t entries = left / PAGE_BYTES; entries > 0 && rc == 0;) {
             uint64_t piece = min_u64(entries, sizeof zeros / 8);

@@ -98,8 +98,7 @@ uint64_t shared_durable_seq(const struct image_shared *shared)
 void shared_raise_durable_seq(struct image_shared *shared, uint64_t seq)
 {
     uint64_t old = atomic_load(&shared->durable_seq);
-    while (old < seq && !atomic_compare_exchange_weak(&shared->durable_seq, &old, seq)) {
-    }
+    while (old < seq && !atomic_compare_exchange_weak(&shared->durable_seq, &old, seq)) {}
 }
 
 void shared_fail(struct image_shared *shared)

@@ -17,10 +17,10 @@
 #include "persist/wal.h"
 
 struct shared_state {
-    struct wal_position at;    /* commits up to at.next_seq - 1 are in the log                      */
-    uint64_t used_bytes;       /* of the image at that commit                                       */
-    uint64_t named_bytes;      /* records in the log name pages below this only                     */
-    uint64_t applied_seq;      /* commits up to this one are in the file                            */
+    struct wal_position at;         /* commits up to at.next_seq - 1 are in the log                      */
+    uint64_t used_bytes;            /* of the image at that commit                                       */
+    uint64_t named_bytes;           /* records in the log name pages below this only                     */
+    uint64_t applied_seq;           /* commits up to this one are in the file                            */
     struct wal_position applied_at; /* the log's position behind them                               */
     uint64_t applied_used_bytes;
 };

@@ -27,7 +27,8 @@
 #include "base/units.h"
 #include "persist/txn_internal.h"
 
-#define APPLY_PAGES 8192 /* then an application is due: a pause of tens of ms (6-8 us a page; small batches cost double) */
+#define APPLY_PAGES \
+    8192 /* then an application is due: a pause of tens of ms (6-8 us a page; small batches cost double) */
 
 uint64_t txn_log_limit_bytes = UINT64_C(64) << 20;
 
@@ -37,7 +38,8 @@ int txn_poison(struct txn *txn, int cause, const char *what)
     atomic_compare_exchange_strong(&txn->failed, &none, cause != 0 ? cause : EIO);
     if (txn->shared != NULL)
         shared_fail(txn->shared);
-    return error_set(STEAD_FAILED, "%s: %s (%s); reopen the store to recover it", txn->file->path, what, error_text(cause));
+    return error_set(STEAD_FAILED, "%s: %s (%s); reopen the store to recover it", txn->file->path, what,
+                     error_text(cause));
 }
 
 int txn_refuse_poisoned(struct txn *txn)
@@ -128,9 +130,9 @@ int txn_sync_locked(struct txn *txn, uint64_t seq)
         if (rc == 0 && txn->syncing)
             pthread_cond_wait(&txn->synced, &txn->sync);
         else if (rc == 0)
-            rc = seq > txn->sync_seq ? error_set(EINVAL, "a wait for commit %llu, which does not exist",
-                                                 (unsigned long long)seq)
-                                     : lead_sync(txn);
+            rc = seq > txn->sync_seq
+                     ? error_set(EINVAL, "a wait for commit %llu, which does not exist", (unsigned long long)seq)
+                     : lead_sync(txn);
     }
     pthread_mutex_unlock(&txn->sync);
     return rc;
@@ -230,7 +232,8 @@ int txn_refresh(struct txn *txn, bool *changed)
         rc = shared_read(txn->shared, &state);
         if (rc != 0)
             rc = error_set(STEAD_CORRUPT, "%s: the words shared by its processes are damaged", txn->file->path);
-        else if (txn->stale || state.at.checkpoint != txn->wal.at.checkpoint || state.at.next_seq != txn->wal.at.next_seq) {
+        else if (txn->stale || state.at.checkpoint != txn->wal.at.checkpoint ||
+                 state.at.next_seq != txn->wal.at.next_seq) {
             *changed = txn->stale || state.at.next_seq != txn->wal.at.next_seq;
             rc = catch_up(txn, &state);
             txn->stale = txn->stale && rc != 0;
@@ -254,7 +257,8 @@ static int start_new_log(struct txn *txn)
     int rc = wal_create(&txn->wal, txn->file->log_path, facts.st_mode & 0777, txn->super->id);
     if (rc != 0)
         return rc;
-    (void)fchmod(txn->wal.fd, facts.st_mode & 0777); /* whoever may write the store may write its log, whatever the umask */
+    (void)fchmod(txn->wal.fd,
+                 facts.st_mode & 0777); /* whoever may write the store may write its log, whatever the umask */
     rc = wal_start(&txn->wal, salt, txn->super->checkpoint + 1, txn->super->commit_seq + 1, txn->super->used_bytes);
     if (rc == 0 && (rc = file_sync_directory(txn->file->log_path)) != 0)
         error_set(rc, "cannot sync the directory of %s: %s", txn->file->log_path, error_text(rc));
@@ -415,7 +419,8 @@ bool txn_wants_checkpoint(const struct txn *txn)
 void txn_stat(struct txn *txn, struct image_stat *stat)
 {
     pthread_mutex_lock(&txn->engine);
-    stat->private_bytes = (txn->overlay.count * 2 + txn->carry.count + txn->resident.count - txn->resident_head) * PAGE_BYTES;
+    stat->private_bytes =
+        (txn->overlay.count * 2 + txn->carry.count + txn->resident.count - txn->resident_head) * PAGE_BYTES;
     stat->log_bytes = txn->wal.at.end;
     stat->commit_seq = txn->wal.at.next_seq - 1;
     stat->applied_seq = txn->applied_seq;
@@ -450,12 +455,12 @@ void txn_check(struct txn *txn, struct report *report)
     struct wal_scan scan;
     struct wal_record record;
     pthread_mutex_lock(&txn->engine);
-    int rc = wal_scan_open(&scan, txn->wal.fd, txn->super->id, txn->wal.at.salt, txn->wal.at.checkpoint, txn->map->capacity);
+    int rc =
+        wal_scan_open(&scan, txn->wal.fd, txn->super->id, txn->wal.at.salt, txn->wal.at.checkpoint, txn->map->capacity);
     if (rc != 0) {
         report_problem(report, "W4", 0, "the log's header is damaged: %s", error_last_text());
     } else {
-        while ((rc = wal_scan_next(&scan, &record)) == 0 && scan.at.next_seq < txn->wal.at.next_seq) {
-        }
+        while ((rc = wal_scan_next(&scan, &record)) == 0 && scan.at.next_seq < txn->wal.at.next_seq) {}
         if (rc != 0 && scan.at.next_seq != txn->wal.at.next_seq)
             report_problem(report, "W2", scan.at.end, "the log ends at commit %llu, but commit %llu was made",
                            (unsigned long long)scan.at.next_seq - 1, (unsigned long long)txn->wal.at.next_seq - 1);

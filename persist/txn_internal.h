@@ -24,14 +24,14 @@ struct txn {
     uint64_t max_private_bytes;
     bool turns;
     bool drop_all; /* TURNS: private pages may exist that no list knows: the next turn drops the whole range */
-    bool stale; /* nothing is known before the first refresh (a further opener in TURNS) */
+    bool stale;    /* nothing is known before the first refresh (a further opener in TURNS) */
 
     pthread_mutex_t engine;
     struct wal wal;
     struct overlay overlay;
     struct dirty *dirty;
-    uint64_t used_bytes;   /* at the last commit                                                        */
-    uint64_t named_bytes;  /* W7: no record in the log names a page at or past this                      */
+    uint64_t used_bytes;    /* at the last commit                                                        */
+    uint64_t named_bytes;   /* W7: no record in the log names a page at or past this                      */
     uint64_t length_synced; /* the file is durably long enough for this much image                       */
     uint64_t applied_seq, applied_used_bytes;
     struct wal_position applied_at;
@@ -40,19 +40,19 @@ struct txn {
     struct page_list candidates; /* of the commit or rollback in hand                                    */
     bool *changed;               /* for each candidate                                                   */
     size_t changed_room;
-    struct page_list carry;      /* reported by dirty_collect(), but not committed: an error, or past used_bytes */
-    struct page_list work;       /* scratch                                                              */
-    struct page_list resident;   /* applied, maybe still private; in order of application                */
+    struct page_list carry;    /* reported by dirty_collect(), but not committed: an error, or past used_bytes */
+    struct page_list work;     /* scratch                                                              */
+    struct page_list resident; /* applied, maybe still private; in order of application                */
     size_t resident_head;
     uint64_t straight_from, straight_to; /* file pages past used_bytes that hold bytes of a failed commit */
-    uint8_t *scratch;            /* SCRATCH_PAGES pages                                                  */
+    uint8_t *scratch;                    /* SCRATCH_PAGES pages                                                  */
 
     pthread_mutex_t sync;
     pthread_cond_t synced;
     bool syncing;
     uint64_t sync_seq, sync_end, sync_checkpoint; /* what a sync started now would make durable: copies of wal.at */
     uint64_t durable_seq, durable_end;
-    _Atomic int failed;          /* not 0: poisoned */
+    _Atomic int failed; /* not 0: poisoned */
     /* Copies for threads that hold no lock (txn_publish). */
     _Atomic uint64_t seen_seq, seen_applied_seq, seen_log_end, seen_used_bytes;
     _Atomic size_t seen_overlay;

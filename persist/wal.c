@@ -38,17 +38,17 @@
 #include "persist/file.h"
 
 #define BUILD_BYTES (UINT64_C(1) << 20)
-#define GUARD_BYTES UNIT_BYTES                  /* PROT_NONE around the buffer: a stray write must not reach the log */
+#define GUARD_BYTES UNIT_BYTES /* PROT_NONE around the buffer: a stray write must not reach the log */
 #define RESERVE_FIRST_BYTES (UINT64_C(256) << 10)
 #define RESERVE_STEP_MAX_BYTES (UINT64_C(8) << 20)
 #define ZERO_STEP_MAX_BYTES (UINT64_C(4) << 20)
 
 struct wal_build {
-    uint8_t *buffer;        /* BUILD_BYTES, page aligned                                         */
-    uint64_t filled;        /* bytes in it                                                       */
-    uint64_t sent;          /* bytes of this record already in the log, before buffer[0]         */
+    uint8_t *buffer; /* BUILD_BYTES, page aligned                                         */
+    uint64_t filled; /* bytes in it                                                       */
+    uint64_t sent;   /* bytes of this record already in the log, before buffer[0]         */
     uint64_t runs;
-    XXH3_state_t *hash;     /* of the payload sent so far, when sent != 0                        */
+    XXH3_state_t *hash; /* of the payload sent so far, when sent != 0                        */
 };
 
 static int build_open(struct wal *wal)
@@ -122,7 +122,8 @@ void wal_close(struct wal *wal)
 
 int wal_start(struct wal *wal, uint64_t salt, uint64_t checkpoint, uint64_t first_seq, uint64_t used_bytes)
 {
-    struct wal_header header = {.salt = salt, .checkpoint = checkpoint, .first_seq = first_seq, .used_bytes = used_bytes};
+    struct wal_header header = {
+        .salt = salt, .checkpoint = checkpoint, .first_seq = first_seq, .used_bytes = used_bytes};
     memcpy(header.id, wal->id, sizeof header.id);
     wal_seal_header(&header);
     if (wal->reserved_end < WAL_FIRST_RECORD) {
@@ -136,7 +137,8 @@ int wal_start(struct wal *wal, uint64_t salt, uint64_t checkpoint, uint64_t firs
         rc = file_sync(wal->fd);
     if (rc != 0)
         return error_set(rc, "cannot write the log's header: %s", error_text(rc));
-    wal->at = (struct wal_position){.salt = salt, .checkpoint = checkpoint, .end = WAL_FIRST_RECORD, .next_seq = first_seq};
+    wal->at =
+        (struct wal_position){.salt = salt, .checkpoint = checkpoint, .end = WAL_FIRST_RECORD, .next_seq = first_seq};
     memcpy(wal->at.chain, header.checksum, sizeof header.checksum);
     wal_begin(wal);
     return 0;

@@ -31,10 +31,10 @@
 
 struct wal_header { /* one sector */
     uint8_t magic[8];
-    uint32_t version;  /* WAL_VERSION                                                         */
+    uint32_t version; /* WAL_VERSION                                                         */
     uint32_t reserved0;
-    uint8_t id[16];    /* the store's                                                         */
-    uint64_t salt;     /* random, another one after each checkpoint                           */
+    uint8_t id[16]; /* the store's                                                         */
+    uint64_t salt;  /* random, another one after each checkpoint                           */
     uint64_t checkpoint;
     uint64_t first_seq;  /* of the first record: the file holds all commits before it          */
     uint64_t used_bytes; /* of the image at that commit                                        */
@@ -48,11 +48,11 @@ struct wal_record {
     uint8_t id[16];
     uint64_t salt;
     uint64_t seq;
-    uint64_t offset;         /* of this record in the log                                      */
-    uint64_t payload_bytes;  /* multiple of 8                                                  */
-    uint64_t used_bytes;     /* the image's length as of this commit                           */
-    uint64_t durable_offset; /* the log was known durable up to here when this was written     */
-    uint64_t runs;           /* in the payload                                                 */
+    uint64_t offset;                      /* of this record in the log                                      */
+    uint64_t payload_bytes;               /* multiple of 8                                                  */
+    uint64_t used_bytes;                  /* the image's length as of this commit                           */
+    uint64_t durable_offset;              /* the log was known durable up to here when this was written     */
+    uint64_t runs;                        /* in the payload                                                 */
     uint8_t previous[WAL_CHECKSUM_BYTES]; /* checksum of the record before, or of the header   */
     uint8_t payload_checksum[WAL_CHECKSUM_BYTES];
     uint8_t checksum[WAL_CHECKSUM_BYTES]; /* of all bytes above                                */
@@ -68,8 +68,8 @@ uint64_t wal_record_bytes(uint64_t payload_bytes);
 /* Where the next record goes.  In TURNS these words travel through shared memory (shared.h). */
 struct wal_position {
     uint64_t salt, checkpoint;
-    uint64_t end;      /* offset of the next record   */
-    uint64_t next_seq; /* its number                  */
+    uint64_t end;                      /* offset of the next record   */
+    uint64_t next_seq;                 /* its number                  */
     uint8_t chain[WAL_CHECKSUM_BYTES]; /* checksum of the last record, or of the header */
 };
 
@@ -111,7 +111,7 @@ struct wal_scan {
     uint64_t file_bytes;
     uint64_t capacity_bytes; /* of the image: no run may pass it */
     struct wal_header header;
-    struct wal_position at; /* the end of the valid prefix so far */
+    struct wal_position at;  /* the end of the valid prefix so far */
     uint64_t durable_offset; /* the largest any record so far vouched for */
     uint8_t *buffer;
     uint64_t buffer_offset, buffer_bytes;

@@ -91,7 +91,8 @@ static int window(struct wal_scan *scan, uint64_t offset, uint64_t need, const u
             scan->buffer_bytes = 0;
             int rc = file_read_at(scan->fd, scan->buffer, fill, offset);
             if (rc != 0)
-                return error_set(rc, "cannot read the log at byte %llu: %s", (unsigned long long)offset, error_text(rc));
+                return error_set(rc, "cannot read the log at byte %llu: %s", (unsigned long long)offset,
+                                 error_text(rc));
             scan->buffer_offset = offset;
             scan->buffer_bytes = fill;
         }
@@ -102,7 +103,8 @@ static int window(struct wal_scan *scan, uint64_t offset, uint64_t need, const u
 }
 
 /* One run of a payload at its head: checked.  *count as visitors see it, *bytes as many follow the word. */
-static int run_check(const struct wal_scan *scan, uint64_t word, uint64_t *image_offset, unsigned *count, unsigned *bytes)
+static int run_check(const struct wal_scan *scan, uint64_t word, uint64_t *image_offset, unsigned *count,
+                     unsigned *bytes)
 {
     bool straight = (word & 0xffff) == WAL_STRAIGHT;
     *bytes = straight ? 8 : (unsigned)(word & 0xffff) * 8;

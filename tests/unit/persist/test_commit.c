@@ -230,7 +230,8 @@ Test(txn_commit, a_page_of_zeros_has_checksum_zero)
 {
     uint8_t page[PAGE_BYTES] = {0};
     cr_assert_eq(page_checksum(page), 0);
-    cr_assert_eq(page_checksum(page), XXH3_64bits(page, PAGE_BYTES) ^ XXH3_64bits((uint8_t[PAGE_BYTES]){0}, PAGE_BYTES));
+    cr_assert_eq(page_checksum(page),
+                 XXH3_64bits(page, PAGE_BYTES) ^ XXH3_64bits((uint8_t[PAGE_BYTES]){0}, PAGE_BYTES));
     page[4095] = 1;
     cr_assert_neq(page_checksum(page), 0);
 }
@@ -375,8 +376,13 @@ Test(txn_commit, a_fault_in_any_call_leaves_the_old_commit_or_makes_the_new_one)
             memset(f.map.base + BYTES / 2, 3, BYTES / 2); /* straight ones and logged ones */
             f.map.base[0] = 2;
             faults_install();
-            faults = (struct faults){.pwrite = true, .pread = true, .fallocate = true, .fault = way[w].fault,
-                                     .error = way[w].error, .skip = n, .count = 1};
+            faults = (struct faults){.pwrite = true,
+                                     .pread = true,
+                                     .fallocate = true,
+                                     .fault = way[w].fault,
+                                     .error = way[w].error,
+                                     .skip = n,
+                                     .count = 1};
             int rc = txn_commit(f.txn, BYTES, &seq);
             reached = faults.seen > n;
             faults_remove();

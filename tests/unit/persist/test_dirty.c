@@ -196,8 +196,7 @@ static void *touch_before_open(void *arg)
 {
     struct range *r = arg;
     volatile int *go = (volatile int *)(void *)r->path; /* reused as two flags */
-    while (go[0] == 0) {
-    }
+    while (go[0] == 0) {}
     r->base[5 * PAGE_BYTES]++;
     r->base[777 * PAGE_BYTES]++;
     __sync_synchronize();

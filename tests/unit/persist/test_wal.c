@@ -152,8 +152,8 @@ static void flip_everywhere(bool vouched)
         bool padding = at >= start[in] + sizeof(struct wal_record) + 2 * (8 + 64);
         unsigned valid = scan_all(&end);
         cr_assert_eq(valid, padding ? 4 : in, "byte %llu", (unsigned long long)at);
-        cr_assert_eq(end, !padding && vouched && in < 3 ? STEAD_CORRUPT : ENOENT, "byte %llu: %d", (unsigned long long)at,
-                     end);
+        cr_assert_eq(end, !padding && vouched && in < 3 ? STEAD_CORRUPT : ENOENT, "byte %llu: %d",
+                     (unsigned long long)at, end);
         cr_assert_eq(pwrite(wal.fd, &byte, 1, (off_t)at), 1);
     }
     log_remove();

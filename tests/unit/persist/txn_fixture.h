@@ -17,15 +17,15 @@
 #include "persist/txn.h"
 #include "persist/txn_internal.h"
 
-#define OK(call)                                                                                                       \
-    do {                                                                                                               \
-        int ok_rc = (call);                                                                                            \
-        cr_assert_eq(ok_rc, 0, "%s: %s (%d, %s)", #call, error_text(ok_rc), ok_rc, error_last_text());                 \
+#define OK(call) \
+    do { \
+        int ok_rc = (call); \
+        cr_assert_eq(ok_rc, 0, "%s: %s (%d, %s)", #call, error_text(ok_rc), ok_rc, error_last_text()); \
     } while (0)
-#define FAILS(code, call)                                                                                              \
-    do {                                                                                                               \
-        int fails_rc = (call);                                                                                         \
-        cr_assert_eq(fails_rc, (code), "%s: %s (%d, %s)", #call, error_text(fails_rc), fails_rc, error_last_text());   \
+#define FAILS(code, call) \
+    do { \
+        int fails_rc = (call); \
+        cr_assert_eq(fails_rc, (code), "%s: %s (%d, %s)", #call, error_text(fails_rc), fails_rc, error_last_text()); \
     } while (0)
 
 struct fixture {
@@ -52,7 +52,7 @@ void fixture_copy_file(const char *from, const char *to);
 /* Faults: the n-th (from 0) counted call from now on, and `count` after it, fail. */
 enum fault { FAULT_NONE, FAULT_ERROR, FAULT_SHORT, FAULT_EINTR };
 struct faults {
-    const char *path_suffix; /* only descriptors of files whose name ends so; NULL: all */
+    const char *path_suffix;                              /* only descriptors of files whose name ends so; NULL: all */
     bool pwrite, fdatasync, sync_range, fallocate, pread; /* which calls are counted */
     enum fault fault;
     int error;
