@@ -1,0 +1,115 @@
+/*
+ * plain_runner.c -- runs the Criterion tests of a program without Criterion's own runner, in sanitizer builds.
+ *
+ * Criterion shares memory with its workers at an address where ThreadSanitizer keeps its own, and gives up before the
+ * first test; under LeakSanitizer its leaks are reported as ours.  So in such builds the program's main, and the functions
+ * that a running test calls, are these: every test in a forked process, one after the other, with its suite's and its own
+ * init and fini; a failed assertion ends its test; a test that takes longer than its timeout is ended.
+ *
+ *   PROGRAM [PATTERN]   PATTERN as in glob(7) with extensions, matched against suite/test
+ */
+#include <criterion/criterion.h>
+#include <criterion/event.h>
+#include <fnmatch.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define TIMEOUT_S 120.0
+#define SLOWER 4.0 /* than without a sanitizer */
+
+/* The linker's names for the ends of the sections that Criterion's macros fill. */
+extern struct criterion_test *first_test[] __asm__("__start_cr_tst");
+extern struct criterion_test *behind_last_test[] __asm__("__stop_cr_tst");
+extern struct criterion_suite *first_suite[] __asm__("__start_cr_sts");
+extern struct criterion_suite *behind_last_suite[] __asm__("__stop_cr_sts");
+
+void criterion_internal_test_setup(void)
+{
+}
+
+void criterion_internal_test_main(void (*body)(void))
+{
+    body();
+}
+
+void criterion_internal_test_teardown(void)
+{
+}
+
+void criterion_send_assert(struct criterion_assert_stats *stats)
+{
+    fprintf(stderr, "%s:%u: assertion failed: %s\n", stats->file, stats->line,
+            stats->message != NULL ? stats->message : "");
+    _exit(1);
+}
+
+static const struct criterion_test_extra_data *suite_of(const struct criterion_test *test)
+{
+    for (struct criterion_suite **suite = first_suite; suite < behind_last_suite; suite++)
+        if (*suite != NULL && strcmp((*suite)->name, test->category) == 0)
+            return (*suite)->data;
+    return NULL;
+}
+
+static double timeout_of(const struct criterion_test *test, const struct criterion_test_extra_data *suite)
+{
+    double timeout = test->data->timeout > 0 ? test->data->timeout : suite != NULL ? suite->timeout : 0;
+    return (timeout > 0 ? timeout : TIMEOUT_S) * SLOWER;
+}
+
+static void run_test(const struct criterion_test *test)
+{
+    const struct criterion_test_extra_data *suite = suite_of(test);
+    alarm((unsigned)timeout_of(test, suite));
+    if (suite != NULL && suite->init != NULL)
+        suite->init();
+    if (test->data->init != NULL)
+        test->data->init();
+    test->test();
+    if (test->data->fini != NULL)
+        test->data->fini();
+    if (suite != NULL && suite->fini != NULL)
+        suite->fini();
+    exit(test->data->exit_code); /* with the sanitizer's own verdict */
+}
+
+static int passes(const struct criterion_test *test)
+{
+    fflush(NULL);
+    pid_t pid = fork();
+    if (pid == 0)
+        run_test(test);
+    int status = 0;
+    if (pid < 0 || waitpid(pid, &status, 0) != pid)
+        return 0;
+    if (test->data->signal != 0)
+        return WIFSIGNALED(status) && WTERMSIG(status) == test->data->signal;
+    if (WIFEXITED(status) && WEXITSTATUS(status) == test->data->exit_code)
+        return 1;
+    fprintf(stderr, "FAILED %s/%s: %s %d\n", test->category, test->name, WIFEXITED(status) ? "exit code" : "signal",
+            WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status));
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    unsigned passed = 0, failed = 0;
+    for (struct criterion_test **test = first_test; test < behind_last_test; test++) {
+        char name[256];
+        if (*test == NULL || (*test)->data->disabled)
+            continue;
+        snprintf(name, sizeof name, "%s/%s", (*test)->category, (*test)->name);
+        if (argc > 1 && fnmatch(argv[1], name, FNM_EXTMATCH) != 0)
+            continue;
+        if (passes(*test))
+            passed++;
+        else
+            failed++;
+    }
+    printf("%u passed, %u failed\n", passed, failed);
+    return failed != 0 || passed == 0;
+}
