@@ -57,7 +57,6 @@
 #include "base/error.h"
 #include "base/units.h"
 #include "persist/image_internal.h"
-#include "persist/overlay.h"
 #include "persist/shared.h"
 #include "persist/superblock.h"
 #include "persist/wal.h"
@@ -67,7 +66,7 @@
 
 struct gather {
     struct image *image;
-    struct overlay overlay;
+    struct overlay *overlay; /* follow's */
     int memory_fd;       /* /proc/self/mem, or -1: not allowed here        */
     uint64_t seq;        /* of the record in hand                           */
     uint64_t used_bytes; /* the image's length at it: at most what is mapped */
@@ -146,7 +145,7 @@ static int write_gathered(struct gather *gather)
 {
     struct follow *follow = &gather->image->follow;
     struct page_list list = {0};
-    int rc = overlay_pages(&gather->overlay, &list);
+    int rc = overlay_pages(gather->overlay, &list);
     if (rc == 0)
         rc = page_list_reserve(&follow->pages, list.count);
     if (rc != 0) {
@@ -156,9 +155,9 @@ static int write_gathered(struct gather *gather)
     for (size_t i = 0; i < list.count; i++) /* before they are private: none is ever forgotten */
         follow->pages.page[follow->pages.count++] = list.page[i];
     for (size_t i = 0; i < list.count && rc == 0; i++)
-        rc = write_view(gather, list.page[i], overlay_get(&gather->overlay, list.page[i]));
+        rc = write_view(gather, list.page[i], overlay_get(gather->overlay, list.page[i]));
     page_list_free(&list);
-    overlay_clear(&gather->overlay);
+    overlay_clear(gather->overlay);
     if (follow->pages.count > 2 * follow->compacted + COMPACT_PAGES) {
         page_list_sort(&follow->pages);
         follow->compacted = follow->pages.count;
@@ -179,15 +178,15 @@ static int gather_run(void *ctx, uint64_t image_offset, const void *bytes, unsig
                          (unsigned long long)gather->seq, gather->image->file->path);
     if (count == WAL_STRAIGHT)
         return 0; /* the file has it, and no record before this one named the page */
-    uint8_t *to = overlay_get(&gather->overlay, page);
+    uint8_t *to = overlay_get(gather->overlay, page);
     if (to == NULL) {
-        if (gather->overlay.count >= GATHER_PAGES)
+        if (gather->overlay->count >= GATHER_PAGES)
             rc = write_gathered(gather);
-        if (rc == 0 && (rc = overlay_reserve(&gather->overlay, 1)) != 0)
+        if (rc == 0 && (rc = overlay_reserve(gather->overlay, 1)) != 0)
             error_set(rc, "no memory to follow the log of %s", gather->image->file->path);
         if (rc != 0)
             return rc;
-        to = overlay_put(&gather->overlay, page);
+        to = overlay_put(gather->overlay, page);
         if (count != 0 && (rc = read_view(gather, page, to)) != 0)
             return rc;
     }
@@ -292,10 +291,9 @@ static int catch_up(struct image *image, const struct shared_state *state, uint6
     }
     scan.at = follow->at;
     scan.file_bytes = min_u64(scan.file_bytes, state->at.end); /* nothing behind it is read, or searched */
-    struct gather gather = {.image = image, .used_bytes = follow->used_bytes};
+    struct gather gather = {.image = image, .overlay = &follow->overlay, .used_bytes = follow->used_bytes};
     if (file_open_path(&gather.memory_fd, "/proc/self/mem", O_RDWR, 0) != 0)
         gather.memory_fd = -1;
-    overlay_init(&gather.overlay);
     rc = replay(&gather, &scan, last_seq);
     if (rc == 0) {
         set_view(follow, &scan.at, gather.used_bytes);
@@ -304,7 +302,7 @@ static int catch_up(struct image *image, const struct shared_state *state, uint6
         if (drop_rc != 0)
             rc = drop_rc;
     }
-    overlay_release(&gather.overlay);
+    overlay_clear(&follow->overlay); /* keeps a little memory: making it anew costs more than a small look */
     if (gather.memory_fd >= 0)
         close(gather.memory_fd);
     wal_scan_close(&scan);
@@ -367,4 +365,5 @@ void follow_stat(const struct image *image, struct image_stat *stat)
 void follow_release(struct image *image)
 {
     page_list_free(&image->follow.pages);
+    overlay_release(&image->follow.overlay);
 }

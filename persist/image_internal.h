@@ -10,6 +10,7 @@
 
 #include "persist/image.h"
 #include "persist/map.h"
+#include "persist/overlay.h"
 #include "persist/page_list.h"
 #include "persist/wal.h"
 
@@ -22,6 +23,7 @@ struct follow {
     struct wal_position at;    /* records up to here are in the view                                             */
     uint64_t used_bytes;       /* of the image there                                                             */
     struct page_list pages;    /* private pages; some may be named twice                                         */
+    struct overlay overlay;    /* empty between looks                                                            */
     size_t compacted;          /* their number when they were last sorted                                        */
     _Atomic uint64_t seq;      /* the commit in the view; 0: never looked                                        */
     _Atomic uint64_t base_seq; /* the commit in the file                                                         */
