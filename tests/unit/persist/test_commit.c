@@ -476,6 +476,41 @@ Test(txn_commit, nothing_is_applied_before_its_record_is_durable)
     fixture_remove(&f);
 }
 
+/* W10: the superblock of a checkpoint is written after the file was synced. */
+static bool image_synced;
+static long early_superblocks;
+
+static int watching_sync_range(int fd, off_t offset, off_t bytes)
+{
+    image_synced = true;
+    return file_calls_system.sync_range(fd, offset, bytes);
+}
+
+static ssize_t watching_pwrite_durable(int fd, const void *buffer, size_t bytes, off_t offset)
+{
+    if (!image_synced)
+        early_superblocks++;
+    return file_calls_system.pwrite_durable(fd, buffer, bytes, offset);
+}
+
+Test(txn_commit, a_checkpoint_syncs_the_file_before_its_superblock)
+{
+    struct fixture f;
+    uint64_t seq;
+    fixture_create(&f, BYTES, BYTES);
+    OK(fixture_open(&f));
+    f.map.base[0] = 1;
+    OK(txn_commit(f.txn, BYTES, &seq));
+    file_calls.sync_range = watching_sync_range;
+    file_calls.pwrite_durable = watching_pwrite_durable;
+    OK(txn_checkpoint(f.txn));
+    cr_assert(image_synced);
+    cr_assert_eq(early_superblocks, 0);
+    file_calls = file_calls_system;
+    fixture_kill(&f);
+    fixture_remove(&f);
+}
+
 static void *commit_and_sync(void *arg)
 {
     struct fixture *f = arg;
