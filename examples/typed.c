@@ -31,7 +31,7 @@ static void data_init(void *root, void *arg)
 
 static int shared_data_open(struct shared_data *shared, const char *name)
 {
-    int rc = stead_open(&shared->store, name, &(stead_options){.sharing = STEAD_LIVE, .timeout_ms = 10000});
+    int rc = stead_open(&shared->store, name, &(stead_options){.sharing = STEAD_LIVE, .timeout_ms = -1});
     if (rc != 0)
         return rc;
     rc = stead_root_once(shared->store, sizeof(struct data), data_init, NULL, (void **)&shared->data);
