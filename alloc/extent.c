@@ -318,7 +318,8 @@ void extent_publish(struct heap *heap, const struct run *run)
 static uint64_t head_without_run(const struct heap *heap, const struct header *header, const struct run *run)
 {
     uint64_t first = run->slot * SLOT_PAGES;
-    if (run->page == first || pages_are_free(header->segment.busy, (unsigned)(first % SEGMENT_PAGES), 1))
+    if (run->page == first || run->slot % SEGMENT_SLOTS == 0 || /* there covered_pages says it */
+        pages_are_free(header->segment.busy, (unsigned)(first % SEGMENT_PAGES), 1))
         return 0;
     const struct descriptor *before = segment_descriptor(heap, run->slot - 1);
     uint64_t head = before == NULL ? 0 : atomic_load_explicit(&before->head, memory_order_relaxed);

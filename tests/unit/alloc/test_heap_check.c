@@ -254,6 +254,25 @@ Test(heap_check, any_damage_is_survived, .timeout = 240)
     arena_close(&arena);
 }
 
+/* An extent between the end of a spanning one and the header behind it: when it goes, no mark may point out of the
+ * segment. */
+Test(heap_check, the_gap_before_a_displaced_header)
+{
+    arena_open(&arena, HEAP_SOLE, UINT64_C(64) << 20, false);
+    uint64_t pages = SEGMENT_PAGES - UNIT_PAGES + 3; /* ends on the third page of the next segment */
+    uint8_t *span = heap_malloc(arena.heap, pages * PAGE_BYTES);
+    uint8_t *between = heap_malloc(arena.heap, 12 * PAGE_BYTES);
+    cr_assert_eq(between, span + pages * PAGE_BYTES);
+    ARENA_SOUND(&arena);
+    cr_assert_eq(heap_free(arena.heap, between), 0);
+    ARENA_SOUND(&arena);
+    cr_assert_eq(heap_free(arena.heap, between), STEAD_WRONG_POINTER);
+    cr_assert_eq(heap_usable_size(arena.heap, span), pages * PAGE_BYTES);
+    cr_assert_eq(heap_free(arena.heap, span), 0);
+    ARENA_SOUND(&arena);
+    arena_close(&arena);
+}
+
 Test(heap_check, groups_beyond_four_gigabytes)
 {
     arena_open(&arena, HEAP_SOLE, UINT64_C(48) << 30, false);
