@@ -5,8 +5,9 @@
 #
 #   | id | formula | `checker` ... | `test` ... |
 #
-# Names stand in backticks: in the last cell but one a function that is defined in the library, in the last cell a test
-# (its name as in Test(suite, name), also as suite/name, also with a * at its end), a test's source file, or a planted bug
+# Names stand in backticks: in the last cell but one a function that is defined in the library, or a model or a source
+# file of the tests that checks it, in the last cell a test
+# (its name as in Test(suite, name), also as suite/name or suite::name, also with a * at its end), a test's source file, or a planted bug
 # (STEAD_PLANT_...) that tests/crash must notice.  Every name that is given must exist;
 # at least one must be given.  An id stands in one row only; an id that a checker reports (report_problem(..., "A1", ...))
 # has a row.
@@ -26,6 +27,7 @@ find base alloc lock persist store -name '*.[ch]' -type f -exec cat {} + >"$sour
     find tests \( -name '*.c' -o -name '*.sh' -o -name '*.pml' \) -type f -exec cat {} + |
         sed -nE 's/^[[:space:]]*(Test|ParameterizedTest|Theory)\(([A-Za-z0-9_]+), *([A-Za-z0-9_]+).*/\3\n\2\/\3\n\2.\3/p; s/^([A-Z_]+TEST)\(([A-Za-z0-9_]+), *([A-Za-z0-9_]+).*/\3\n\2\/\3/p'
     find tests -type f | sed -E 'p; s#.*/##'
+    find tests/model -name CMakeLists.txt -exec cat {} + 2>/dev/null | sed -nE 's/^stead_model\(([a-z0-9_]+) .*/model_\1/p'
     sed -nE 's/.*STEAD_PLANT_([A-Z_]+).*/\1/p' "$sources"
     find tests -name CMakeLists.txt -exec cat {} + | sed -nE 's/.*(add_test\(NAME|stead_test\() *([A-Za-z0-9_]+).*/\2/p'
 } >"$tests"
@@ -56,6 +58,7 @@ for document in docs/invariants*.md docs/invariants.d/*.md; do
                 word = substr(text, RSTART + 1, RLENGTH - 2)
                 text = substr(text, RSTART + RLENGTH)
                 gsub(/[ \t]+/, "", word)
+                gsub(/::/, "/", word)
                 sub(/\(.*/, "", word)
                 list = list " " word
             }
@@ -71,7 +74,8 @@ while IFS=$tab read -r document id checkers breakers; do
     *)
         for name in $checkers; do
             case $name in
-            *.c | *.h) [ -f "$name" ] || found "$document: $id: there is no file $name" ;;
+            *.c | *.h) grep -Fxq -e "$name" "$tests" || [ -f "$name" ] || found "$document: $id: there is no file $name" ;;
+            model_*) grep -Fxq -e "$name" "$tests" || found "$document: $id: no model $name in tests/model" ;;
             *) grep -Eq "(^|[^A-Za-z0-9_])$name\(" "$sources" || grep -Eq "define $name([^A-Za-z0-9_]|$)" "$sources" ||
                 found "$document: $id: no function $name in the library" ;;
             esac

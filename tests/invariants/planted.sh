@@ -21,6 +21,8 @@ plant() { # ROW WANTED ["" or an id that the checker reports]
 plant '' ''
 plant '| A2 | x | `heap_check()` | `breaks_a1` |\n' ''
 plant '| A2 | x | `heap_check` | `heap/breaks_*`, `NO_CHECK` |\n' ''
+plant '| A2 | x | `heap_check`, `test_heap.c` | `heap::breaks_a1` |\n' ''
+plant '| A2 | x | `model_of_nothing` | `breaks_a1` |\n' 'no model model_of_nothing'
 plant '| A2 | x | `heap_check` | `heap/mends_*` |\n' 'no test heap/mends_'
 plant '| A2 | x | in the code | `breaks_a1` |\n' 'A2 names no checker'
 plant '| A2 | x | `heap_checks` | `breaks_a1` |\n' 'no function heap_checks'
