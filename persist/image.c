@@ -402,6 +402,11 @@ bool image_has_unapplied(const struct image *image)
     return image->txn != NULL && txn_has_unapplied(image->txn);
 }
 
+bool image_wants_apply(const struct image *image)
+{
+    return image->txn != NULL && txn_wants_apply(image->txn);
+}
+
 bool image_wants_checkpoint(const struct image *image)
 {
     return image->txn != NULL && txn_wants_checkpoint(image->txn);

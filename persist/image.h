@@ -104,6 +104,7 @@ int image_apply(struct image *image);
 bool image_has_unapplied(const struct image *image);
 /* Log over its limit, or enough unapplied pages: a checkpoint (or at least an apply) is due. */
 bool image_wants_checkpoint(const struct image *image);
+bool image_wants_apply(const struct image *image); /* enough unapplied pages that they should go home */
 /* image_sync + image_apply, file synced, log emptied; apply lock. */
 int image_checkpoint(struct image *image);
 bool image_failed(const struct image *image);

@@ -9,8 +9,8 @@
  *   3 renamed over the log, the directory synced      the same log, its bytes known to be on the disk
  *   4 the prefix applied to the file, the file synced recovery again: every record says bytes, not changes
  *   5 a new header in the log's other slot, synced    the same: the superblock names the old one
- *   6 the superblock                                  recovered; what lies past used_bytes is cut off by the next
- *   7 the file cut to used_bytes, the table's rest    recovered
+ *   6 the superblock                                  recovered; what lies past used_bytes is cleared by the next
+ *   7 the tail past used_bytes zeroed, the table's    recovered
  *     zeroed
  * Step 2 is there because file systems keep pages they failed to write in the cache as if clean: the log may read well
  * now and be gone tomorrow, and by then step 4 would have overwritten the file.
@@ -30,6 +30,7 @@
 #include "base/error.h"
 #include "base/units.h"
 #include "persist/page_checksum.h"
+#include "persist/scrub.h"
 #include "persist/txn_internal.h"
 
 #define GATHER_PAGES 16384 /* 64 MiB */
@@ -376,29 +377,20 @@ static int begin_anew(const struct file *file, struct superblock *super, const s
     return rc;
 }
 
-/* Step 7. */
-static int cut_file(const struct file *file, uint64_t used_bytes)
+/* Step 7.  Not cut off: a reader of the dead writer may still have the tail mapped.  Close cuts it, alone. */
+static int clear_tail(const struct file *file, uint64_t used_bytes)
 {
-    uint64_t bytes;
+    uint64_t bytes, end = format_file_bytes(used_bytes);
     int rc = file_size(file->fd, &bytes);
-    if (rc == 0 && bytes > format_file_bytes(used_bytes)) {
-        /* The rest of the last group's table describes pages that are cut off: zero, as for pages never written. */
-        static const uint8_t zeros[PAGE_BYTES];
-        uint64_t have = format_image_bytes(bytes);
-        rc = file_truncate(file->fd, format_file_bytes(used_bytes));
-        uint64_t left =
-            min_u64(format_contiguous(used_bytes - PAGE_BYTES) - PAGE_BYTES, have > used_bytes ? have - used_bytes : 0);
-        uint64_t at = format_checksum_offset(used_bytes - PAGE_BYTES) + 8;
-        for (uint64_t entries = left / PAGE_BYTES; entries > 0 && rc == 0;) {
-            uint64_t piece = min_u64(entries, sizeof zeros / 8);
-            rc = file_write_at(file->fd, zeros, piece * 8, at);
-            at += piece * 8;
-            entries -= piece;
-        }
+    if (rc == 0 && bytes > end) {
+        uint64_t have = round_up(format_image_bytes(bytes), PAGE_BYTES);
+        rc = scrub_clear(file->fd, used_bytes, min_u64(have, used_bytes - 1 + format_contiguous(used_bytes - 1)));
+        if (rc == 0)
+            rc = file_zero(file->fd, end, bytes - end);
         if (rc == 0)
             rc = file_sync(file->fd);
     }
-    return rc != 0 ? error_set(rc, "cannot cut %s to its length: %s", file->path, error_text(rc)) : 0;
+    return rc != 0 ? error_set(rc, "cannot clear the unused end of %s: %s", file->path, error_text(rc)) : 0;
 }
 
 int txn_recover(const struct file *file, struct superblock *super, bool *replayed)
@@ -424,7 +416,7 @@ int txn_recover(const struct file *file, struct superblock *super, bool *replaye
     if (rc == 0)
         rc = begin_anew(file, super, &prefix);
     if (rc == 0)
-        rc = cut_file(file, super->used_bytes);
+        rc = clear_tail(file, super->used_bytes);
 close_log:
     file_calls.close(fd);
     return error_keep(rc);

@@ -65,9 +65,24 @@ uint64_t txn_used_bytes(const struct txn *txn)
     return atomic_load(&txn->seen_used_bytes);
 }
 
+static void share(const struct txn *txn)
+{
+    struct shared_state state = {.at = txn->wal.at,
+                                 .used_bytes = txn->used_bytes,
+                                 .named_bytes = txn->named_bytes,
+                                 .applied_seq = txn->applied_seq,
+                                 .applied_at = txn->applied_at,
+                                 .applied_used_bytes = txn->applied_used_bytes};
+    shared_write(txn->shared, &state);
+}
+
 void txn_publish(struct txn *txn)
 {
     uint64_t seq = txn->wal.at.next_seq - 1;
+    /* First: whoever syncs from here on may call what the words below say durable, and a neighbour that finds that number
+     * must find the record it belongs to told as well. */
+    if (txn->shared != NULL)
+        share(txn);
     pthread_mutex_lock(&txn->sync);
     if (txn->sync_checkpoint != txn->wal.at.checkpoint) { /* the log began anew: whatever came before is in the file */
         txn->durable_end = WAL_FIRST_RECORD;
@@ -82,15 +97,6 @@ void txn_publish(struct txn *txn)
     atomic_store(&txn->seen_log_end, txn->wal.at.end);
     atomic_store(&txn->seen_used_bytes, txn->used_bytes);
     atomic_store(&txn->seen_overlay, txn->overlay.count);
-    if (txn->shared == NULL)
-        return;
-    struct shared_state state = {.at = txn->wal.at,
-                                 .used_bytes = txn->used_bytes,
-                                 .named_bytes = txn->named_bytes,
-                                 .applied_seq = txn->applied_seq,
-                                 .applied_at = txn->applied_at,
-                                 .applied_used_bytes = txn->applied_used_bytes};
-    shared_write(txn->shared, &state);
 }
 
 /* ---- group commit ---- */

@@ -245,7 +245,8 @@ int store_attach_heap(struct stead *s, bool first, bool inspect)
     struct heap_host host = {.ctx = s,
                              .extend = store_host_extend,
                              .alive = store_host_alive,
-                             .self = s->has_slot ? presence_id(s->presence) : 0};
+                             .self = s->has_slot ? presence_id(s->presence) : 0,
+                             .guards = s->sharing == STEAD_SOLE && !s->read_only};
     int rc = page_verify(s);
     if (rc != 0)
         return rc;
@@ -260,8 +261,8 @@ static void note_attached(struct stead *s, bool unit_made)
     struct lock_unit *unit = s->unit;
     if (unit_made || s->first_writer) {
         uint64_t seq = s->sharing == STEAD_LIVE ? s->super.commit_seq : image_commit_seq(s->image);
-        change_publish(&unit->commit_seq, &unit->commit_word, seq);
-        change_publish(&unit->applied_seq, &unit->applied_word, seq);
+        change_reset(&unit->commit_seq, &unit->commit_word, seq);
+        change_reset(&unit->durable_seq, &unit->durable_word, seq);
         atomic_store(&unit->last_detach_s, s->super.last_detach_s);
         atomic_store(&unit->last_change_s, s->super.last_change_s);
         atomic_store(&unit->last_change_pid, s->super.last_change_pid);

@@ -28,7 +28,9 @@ int stead_backup(stead *store, const char *path)
     if (rc == 0) {
         if (!store->read_only)
             store_fill_super(store);
+        heap_guard_pause(store->heap);
         rc = image_backup(store->image, &store->super, target.path);
+        heap_guard_resume(store->heap);
         store_apply_unlock(store, true);
     }
     store_unlock_quietly(store);

@@ -131,8 +131,10 @@ int stead_check(stead *store, stead_report *report)
     uint64_t internal_blocks = 0, internal_bytes;
     if (rc == 0) {
         names_count(store, &internal_blocks, &internal_bytes);
+        heap_guard_pause(store->heap);
         for (size_t i = 0; i < sizeof steps / sizeof steps[0]; i++)
             steps[i].run(store, &found);
+        heap_guard_resume(store->heap);
         store_apply_unlock(store, true);
     }
     store_unlock_quietly(store);

@@ -61,12 +61,16 @@ static int seal(struct stead *s)
         heap_detach(s->heap);
         s->heap = NULL;
     }
+    if (s->heap != NULL)
+        heap_guard_pause(s->heap);
     int rc = image_seal(s->image, &s->super, used, ranges.range, ranges.count);
+    if (s->heap != NULL)
+        heap_guard_resume(s->heap);
     free(ranges.range);
     if (rc != 0 && detach && store_attach_heap(s, false, false) != 0)
         s->seal_failed = true;
     if (rc == 0) {
-        change_publish(&s->unit->applied_seq, &s->unit->applied_word, atomic_load(&s->unit->commit_seq));
+        change_publish(&s->unit->durable_seq, &s->unit->durable_word, atomic_load(&s->unit->commit_seq));
     } else if (s->super.state != state) {
         /* One superblock may say "sealed" already: later commits into the log would be ignored after a crash. */
         s->seal_failed = true;
@@ -106,7 +110,11 @@ static int finish_private(struct stead *s)
     if (rc == 0)
         rc = store_apply_lock(s, true, own_deadline(s));
     if (rc == 0) {
+        if (s->heap != NULL)
+            heap_guard_pause(s->heap);
         rc = image_checkpoint(s->image); /* before the superblock is filled in: it writes one, too */
+        if (s->heap != NULL)
+            heap_guard_resume(s->heap);
         if (rc == 0)
             rc = seal(s);
         store_apply_unlock(s, rc == 0);

@@ -55,7 +55,7 @@ void lock_unit_format(struct lock_unit *unit, uint32_t sharing, uint64_t commit_
     memset((uint8_t *)unit + sizeof unit->signature, 0, sizeof *unit - sizeof unit->signature);
     unit->sharing = sharing;
     atomic_store(&unit->commit_seq, commit_seq);
-    atomic_store(&unit->applied_seq, commit_seq);
+    atomic_store(&unit->durable_seq, commit_seq);
     lock_region_format(lock_unit_region(unit));
     atomic_store(&unit->signature, LOCK_UNIT_SIGNATURE);
 }
@@ -69,8 +69,17 @@ int lock_unit_verify(const struct lock_unit *unit)
 
 void change_publish(_Atomic uint64_t *seq_word, _Atomic uint32_t *futex, uint64_t seq)
 {
-    if (atomic_load_explicit(seq_word, memory_order_relaxed) == seq)
-        return;
+    uint64_t old = atomic_load_explicit(seq_word, memory_order_relaxed);
+    do
+        if (old >= seq) /* several threads sync at once: the number never goes back */
+            return;
+    while (!atomic_compare_exchange_weak_explicit(seq_word, &old, seq, memory_order_release, memory_order_relaxed));
+    atomic_fetch_add_explicit(futex, 1, memory_order_acq_rel);
+    syscall(SYS_futex, (uint32_t *)futex, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
+}
+
+void change_reset(_Atomic uint64_t *seq_word, _Atomic uint32_t *futex, uint64_t seq)
+{
     atomic_store_explicit(seq_word, seq, memory_order_release);
     atomic_fetch_add_explicit(futex, 1, memory_order_acq_rel);
     syscall(SYS_futex, (uint32_t *)futex, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);

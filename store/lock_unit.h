@@ -25,9 +25,9 @@ struct lock_unit {
     _Atomic uint32_t applying;    /* 1: whoever holds the apply lock is changing the file, or died at it */
     _Atomic uint64_t image_bytes; /* the longest image anybody made: others follow it                   */
     _Atomic uint64_t commit_seq;  /* last commit that returned                                          */
-    _Atomic uint64_t applied_seq; /* last commit that readers of the file can see                       */
+    _Atomic uint64_t durable_seq; /* last commit that readers can see                       */
     _Atomic uint32_t commit_word; /* futexes: changed and woken with the two above                      */
-    _Atomic uint32_t applied_word;
+    _Atomic uint32_t durable_word;
     _Atomic uint32_t flush_failed; /* LIVE: a sync failed; nobody knows what is on the disk              */
     _Atomic uint32_t unclean;      /* LIVE: 1 = a writer ended without close, noticed and not yet accepted */
     _Atomic uint32_t accepted_unclean;
@@ -61,6 +61,8 @@ static inline struct image_shared *lock_unit_image_shared(struct lock_unit *unit
 }
 
 /* Sets *seq_word to seq and wakes who sleeps on futex; and the sleep: until *futex != seen.  0, EBUSY, ETIMEDOUT. */
+/* After a recovery the number may be lower than what was there: takes it as it is. */
+void change_reset(_Atomic uint64_t *seq_word, _Atomic uint32_t *futex, uint64_t seq);
 void change_publish(_Atomic uint64_t *seq_word, _Atomic uint32_t *futex, uint64_t seq);
 int change_wait(const _Atomic uint64_t *seq_word, const _Atomic uint32_t *futex, uint64_t since, int64_t deadline_ns);
 

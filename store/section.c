@@ -236,7 +236,7 @@ static int turn_begin(struct stead *s, bool after_death, int64_t deadline_ns)
     if (behind) {
         if (rc == 0) {
             change_publish(&s->unit->commit_seq, &s->unit->commit_word, image_commit_seq(s->image));
-            change_publish(&s->unit->applied_seq, &s->unit->applied_word, image_commit_seq(s->image));
+            change_publish(&s->unit->durable_seq, &s->unit->durable_word, image_commit_seq(s->image));
         }
         store_apply_unlock(s, rc == 0);
     }

@@ -32,7 +32,9 @@ void store_publish_commit(struct stead *s)
 
 int store_commit_locked(struct stead *s, uint64_t *seq)
 {
+    heap_guard_pause(s->heap); /* nothing but in builds with AddressSanitizer: the diff reads free blocks, too */
     int rc = image_commit(s->image, heap_used_bytes(s->heap), seq);
+    heap_guard_resume(s->heap);
     if (rc != 0)
         return error_keep(rc);
     s->rolled_back = false;
@@ -42,7 +44,10 @@ int store_commit_locked(struct stead *s, uint64_t *seq)
 
 int store_make_durable(struct stead *s, uint64_t seq)
 {
-    return error_keep(image_sync(s->image, seq));
+    int rc = image_sync(s->image, seq);
+    if (rc == 0 && s->unit != NULL && s->has_slot)
+        change_publish(&s->unit->durable_seq, &s->unit->durable_word, seq);
+    return error_keep(rc);
 }
 
 /* Store lock held exclusively.  0 also when there was nothing to do. */
@@ -51,10 +56,12 @@ static int apply_now(struct stead *s, bool checkpoint, int64_t deadline_ns)
     int rc = store_apply_lock(s, true, deadline_ns);
     if (rc != 0)
         return rc;
+    heap_guard_pause(s->heap);
     rc = checkpoint ? image_checkpoint(s->image) : image_apply(s->image);
+    heap_guard_resume(s->heap);
     struct image_stat stat;
     image_stat(s->image, &stat);
-    change_publish(&s->unit->applied_seq, &s->unit->applied_word, stat.applied_seq);
+    change_publish(&s->unit->durable_seq, &s->unit->durable_word, stat.durable_seq);
     store_apply_unlock(s, rc == 0);
     return rc;
 }
@@ -82,8 +89,9 @@ void store_settle(struct stead *s, bool durable)
         return;
     if (image_wants_checkpoint(s->image)) {
         (void)apply_now(s, true, 0);
-    } else if ((durable || s->sharing == STEAD_TURNS) && store_readers_attached(s) && image_has_unapplied(s->image)) {
-        if (!durable && image_sync(s->image, image_commit_seq(s->image)) != 0)
+    } else if (image_has_unapplied(s->image) &&
+               (image_wants_apply(s->image) || (durable && store_readers_attached(s)))) {
+        if (!durable && store_make_durable(s, image_commit_seq(s->image)) != 0)
             return;
         (void)apply_now(s, false, 0);
     }
@@ -91,7 +99,9 @@ void store_settle(struct stead *s, bool durable)
 
 int store_rollback_locked(struct stead *s)
 {
+    heap_guard_pause(s->heap);
     int rc = image_rollback(s->image);
+    heap_guard_resume(s->heap);
     if (rc == 0) {
         heap_reload(s->heap, image_bytes(s->image));
         s->rolled_back = true;
@@ -121,7 +131,8 @@ static int commit_sole(struct stead *s, bool durable)
     }
     store_unlock_quietly(s);
     rc = store_make_durable(s, seq);
-    if (rc == 0 && (image_wants_checkpoint(s->image) || (image_has_unapplied(s->image) && store_readers_attached(s))) &&
+    if (rc == 0 && image_has_unapplied(s->image) &&
+        (image_wants_checkpoint(s->image) || image_wants_apply(s->image) || store_readers_attached(s)) &&
         store_lock_exclusive(s, 0) == 0) {
         store_settle(s, true);
         store_unlock_quietly(s);
@@ -174,7 +185,7 @@ static int commit_live(struct stead *s, bool durable)
         uint64_t seq = atomic_load(&s->unit->commit_seq) + 1;
         store_note_change(s);
         change_publish(&s->unit->commit_seq, &s->unit->commit_word, seq);
-        change_publish(&s->unit->applied_seq, &s->unit->applied_word, seq);
+        change_publish(&s->unit->durable_seq, &s->unit->durable_word, seq);
     }
     store_unlock_quietly(s);
     return error_keep(rc);
@@ -227,10 +238,8 @@ int stead_rollback(stead *store)
 /* The number of the last commit that this handle can see. */
 uint64_t store_commit_seq(const struct stead *s)
 {
-    bool live = s->has_slot || lock_byte_taken(s->lock_fd, LOCK_BYTE_SLOT0, PRESENCE_SLOTS);
-    if (live && (s->read_only || s->sharing == STEAD_LIVE))
-        return atomic_load(s->read_only ? &s->unit->applied_seq : &s->unit->commit_seq);
-    return image_commit_seq(s->image);
+    bool told = s->has_slot || lock_byte_taken(s->lock_fd, LOCK_BYTE_SLOT0, PRESENCE_SLOTS);
+    return told && s->sharing == STEAD_LIVE ? atomic_load(&s->unit->commit_seq) : image_commit_seq(s->image);
 }
 
 int stead_wait_change(stead *store, uint64_t since_commit, int timeout_ms)
@@ -248,7 +257,7 @@ int stead_wait_change(stead *store, uint64_t since_commit, int timeout_ms)
             return error_set(deadline_ns == 0 ? EBUSY : ETIMEDOUT, "%s: nobody committed in time", store->file.path);
         nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
     }
-    rc = change_wait(reader ? &store->unit->applied_seq : &store->unit->commit_seq,
-                     reader ? &store->unit->applied_word : &store->unit->commit_word, since_commit, deadline_ns);
+    rc = change_wait(reader ? &store->unit->durable_seq : &store->unit->commit_seq,
+                     reader ? &store->unit->durable_word : &store->unit->commit_word, since_commit, deadline_ns);
     return rc == 0 ? 0 : error_set(rc, "%s: nobody committed in time", store->file.path);
 }

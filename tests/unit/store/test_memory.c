@@ -235,6 +235,51 @@ Test(memory, pinning_does_not_change_what_is_committed)
     OK(stead_close(s));
 }
 
+#if defined(__SANITIZE_ADDRESS__)
+Test(memory, an_overrun_is_reported_as_in_malloc)
+{
+    stead *s = open_store("s");
+    char *volatile block = stead_malloc(s, 100);
+    for (unsigned round = 0; round < 3; round++) {
+        pid_t pid = fork();
+        if (pid == 0) {
+            stead *mine;
+            CHILD(freopen("/dev/null", "w", stderr) != NULL);
+            CHILD(stead_open(&mine, path_in("mine"), NULL) == 0);
+            block = stead_malloc(mine, 100);
+            if (round == 1)
+                stead_free(block);
+            if (round < 2)
+                block[round == 0 ? stead_usable_size(block) : 5] = 1; /* past its end; after free */
+            OK(stead_commit(mine, STEAD_BUFFERED));
+            _exit(77);
+        }
+        cr_assert_eq(reap(pid) == 77, round == 2, "round %u", round);
+    }
+    OK(stead_close(s));
+}
+#endif
+
+Test(memory, private_memory_has_a_limit_that_is_an_error)
+{
+    stead *s;
+    stead_status status;
+    OK(stead_open(&s, path_in("s"), &(stead_options){.max_private_bytes = 1u << 20}));
+    char *a = stead_malloc(s, 8u << 20);
+    memset(a, 1, 8u << 20);
+    OK(stead_set_root(s, a));
+    FAILS(stead_commit(s, STEAD_BUFFERED), STEAD_LIMIT);
+    OK(stead_rollback(s));
+    a = stead_calloc(s, 1, 100000);
+    OK(stead_set_root(s, a));
+    OK(stead_commit(s, STEAD_BUFFERED));
+    strcpy(a, "fits");
+    OK(stead_commit(s, STEAD_BUFFERED));
+    OK(stead_stat(s, &status));
+    cr_assert_gt(status.private_bytes, 0);
+    OK(stead_close(s));
+}
+
 /* ---- layout */
 
 static int double_it(stead *s, uint32_t from, uint32_t to, void *arg)

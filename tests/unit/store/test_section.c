@@ -292,6 +292,65 @@ Test(section, a_live_session_without_close_is_never_mistaken_for_clean)
     OK(stead_close(s));
 }
 
+Test(section, a_crashed_sole_store_is_recovered_by_whoever_comes_next)
+{
+    for (unsigned mode = 0; mode < 3; mode++) {
+        char name[8];
+        snprintf(name, sizeof name, "r%u", mode);
+        stead *s = open_mode(path_in(name), STEAD_SOLE);
+        uint64_t *a = make_counter(s);
+        a[0] = 5;
+        OK(stead_commit(s, STEAD_BUFFERED));
+        a[0] = 6;
+        stead_abandon(s);
+        s = open_mode(path_in(name), (stead_sharing)mode);
+        stead_status status;
+        OK(stead_stat(s, &status));
+        cr_assert(status.recovered);
+        cr_assert_eq(((uint64_t *)stead_root(s))[0], 5);
+        OK(stead_check(s, NULL));
+        OK(stead_close(s));
+    }
+}
+
+/* The last closer may not be the last one who had the turn. */
+Test(section, the_last_closer_in_turns_seals_the_last_commit)
+{
+    stead *s = open_mode(path_in("s"), STEAD_TURNS);
+    make_counter(s);
+    struct job job = {.path = path_in("s"), .words = shared_words(1), .sharing = STEAD_TURNS, .count = 7};
+    job.words[0] = 1;
+    REAP_OK(spawn(count_in_turns, &job));
+    OK(stead_close(s)); /* without having looked */
+    s = open_mode(path_in("s"), STEAD_SOLE);
+    cr_assert_eq(((uint64_t *)stead_root(s))[0], 7);
+    OK(stead_check(s, NULL));
+    OK(stead_close(s));
+}
+
+/* A refused open changes nothing: neither the verdict on a LIVE crash nor a sealed store. */
+Test(section, a_refused_open_leaves_the_store_as_it_was)
+{
+    stead *s = open_mode(path_in("s"), STEAD_LIVE);
+    make_counter(s);
+    OK(stead_close(s));
+    stead_options other = {.layout = {.name = "other", .version = 1}};
+    for (unsigned mode = 0; mode < 3; mode++) {
+        other.sharing = (stead_sharing)mode;
+        FAILS(stead_open(&s, path_in("s"), &other), STEAD_LAYOUT_MISMATCH);
+        cr_assert_eq(access(path_in("s-wal"), F_OK), -1);
+    }
+    OK(stead_open(&s, path_in("s"), &(stead_options){.flags = STEAD_READ_ONLY}));
+    OK(stead_check(s, NULL));
+    OK(stead_close(s));
+    struct job job = {.path = path_in("s")};
+    cr_assert_eq(reap(spawn(open_and_die, &job)), 128 + SIGKILL);
+    for (unsigned round = 0; round < 6; round++)
+        FAILS(stead_open(&s, path_in("s"), &(stead_options){.sharing = (stead_sharing)(round % 3)}), STEAD_UNCLEAN);
+    OK(stead_open(&s, path_in("s"), &(stead_options){.flags = STEAD_ACCEPT_UNCLEAN}));
+    OK(stead_close(s));
+}
+
 static void grow_live(void *arg)
 {
     struct job *job = arg;
