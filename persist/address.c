@@ -55,8 +55,7 @@ static const struct window plain_windows[] = {
     {UINT64_C(0x150000000000), UINT64_C(0x2a0000000000), 128 * GIB},
     {UINT64_C(0x660000000000), UINT64_C(0x6f0000000000), 128 * GIB},
 };
-static const struct window thread_sanitizer_windows[] = {
-    {UINT64_C(0x7e8000000000), UINT64_C(0x7ec000000000), 4 * GIB}};
+static const struct window thread_sanitizer_windows[] = {{UINT64_C(0x7e8000000000), UINT64_C(0x7ec000000000), 4 * GIB}};
 static const struct window memory_sanitizer_windows[] = {
     {UINT64_C(0x780000000000), UINT64_C(0x7e0000000000), 128 * GIB}};
 
@@ -133,8 +132,8 @@ static bool is_free(uint64_t base, uint64_t bytes)
 {
     void *want = (void *)(uintptr_t)(base - UNIT_BYTES);
     size_t with_guards = (size_t)(bytes + 2 * UNIT_BYTES);
-    void *got = mmap(want, with_guards, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE,
-                     -1, 0);
+    void *got =
+        mmap(want, with_guards, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
     if (got == MAP_FAILED)
         return false;
     (void)munmap(got, with_guards);
@@ -166,7 +165,8 @@ int address_choose(const uint8_t id[16], void *wanted, uint64_t capacity_bytes, 
         if (is_free(*base, capacity_bytes))
             return 0;
     }
-    return error_set(ENOMEM, "no free range of addresses for a capacity of %" PRIu64 " bytes (%" PRIu64
+    return error_set(ENOMEM,
+                     "no free range of addresses for a capacity of %" PRIu64 " bytes (%" PRIu64
                      " slots%s%s); name one with options.address, or ask for less capacity",
                      capacity_bytes, total, tool == NULL ? "" : " under ", tool == NULL ? "" : tool);
 }
@@ -195,6 +195,8 @@ int address_permitted(const char *what, uint64_t base, uint64_t bytes)
     if (__tsan_init == NULL || (base - UNIT_BYTES >= THREAD_SANITIZER_START && base < THREAD_SANITIZER_END &&
                                 bytes <= THREAD_SANITIZER_END - base))
         return 0;
-    return error_set(STEAD_ADDRESS_TAKEN, "%.300s must be mapped at 0x%" PRIx64 "-0x%" PRIx64
-                     ", but ThreadSanitizer owns that range in this process", what, base, base + bytes);
+    return error_set(STEAD_ADDRESS_TAKEN,
+                     "%.300s must be mapped at 0x%" PRIx64 "-0x%" PRIx64
+                     ", but ThreadSanitizer owns that range in this process",
+                     what, base, base + bytes);
 }

@@ -97,7 +97,7 @@ static int fill(struct image *image, int to, uint64_t used)
     int rc;
     int from = image->file->fd;
     uint64_t end = format_file_bytes(used);
-    bool live = image->options.kind == IMAGE_SHARED;
+    bool live = image_is_live(image);
     if (!in_own_pages(image) && !(live && fs_overwrite_allocates(from)) && file_clone(to, from) == 0) {
         rc = file_truncate(to, end);
         if (rc == 0)
@@ -116,7 +116,7 @@ static int write_copy(struct image *image, const struct superblock *super, const
     int rc;
     struct superblock sealed = *super;
     rc = fill(image, copy->fd, used);
-    if (rc == 0 && (image->options.kind == IMAGE_SHARED || in_own_pages(image) || super->checksums_valid == 0))
+    if (rc == 0 && (image_is_live(image) || in_own_pages(image) || super->checksums_valid == 0))
         rc = scrub_rebuild(copy->fd, 0, used);
     if (rc == 0) /* of pages that the original has in flight behind the used length */
         rc = scrub_clear(copy->fd, used, min_u64(image_bytes(image), used - 1 + format_contiguous(used - 1)));

@@ -32,7 +32,7 @@
 #include "base/units.h"
 
 #define RESERVE_RETRIES 100
-#define TRANSFER_BYTES_MAX (UINT64_C(1) << 30)  /* one call; Linux moves at most 2 GiB - 4096 */
+#define TRANSFER_BYTES_MAX (UINT64_C(1) << 30)   /* one call; Linux moves at most 2 GiB - 4096 */
 #define SYNC_RANGE_BYTES_MAX (UINT64_C(4) << 30) /* of addresses borrowed for one msync         */
 #define COPY_BYTES ((size_t)UNIT_BYTES * 4)
 
@@ -82,13 +82,13 @@ static ssize_t system_copy_file_range(int from_fd, off_t *from, int to_fd, off_t
     return copy_file_range(from_fd, from, to_fd, to, bytes, 0);
 }
 
-#define SYSTEM_CALLS                                                                                                   \
-    {                                                                                                                  \
-        .open = system_open, .close = close, .pread = pread, .pwrite = pwrite,                                         \
-        .pwrite_durable = system_pwrite_durable, .fdatasync = fdatasync, .fsync = fsync,                               \
-        .sync_range = system_sync_range, .start_writeback = system_start_writeback, .ftruncate = ftruncate,            \
-        .fallocate = fallocate, .linkat = linkat, .rename = rename, .rename_new = system_rename_new, .unlink = unlink,         \
-        .clone = system_clone, .copy_file_range = system_copy_file_range, .mmap = mmap, .munmap = munmap                                      \
+#define SYSTEM_CALLS \
+    { \
+        .open = system_open, .close = close, .pread = pread, .pwrite = pwrite, \
+        .pwrite_durable = system_pwrite_durable, .fdatasync = fdatasync, .fsync = fsync, \
+        .sync_range = system_sync_range, .start_writeback = system_start_writeback, .ftruncate = ftruncate, \
+        .fallocate = fallocate, .linkat = linkat, .rename = rename, .rename_new = system_rename_new, .unlink = unlink, \
+        .clone = system_clone, .copy_file_range = system_copy_file_range, .mmap = mmap, .munmap = munmap \
     }
 
 const struct file_calls file_calls_system = SYSTEM_CALLS;
@@ -170,8 +170,8 @@ int file_copy_range(int from_fd, uint64_t from, int to_fd, uint64_t to, uint64_t
 {
     while (bytes > 0) {
         off_t from_at = (off_t)from, to_at = (off_t)to;
-        ssize_t n = file_calls.copy_file_range(from_fd, &from_at, to_fd, &to_at,
-                                               (size_t)min_u64(bytes, TRANSFER_BYTES_MAX));
+        ssize_t n =
+            file_calls.copy_file_range(from_fd, &from_at, to_fd, &to_at, (size_t)min_u64(bytes, TRANSFER_BYTES_MAX));
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0 && (errno == ENOSPC || errno == EDQUOT || errno == EIO || errno == EFBIG))

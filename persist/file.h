@@ -27,8 +27,8 @@ struct file_calls {
     ssize_t (*pwrite)(int fd, const void *buffer, size_t bytes, off_t offset);
     ssize_t (*pwrite_durable)(int fd, const void *buffer, size_t bytes, off_t offset); /* pwritev2, RWF_DSYNC  */
     int (*fdatasync)(int fd);
-    int (*fsync)(int fd); /* of a directory, and of a new file before its first link */
-    int (*sync_range)(int fd, off_t offset, off_t bytes);     /* file_sync_range() below                       */
+    int (*fsync)(int fd);                                 /* of a directory, and of a new file before its first link */
+    int (*sync_range)(int fd, off_t offset, off_t bytes); /* file_sync_range() below                       */
     int (*start_writeback)(int fd, off_t offset, off_t bytes); /* sync_file_range, SYNC_FILE_RANGE_WRITE        */
     int (*ftruncate)(int fd, off_t bytes);
     int (*fallocate)(int fd, int mode, off_t offset, off_t bytes);
@@ -49,11 +49,11 @@ extern const struct file_calls file_calls_system;
 struct file {
     int fd;
     bool writable;
-    bool in_memory; /* shm: section */
+    bool in_memory;   /* shm: section */
     bool lower_layer; /* overlayfs: may be read from a layer that writers do not write, see fs.c */
     dev_t device;
     ino_t inode;
-    char path[FILE_PATH_BYTES];     /* absolute, resolved; "/dev/shm/..." of a section */
+    char path[FILE_PATH_BYTES];         /* absolute, resolved; "/dev/shm/..." of a section */
     char log_path[FILE_PATH_BYTES + 8]; /* path + "-wal" */
 };
 
@@ -73,7 +73,7 @@ int file_read_at(int fd, void *buffer, size_t bytes, uint64_t offset);
 int file_write_at(int fd, const void *buffer, size_t bytes, uint64_t offset);
 /* file_write_at and the sync of just these bytes (and of the metadata that finds them). */
 int file_write_durable(int fd, const void *buffer, size_t bytes, uint64_t offset);
-int file_sync(int fd);           /* fdatasync */
+int file_sync(int fd); /* fdatasync */
 /* Durable: the file's bytes in [offset, offset + bytes), and no others that happen to be dirty: what keeps the pages
  * of lock words out of every commit.  fd must be writable. */
 int file_sync_range(int fd, uint64_t offset, uint64_t bytes);

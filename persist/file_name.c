@@ -33,7 +33,7 @@
 #include "base/error.h"
 #include "persist/fs.h"
 
-#define NAME_BYTES_MAX 200   /* of the last component: suffixes of ours ("-wal", ".new-...") must fit in NAME_MAX */
+#define NAME_BYTES_MAX 200    /* of the last component: suffixes of ours ("-wal", ".new-...") must fit in NAME_MAX */
 #define LINKS_FOLLOWED_MAX 40 /* symbolic links that name nothing yet; as the kernel's own limit */
 
 /* ---- names ---- */
@@ -165,7 +165,8 @@ int file_open(struct file *file, bool writable)
         goto close_file;
     }
     if (writable && facts.st_nlink > 1) {
-        rc = error_set(EMLINK, "%.300s has %ju hard links; a writer needs the only one, because its log is found by name",
+        rc = error_set(EMLINK,
+                       "%.300s has %ju hard links; a writer needs the only one, because its log is found by name",
                        file->path, (uintmax_t)facts.st_nlink);
         goto close_file;
     }

@@ -67,10 +67,10 @@
 struct gather {
     struct image *image;
     struct overlay *overlay; /* follow's */
-    int memory_fd;       /* /proc/self/mem, or -1: not allowed here        */
-    uint64_t seq;        /* of the record in hand                           */
-    uint64_t used_bytes; /* the image's length at it: at most what is mapped */
-    bool written;        /* some of it is in the view                       */
+    int memory_fd;           /* /proc/self/mem, or -1: not allowed here        */
+    uint64_t seq;            /* of the record in hand                           */
+    uint64_t used_bytes;     /* the image's length at it: at most what is mapped */
+    bool written;            /* some of it is in the view                       */
 };
 
 /* ---- private pages ---- */
@@ -273,7 +273,8 @@ static int judge_missing(const struct image *image, const struct wal_position *a
     if (rc == ENOENT)
         return error_set(STEAD_LOG_MISSING, "%s is in use, and its log %s is missing", image->file->path,
                          image->file->log_path);
-    return rc == STEAD_LOG_MISSING ? rc : error_set(rc, "cannot open the log %s: %s", image->file->log_path, error_text(rc));
+    return rc == STEAD_LOG_MISSING ? rc
+                                   : error_set(rc, "cannot open the log %s: %s", image->file->log_path, error_text(rc));
 }
 
 static int catch_up(struct image *image, const struct shared_state *state, uint64_t last_seq)
@@ -297,7 +298,8 @@ static int catch_up(struct image *image, const struct shared_state *state, uint6
     rc = replay(&gather, &scan, last_seq);
     if (rc == 0) {
         set_view(follow, &scan.at, gather.used_bytes);
-    } else if (gather.written) { /* the sentence of the first failure is the one that counts; a failed drop sets its own */
+    } else if (
+        gather.written) { /* the sentence of the first failure is the one that counts; a failed drop sets its own */
         int drop_rc = show_file(image, state);
         if (drop_rc != 0)
             rc = drop_rc;

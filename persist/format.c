@@ -44,8 +44,7 @@ uint64_t format_contiguous(uint64_t image_offset)
 uint64_t format_checksum_offset(uint64_t image_offset)
 {
     uint64_t start = group_start(group_of(image_offset));
-    return GROUP0_OFFSET + start + start / TABLE_SHARE +
-           (image_offset - start) / PAGE_BYTES * FORMAT_CHECKSUM_BYTES;
+    return GROUP0_OFFSET + start + start / TABLE_SHARE + (image_offset - start) / PAGE_BYTES * FORMAT_CHECKSUM_BYTES;
 }
 
 uint64_t format_file_bytes(uint64_t image_bytes)

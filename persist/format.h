@@ -32,10 +32,14 @@
 #define LOCK_UNIT_OFFSET (2 * UNIT_BYTES)
 #define GROUP0_OFFSET (3 * UNIT_BYTES)
 #define GROUP0_IMAGE_BYTES (UINT64_C(32) << 20)
-#define FORMAT_CHECKSUM_BYTES UINT64_C(8)              /* of one page: XXH3-64, or 0, see scrub.h           */
-#define FORMAT_IMAGE_BYTES_MAX (UINT64_C(1) << 46)     /* no capacity above it: half of a 47-bit user space */
+#define FORMAT_CHECKSUM_BYTES UINT64_C(8)          /* of one page: XXH3-64, or 0, see scrub.h           */
+#define FORMAT_IMAGE_BYTES_MAX (UINT64_C(1) << 46) /* no capacity above it: half of a 47-bit user space */
 
-enum superblock_state { SUPER_SEALED = 1, SUPER_OPEN_LOGGED = 2 /* a log with log_salt must exist */, SUPER_OPEN_LIVE = 3 };
+enum superblock_state {
+    SUPER_SEALED = 1,
+    SUPER_OPEN_LOGGED = 2 /* a log with log_salt must exist */,
+    SUPER_OPEN_LIVE = 3
+};
 
 struct superblock { /* 4096 bytes; the rest of its unit is zero */
     uint8_t magic[16];
@@ -46,23 +50,23 @@ struct superblock { /* 4096 bytes; the rest of its unit is zero */
     uint8_t id[16];         /* of the store: random, RFC 4122 version 4                             */
     uint64_t base;          /* address of image byte 0                                              */
     uint64_t capacity_bytes;
-    uint64_t sequence;      /* of this superblock                                                   */
-    uint64_t commit_seq;    /* commits up to this one are in the file                               */
-    uint64_t used_bytes;    /* of the image at commit_seq; a multiple of UNIT_BYTES                 */
-    uint64_t root;          /* image offset of the root at commit_seq, 0 = none: a copy, the image is the truth */
-    uint64_t log_salt;      /* SUPER_OPEN_LOGGED: of the log that must exist                        */
-    uint64_t checkpoint;    /* number of the last checkpoint: stands in the log's header too        */
-    uint32_t state;         /* enum superblock_state                                                */
-    uint32_t sharing;       /* stead_sharing of the last open                                       */
+    uint64_t sequence;   /* of this superblock                                                   */
+    uint64_t commit_seq; /* commits up to this one are in the file                               */
+    uint64_t used_bytes; /* of the image at commit_seq; a multiple of UNIT_BYTES                 */
+    uint64_t root;       /* image offset of the root at commit_seq, 0 = none: a copy, the image is the truth */
+    uint64_t log_salt;   /* SUPER_OPEN_LOGGED: of the log that must exist                        */
+    uint64_t checkpoint; /* number of the last checkpoint: stands in the log's header too        */
+    uint32_t state;      /* enum superblock_state                                                */
+    uint32_t sharing;    /* stead_sharing of the last open                                       */
     uint32_t creator_pid, last_change_pid;
     int64_t created_s, last_attach_s, last_detach_s, last_change_s; /* CLOCK_REALTIME, seconds      */
     uint32_t accepted_unclean; /* 1: a LIVE crash was accepted; its verdict stays readable          */
     uint32_t checksums_valid;  /* 1: the page checksums describe the file (not after a LIVE crash)  */
     uint32_t layout_version;
     uint32_t reserved0;
-    char layout_name[64];      /* zero-terminated; empty = none                                     */
+    char layout_name[64];         /* zero-terminated; empty = none                                     */
     uint8_t reserved[4096 - 256]; /* zero, and checked to be zero                                   */
-    uint8_t checksum[16];      /* XXH3-128 (canonical) of all bytes above                           */
+    uint8_t checksum[16];         /* XXH3-128 (canonical) of all bytes above                           */
 };
 static_assert(sizeof(struct superblock) == 4096, "format v1");
 static_assert(offsetof(struct superblock, id) == 32, "format v1");

@@ -159,16 +159,21 @@ int fs_check(const struct file *file, enum fs_use use)
     if (rc != 0)
         return error_set(rc, "cannot ask for the file system of %.300s: %s", file->path, error_text(rc));
     if (file->lower_layer)
-        return error_set(STEAD_FILE_SYSTEM, "%.300s comes from a lower layer of overlayfs, where a reader may never see "
-                         "what a writer writes: copy it to a new file here, and open that", file->path);
+        return error_set(STEAD_FILE_SYSTEM,
+                         "%.300s comes from a lower layer of overlayfs, where a reader may never see "
+                         "what a writer writes: copy it to a new file here, and open that",
+                         file->path);
     if (use == FS_ONE_PROCESS)
         return 0;
     if (!facts.coherent)
-        return error_set(STEAD_FILE_SYSTEM, "%.300s lies on %s, whose mappings and locks cannot be trusted between "
-                         "processes: one process may open it, SOLE or read-only", file->path, facts.name);
+        return error_set(STEAD_FILE_SYSTEM,
+                         "%.300s lies on %s, whose mappings and locks cannot be trusted between "
+                         "processes: one process may open it, SOLE or read-only",
+                         file->path, facts.name);
     if (use == FS_LIVE && (facts.overwrite_allocates || shares_blocks(file->fd)))
-        return error_set(STEAD_FILE_SYSTEM, "%.300s lies on %s%s, where overwriting needs new disk blocks: LIVE could "
-                         "answer a full disk only with a signal; open it SOLE or TURNS", file->path, facts.name,
-                         facts.overwrite_allocates ? "" : " and shares blocks with a copy");
+        return error_set(STEAD_FILE_SYSTEM,
+                         "%.300s lies on %s%s, where overwriting needs new disk blocks: LIVE could "
+                         "answer a full disk only with a signal; open it SOLE or TURNS",
+                         file->path, facts.name, facts.overwrite_allocates ? "" : " and shares blocks with a copy");
     return 0;
 }

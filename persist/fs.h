@@ -9,11 +9,11 @@
 #include "persist/file.h"
 
 struct fs_facts {
-    const char *name;          /* for people                                                              */
-    bool coherent;             /* mappings and locks of several processes see each other                  */
-    bool overwrite_allocates;  /* a write over existing bytes may need new blocks, and may find none      */
-    bool stacked;              /* overlayfs: until it is first opened for writing, the file is another one */
-    bool memory;               /* nothing survives power loss, nothing needs a sync                       */
+    const char *name;         /* for people                                                              */
+    bool coherent;            /* mappings and locks of several processes see each other                  */
+    bool overwrite_allocates; /* a write over existing bytes may need new blocks, and may find none      */
+    bool stacked;             /* overlayfs: until it is first opened for writing, the file is another one */
+    bool memory;              /* nothing survives power loss, nothing needs a sync                       */
 };
 
 enum fs_use {

@@ -88,9 +88,9 @@ static int clean_tail(const struct file *file, const struct superblock *super)
     if (rc == 0 && file_bytes <= end)
         return 0;
     if (rc == 0)
-        rc = scrub_clear(file->fd, super->used_bytes, min_u64(round_up(format_image_bytes(file_bytes), PAGE_BYTES),
-                                                              super->used_bytes - 1 +
-                                                                  format_contiguous(super->used_bytes - 1)));
+        rc = scrub_clear(file->fd, super->used_bytes,
+                         min_u64(round_up(format_image_bytes(file_bytes), PAGE_BYTES),
+                                 super->used_bytes - 1 + format_contiguous(super->used_bytes - 1)));
     if (rc == 0)
         rc = file_zero(file->fd, end, file_bytes - end);
     return rc == 0 ? 0 : error_set(rc, "cannot clear the unused end of %.300s: %s", file->path, error_text(rc));
@@ -107,8 +107,10 @@ static int reserve_blocks(const struct file *file, const struct superblock *supe
     if (rc == EOPNOTSUPP && !live)
         return 0; /* what is not a hole is there; holes are found by the write that applies a commit */
     if (rc == EOPNOTSUPP)
-        return error_set(STEAD_FILE_SYSTEM, "%.300s: this file system cannot reserve disk blocks, so that LIVE could "
-                         "answer a full disk only with a signal; open it SOLE or TURNS", file->path);
+        return error_set(STEAD_FILE_SYSTEM,
+                         "%.300s: this file system cannot reserve disk blocks, so that LIVE could "
+                         "answer a full disk only with a signal; open it SOLE or TURNS",
+                         file->path);
     return rc == 0 ? 0 : error_set(rc, "cannot reserve the disk blocks of %.300s: %s", file->path, error_text(rc));
 }
 

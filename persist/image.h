@@ -30,10 +30,10 @@ struct image_shared;
 
 struct image_options {
     enum image_kind kind;
-    bool turns;                  /* IMAGE_PRIVATE: other processes commit to the same log between image_refresh() calls */
-    bool any_address;            /* IMAGE_READ: elsewhere if the recorded address is taken            */
-    bool first;                  /* no writer is attached: recover, start a log, rebuild `shared`     */
-    bool inspect;                /* first, and a LIVE session ended without close: map for a verdict and write nothing,
+    bool turns;       /* IMAGE_PRIVATE: other processes commit to the same log between image_refresh() calls */
+    bool any_address; /* IMAGE_READ: elsewhere if the recorded address is taken            */
+    bool first;       /* no writer is attached: recover, start a log, rebuild `shared`     */
+    bool inspect;     /* first, and a LIVE session ended without close: map for a verdict and write nothing,
                                     whatever kind says; only reading, checking and closing may follow */
     struct image_shared *shared; /* NULL: no write permission                                         */
     uint64_t max_private_bytes;  /* 0 = no limit */
@@ -62,9 +62,9 @@ int image_create(const struct file *file, struct superblock *super, const void *
 int image_open(struct image **out, struct file *file, struct superblock *super, const struct image_options *options);
 
 void *image_base(const struct image *image);
-uint64_t image_bytes(const struct image *image);    /* readable and writable from base */
+uint64_t image_bytes(const struct image *image); /* readable and writable from base */
 uint64_t image_capacity(const struct image *image);
-bool image_recovered(const struct image *image);    /* this open replayed a log */
+bool image_recovered(const struct image *image); /* this open replayed a log */
 uint64_t image_commit_seq(const struct image *image);
 
 /* [base, base + bytes) becomes usable, disk blocks reserved (fallocate, never its emulation).  Thread-safe. */
@@ -115,7 +115,9 @@ bool image_failed(const struct image *image);
 int image_flush(struct image *image, struct superblock *super, uint64_t used_bytes);
 
 /* ---- the end ---- */
-struct image_free_range { uint64_t offset, bytes; };
+struct image_free_range {
+    uint64_t offset, bytes;
+};
 /*
  * image_seal -- the last process, exclusive, apply lock: checkpoint, page checksums, punch free ranges, both superblocks
  * sealed with a sync between, truncate to used_bytes, unlink the log.  On error the image stays open.

@@ -32,18 +32,25 @@ struct follow {
 
 struct image {
     struct map map;
-    struct file *file;        /* the caller's, and so is super; both outlive the image     */
+    struct file *file; /* the caller's, and so is super; both outlive the image     */
     struct superblock *super;
     struct image_options options;
-    struct txn *txn;          /* IMAGE_PRIVATE (not while inspecting): the engine          */
-    pthread_mutex_t mutex;    /* extending the file; pin_bytes                             */
-    uint64_t pin_bytes;       /* locked in memory from the start; 0 = not pinned           */
-    bool recovered;           /* this open replayed a log                                  */
+    struct txn *txn;       /* IMAGE_PRIVATE (not while inspecting): the engine          */
+    pthread_mutex_t mutex; /* extending the file; pin_bytes                             */
+    uint64_t pin_bytes;    /* locked in memory from the start; 0 = not pinned           */
+    bool recovered;        /* this open replayed a log                                  */
     struct follow follow;
-    bool replay;              /* IMAGE_READ: the log was replayed into private pages       */
+    bool replay; /* IMAGE_READ: the log was replayed into private pages       */
 };
 
 /* How long the image is that a checker or a copier should look at: at the last commit that is in the file. */
+/* A writer of a LIVE store, or a reader beside them: the mapped bytes are the truth, no commit is. */
+static inline bool image_is_live(const struct image *image)
+{
+    return image->options.kind == IMAGE_SHARED ||
+           (image->options.kind == IMAGE_READ && image->super->state == SUPER_OPEN_LIVE);
+}
+
 uint64_t image_applied_bytes(const struct image *image);
 
 /* ---- follow.c ---- */

@@ -20,7 +20,7 @@
 uint64_t image_applied_bytes(const struct image *image)
 {
     uint64_t seq, used, bytes = image_bytes(image);
-    if (image->options.kind == IMAGE_SHARED || image->options.inspect)
+    if (image_is_live(image) || image->options.inspect)
         return bytes;
     if (atomic_load(&image->follow.seq) != 0) /* as of this reader's section */
         return min_u64(image->follow.base_used_bytes, bytes);

@@ -139,8 +139,8 @@ static int map_pieces(int fd, uint8_t *base, uint64_t from, uint64_t to, int pro
 {
     for (uint64_t at = from; at < to;) {
         uint64_t bytes = min_u64(format_contiguous(at), to - at);
-        void *got = file_calls.mmap(base + at, (size_t)bytes, protection, flags | MAP_FIXED, fd,
-                                    (off_t)format_file_offset(at));
+        void *got =
+            file_calls.mmap(base + at, (size_t)bytes, protection, flags | MAP_FIXED, fd, (off_t)format_file_offset(at));
         if (got == MAP_FAILED) {
             int rc = errno;
             char name[FILE_PATH_BYTES];

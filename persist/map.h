@@ -16,8 +16,8 @@ enum map_kind { MAP_IMAGE_PRIVATE, MAP_IMAGE_SHARED, MAP_IMAGE_READ, MAP_IMAGE_V
 
 struct map {
     uint8_t *base;
-    uint64_t bytes;    /* mapped from base; atomic access outside the mutex */
-    uint64_t capacity; /* reserved from base, guard units around it          */
+    uint64_t bytes;      /* mapped from base; atomic access outside the mutex */
+    uint64_t capacity;   /* reserved from base, guard units around it          */
     const uint8_t *twin; /* the same bytes through a second MAP_SHARED PROT_READ mapping, or NULL if not asked for:
                             what the file (page cache) holds, whatever the private pages say */
     int fd;

@@ -30,7 +30,7 @@
 #define CHUNK_PAGES 64 /* 256 KiB: long enough for the disk, short enough for the cache */
 #define CHUNK_BYTES (CHUNK_PAGES * PAGE_BYTES)
 #define OBJECT_TEXT_BYTES 120
-#define CLEAR_ENTRIES 8192 /* of the table, written at once: 64 KiB */
+#define CLEAR_ENTRIES 8192               /* of the table, written at once: 64 KiB */
 #define TAIL_BYTES_MAX (16 * UNIT_BYTES) /* of the table behind the last page in use, looked at for P2 */
 
 int scrub_read_image(int fd, uint64_t offset, void *buffer, size_t bytes)
@@ -110,8 +110,8 @@ static void report_page(const struct check *check, uint64_t at, const char *what
     char object[OBJECT_TEXT_BYTES] = "";
     if (check->name_object != NULL)
         check->name_object(check->ctx, at, object, sizeof object);
-    report_problem(check->report, "P1", at, "page %" PRIu64 "%s%s: %s", at / PAGE_BYTES,
-                   object[0] == '\0' ? "" : ", ", object, what);
+    report_problem(check->report, "P1", at, "page %" PRIu64 "%s%s: %s", at / PAGE_BYTES, object[0] == '\0' ? "" : ", ",
+                   object, what);
 }
 
 /* A chunk that cannot be read is read again page by page, so that only the bad ones are reported. */
@@ -180,8 +180,8 @@ void scrub_check_tail(int fd, uint64_t used_bytes, struct report *report)
         }
         for (uint64_t i = 0; i < count; i++)
             if (table[i] != 0)
-                report_problem(report, "P2", (page + i) * PAGE_BYTES, "page %" PRIu64 " is not in use and has a checksum",
-                               page + i);
+                report_problem(report, "P2", (page + i) * PAGE_BYTES,
+                               "page %" PRIu64 " is not in use and has a checksum", page + i);
         at += count * sizeof *table;
         page += count;
         left -= count;

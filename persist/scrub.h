@@ -9,7 +9,6 @@
 
 #include "base/report.h"
 
-
 /* Image bytes [offset, offset + bytes) from a file; 0 or errno.  The whole pages of the range may lie in any groups. */
 int scrub_read_image(int fd, uint64_t offset, void *buffer, size_t bytes);
 int scrub_write_image(int fd, uint64_t offset, const void *buffer, size_t bytes);

@@ -80,7 +80,8 @@ static int punch_free_ranges(struct image *image, uint64_t used_bytes, const str
 {
     for (unsigned i = 0; i < count; i++) {
         uint64_t from = round_up(ranges[i].offset, UNIT_BYTES);
-        uint64_t end = ranges[i].bytes > UINT64_MAX - ranges[i].offset ? UINT64_MAX : ranges[i].offset + ranges[i].bytes;
+        uint64_t end =
+            ranges[i].bytes > UINT64_MAX - ranges[i].offset ? UINT64_MAX : ranges[i].offset + ranges[i].bytes;
         uint64_t to = round_down(min_u64(end, used_bytes), UNIT_BYTES);
         int rc = from < to ? punch(image, from, to) : 0;
         if (rc == EOPNOTSUPP)

@@ -41,7 +41,7 @@
 #define CHECKED_BYTES offsetof(struct superblock, checksum)
 #define ADDRESS_END (UINT64_C(1) << 56) /* above every user address of Linux: 57-bit x86-64, 52-bit arm64 */
 #define SHARING_MAX 2                   /* stead_sharing */
-#define REREADS 2 /* a checker beside a writer may meet a copy half-way through its one write */
+#define REREADS 2                       /* a checker beside a writer may meet a copy half-way through its one write */
 
 enum copy_state { COPY_VALID, COPY_FOREIGN /* no magic */, COPY_VERSION, COPY_DAMAGED };
 
@@ -183,7 +183,8 @@ static int refuse(const struct file *file, const struct copy copies[2], uint64_t
 {
     for (unsigned i = 0; i < 2; i++)
         if (copies[i].state == COPY_VERSION)
-            return error_set(STEAD_VERSION, "%.300s is a stead store that this build cannot read: %s (version %" PRIu32
+            return error_set(STEAD_VERSION,
+                             "%.300s is a stead store that this build cannot read: %s (version %" PRIu32
                              ", byte order %08" PRIx32 ", pointers of %" PRIu32 " bytes, pages of %" PRIu32 ")",
                              file->path, copies[i].flaw, copies[i].super.version, copies[i].super.byte_order,
                              copies[i].super.pointer_bytes, copies[i].super.page_bytes);

@@ -26,7 +26,7 @@ int stead_backup(stead *store, const char *path)
         return rc;
     rc = store_apply_lock(store, false, DEADLINE_NEVER);
     if (rc == 0) {
-        if (!store->read_only)
+        if (store->has_slot)
             store_fill_super(store);
         heap_guard_pause(store->heap);
         rc = image_backup(store->image, &store->super, target.path);

@@ -19,16 +19,16 @@
 #include "persist/map.h"
 #include "persist/superblock.h"
 
-#define OK(call)                                                                                                       \
-    do {                                                                                                               \
-        int ok_rc_ = (call);                                                                                           \
-        cr_assert_eq(ok_rc_, 0, "%s: %d %s (%s)", #call, ok_rc_, error_text(ok_rc_), error_last_text());               \
+#define OK(call) \
+    do { \
+        int ok_rc_ = (call); \
+        cr_assert_eq(ok_rc_, 0, "%s: %d %s (%s)", #call, ok_rc_, error_text(ok_rc_), error_last_text()); \
     } while (0)
-#define FAILS(call, code)                                                                                              \
-    do {                                                                                                               \
-        int fails_rc_ = (call);                                                                                        \
-        cr_assert_eq(fails_rc_, (code), "%s: %d %s (%s), expected %s", #call, fails_rc_, error_text(fails_rc_),        \
-                     error_last_text(), #code);                                                                        \
+#define FAILS(call, code) \
+    do { \
+        int fails_rc_ = (call); \
+        cr_assert_eq(fails_rc_, (code), "%s: %d %s (%s), expected %s", #call, fails_rc_, error_text(fails_rc_), \
+                     error_last_text(), #code); \
     } while (0)
 
 #define MIB (UINT64_C(1) << 20)
@@ -149,7 +149,8 @@ static inline void store_check(uint64_t expected_problems)
     if (expected_problems == 0)
         cr_assert_eq(report.problems, 0, "%s", report.first);
     else
-        cr_assert_eq(report.problems, expected_problems, "%" PRIu64 " problems, first: %s", report.problems, report.first);
+        cr_assert_eq(report.problems, expected_problems, "%" PRIu64 " problems, first: %s", report.problems,
+                     report.first);
 }
 
 static inline void store_flip(uint64_t file_offset, uint8_t bits)

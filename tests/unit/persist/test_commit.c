@@ -2,6 +2,7 @@
  * test_commit.c -- commit, rollback, application and checkpoint against a model: after any sequence of them the image is
  * what the model says, and after a kill the reopened image is the last commit.  Each way of finding changed pages
  * runs the same tests.  Then: what the kernel writes, growth, limits, and faults in each system call.
+ * over 600 lines because it is one suite on one fixture: a model of commits that all of them compare with.
  */
 #include <criterion/criterion.h>
 #include <criterion/parameterized.h>

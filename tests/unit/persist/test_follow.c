@@ -1,5 +1,7 @@
 /* follow.c: what a reader sees after image_look(), against a model of all commits; that it writes nothing; that it costs
- * what is new; and what damage, races and missing things leave.  The apply lock is played by the order of the calls. */
+ * what is new; and what damage, races and missing things leave.  The apply lock is played by the order of the calls.
+ * over 600 lines because it is one suite on one fixture: a writer and readers of one file.
+ */
 #include "temp_store.h"
 
 #include <pthread.h>

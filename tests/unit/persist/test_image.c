@@ -480,14 +480,14 @@ static bool spent(void)
 {
     return calls_left-- <= 0;
 }
-#define CUT(name, parameters, arguments)                                                                               \
-    static int cut_##name parameters                                                                                   \
-    {                                                                                                                  \
-        if (spent()) {                                                                                                 \
-            errno = EIO;                                                                                               \
-            return -1;                                                                                                 \
-        }                                                                                                              \
-        return file_calls_system.name arguments;                                                                       \
+#define CUT(name, parameters, arguments) \
+    static int cut_##name parameters \
+    { \
+        if (spent()) { \
+            errno = EIO; \
+            return -1; \
+        } \
+        return file_calls_system.name arguments; \
     }
 CUT(fdatasync, (int fd), (fd))
 CUT(fsync, (int fd), (fd))

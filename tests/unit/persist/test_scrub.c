@@ -45,8 +45,8 @@ static void name_it(void *ctx, uint64_t offset, char *text, unsigned text_bytes)
 
 Test(scrub, one_flipped_bit_is_found_in_every_group_and_named)
 {
-    const uint64_t places[] = {0,         PAGE_BYTES - 1,      2 * MIB + 77,      10 * MIB,        32 * MIB - 1,
-                               32 * MIB,  33 * MIB + 4095,     64 * MIB - 1,      64 * MIB,        USED - 1};
+    const uint64_t places[] = {0,        PAGE_BYTES - 1,  2 * MIB + 77, 10 * MIB, 32 * MIB - 1,
+                               32 * MIB, 33 * MIB + 4095, 64 * MIB - 1, 64 * MIB, USED - 1};
     for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
         struct report report;
         uint64_t named = UINT64_MAX;

@@ -285,7 +285,8 @@ Test(superblock, seal_leaves_twins)
     OK(superblock_write(&store.file, &super, true));
     OK(superblock_seal(&store.file, &super));
     for (unsigned i = 0; i < 2; i++)
-        cr_assert_eq(pread(store.file.fd, &copies[i], sizeof *copies, (off_t)(i * UNIT_BYTES)), (ssize_t)sizeof *copies);
+        cr_assert_eq(pread(store.file.fd, &copies[i], sizeof *copies, (off_t)(i * UNIT_BYTES)),
+                     (ssize_t)sizeof *copies);
     cr_assert_eq(memcmp(&copies[0], &copies[1], sizeof *copies), 0);
     cr_assert_eq(copies[0].state, SUPER_SEALED);
     cr_assert_eq(copies[0].log_salt, 0);
