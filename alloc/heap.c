@@ -201,15 +201,33 @@ static __attribute__((noinline)) int free_remote(struct heap *heap, struct owner
     return LIKELY(rc == 0) ? 0 : wrong_pointer(heap, p, rc);
 }
 
+/* What free(3) promises on its fast path by doing nothing, the slow ones keep. */
+static __attribute__((noinline)) int free_slowly(struct heap *heap, struct owner *owner, void *p,
+                                                 int (*how)(struct heap *heap, struct owner *owner, void *p))
+{
+    int saved_errno = errno;
+    int rc = how(heap, owner, p);
+    errno = saved_errno;
+    return rc;
+}
+
+static __attribute__((noinline)) int after_free(struct heap *heap, struct owner *owner, struct note *note)
+{
+    int saved_errno = errno;
+    slab_after_free(heap, owner, note);
+    errno = saved_errno;
+    return 0;
+}
+
 int heap_free(struct heap *heap, void *p)
 {
     struct owner *owner = owner_cached(heap);
     uint64_t offset = (uint64_t)((uintptr_t)p - (uintptr_t)heap->base);
     if (UNLIKELY(owner == NULL || offset >= heap->capacity))
-        return free_other(heap, owner, p);
+        return free_slowly(heap, owner, p, free_other);
     struct note *note = &heap->notes[offset >> SLOT_SHIFT];
     if (atomic_load_explicit(&note->owner, memory_order_relaxed) != owner->token)
-        return free_remote(heap, owner, p);
+        return free_slowly(heap, owner, p, free_remote);
     struct descriptor *descriptor = note_descriptor(heap, note, offset);
     uint64_t product =
         (offset & (SLOT_BYTES - 1)) * note->inverse; /* block number << 32 + what lies beyond its start */
@@ -218,7 +236,7 @@ int heap_free(struct heap *heap, void *p)
     uint64_t bit = UINT64_C(1) << index % 64;
     if (UNLIKELY((uint32_t)product >= note->inverse || index >= note->capacity ||
                  atomic_load_explicit(&descriptor->head, memory_order_relaxed) != note->head))
-        return free_other(heap, owner, p);
+        return free_slowly(heap, owner, p, free_other);
     uint64_t allocated = atomic_load_explicit(&pair->allocated, memory_order_relaxed);
     if (UNLIKELY((allocated & ~atomic_load_explicit(&pair->freed, memory_order_relaxed) & bit) == 0))
         return wrong_pointer(heap, p, STEAD_WRONG_POINTER);
@@ -229,7 +247,7 @@ int heap_free(struct heap *heap, void *p)
     if (note->state == SLAB_CURRENT)
         return 0;
     if (UNLIKELY(note->state == SLAB_FULL || allocated == 0))
-        slab_after_free(heap, owner, note);
+        return after_free(heap, owner, note);
     return 0;
 }
 

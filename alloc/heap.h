@@ -86,7 +86,7 @@ void *heap_calloc(struct heap *heap, size_t n, size_t size);
 void *heap_realloc(struct heap *heap, void *block, size_t size);
 void *heap_aligned_alloc(struct heap *heap, size_t alignment, size_t size);
 
-/* 0, or STEAD_WRONG_POINTER (double, foreign, interior: nothing changed), or STEAD_CORRUPT. */
+/* Keeps errno.  0, or STEAD_WRONG_POINTER (double, foreign, interior: nothing changed), or STEAD_CORRUPT. */
 int heap_free(struct heap *heap, void *block);
 
 /* 0 if block is not the start of a live block. */

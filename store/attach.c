@@ -236,6 +236,7 @@ static int open_image(struct stead *s, const stead_options *o, bool first, bool 
     s->capacity = image_capacity(s->image);
     s->any_address = (uint64_t)(uintptr_t)s->base != s->super.base;
     s->recovered = image_recovered(s->image);
+    s->opened_seq = image_commit_seq(s->image);
     return 0;
 }
 
@@ -326,6 +327,7 @@ int store_attach(struct stead *s, const stead_options *o, int64_t deadline_ns)
         (void)presence_dead_writers(s->presence, true); /* their sections were recovered: nothing is left of them */
     if (s->read_only)
         atomic_fetch_or(&s->gate, (unsigned)GATE_READ_ONLY);
+    s->direct_lock = s->sharing == STEAD_LIVE ? s->has_slot : s->sharing == STEAD_SOLE && !s->read_only;
     if (s->sharing == STEAD_TURNS)
         atomic_fetch_or(&s->gate, (unsigned)GATE_TURNS);
     return 0;

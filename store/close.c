@@ -41,6 +41,12 @@ static int collect_free_range(uint64_t offset, uint64_t bytes, void *arg)
     return ranges->count == FREE_RANGES_MAX;
 }
 
+/* LIVE cannot tell: its writers leave no count of what they changed. */
+static bool changed_since_open(const struct stead *s)
+{
+    return s->sharing == STEAD_LIVE || s->recovered || image_commit_seq(s->image) != s->opened_seq;
+}
+
 /* No writer but this process is attached; gate, store lock and apply lock are held. */
 static int seal(struct stead *s)
 {
@@ -48,7 +54,7 @@ static int seal(struct stead *s)
     bool readers = store_readers_attached(s);
     uint32_t state = s->super.state;
     uint64_t used = s->heap != NULL ? heap_used_bytes(s->heap) : s->super.used_bytes;
-    if (!readers && ranges.range != NULL && s->heap != NULL)
+    if (!readers && changed_since_open(s) && ranges.range != NULL && s->heap != NULL)
         (void)heap_each_free_range(s->heap, PUNCH_BYTES_MIN, collect_free_range, &ranges);
     if (readers) /* a shrink under a mapping kills its reader: keep the length */
         used = max_u64(used, image_bytes(s->image));

@@ -10,21 +10,24 @@
 
 #define UNLIKELY(condition) __builtin_expect((condition), 0)
 
-static bool may_allocate(struct stead *s)
+static __attribute__((noinline)) bool may_write(struct stead *s)
 {
-    if (UNLIKELY(atomic_load_explicit(&s->gate, memory_order_relaxed) != 0)) {
-        int rc = store_may_write(s);
-        if (rc != 0) {
-            errno = rc;
-            return false;
-        }
-    }
-    return true;
+    int rc = store_may_write(s);
+    if (rc != 0)
+        errno = rc;
+    return rc == 0;
+}
+
+static inline bool may_allocate(struct stead *s)
+{
+    return __builtin_expect(atomic_load_explicit(&s->gate, memory_order_relaxed) == 0, 1) || may_write(s);
 }
 
 void *stead_malloc(stead *store, size_t size)
 {
-    return may_allocate(store) ? heap_malloc(store->heap, size) : NULL;
+    if (UNLIKELY(!may_allocate(store)))
+        return NULL;
+    return heap_malloc(store->heap, size);
 }
 
 void *stead_calloc(stead *store, size_t n, size_t size)
@@ -46,21 +49,29 @@ void *stead_aligned_alloc(stead *store, size_t alignment, size_t size)
     return may_allocate(store) ? heap_aligned_alloc(store->heap, alignment, size) : NULL;
 }
 
-void stead_free(void *block)
+/* Everything but a plain free into an open store that may be written; keeps errno. */
+static __attribute__((noinline)) void free_slowly(struct stead *s, void *block)
 {
-    if (block == NULL)
-        return;
     int saved_errno = errno;
-    struct stead *s = registry_find(block);
-    if (UNLIKELY(s == NULL)) {
-        error_set(STEAD_WRONG_POINTER, "stead_free: %p lies in no open store", block);
+    if (s == NULL) {
+        if (block != NULL)
+            error_set(STEAD_WRONG_POINTER, "stead_free: %p lies in no open store", block);
     } else if (may_allocate(s)) {
-        if (s->sharing == STEAD_LIVE)
-            store_follow(s);
-        if (UNLIKELY(heap_free(s->heap, block) != 0))
-            atomic_fetch_add(&s->refused_frees, 1);
+        store_follow_now(s); /* LIVE: it may lie where another process extended the image */
+        (void)heap_free(s->heap, block);
     }
     errno = saved_errno;
+}
+
+void stead_free(void *block)
+{
+    struct stead *s = registry_find(block);
+    if (UNLIKELY(s == NULL || atomic_load_explicit(&s->gate, memory_order_relaxed) != 0)) {
+        free_slowly(s, block);
+        return;
+    }
+    store_follow(s);
+    (void)heap_free(s->heap, block); /* counts what it refuses, and keeps errno */
 }
 
 size_t stead_usable_size(const void *block)

@@ -58,6 +58,7 @@ static struct stead *handle_new(const stead_options *options)
 /* In a fork child, from the fork handler: descriptors only (registry.c says why). */
 void store_forked(struct stead *s)
 {
+    s->direct_lock = false;
     if (s->phase == STORE_OPEN) {
         image_forget(s->image);
         s->image = NULL;

@@ -24,18 +24,18 @@
 
 #define REGISTRY_SLOTS 1024
 
-struct range {
-    _Atomic uintptr_t base;
-    _Atomic uint64_t bytes; /* 0 = empty */
-    struct stead *_Atomic store;
-};
-
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t phase_changed;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static struct stead *list;
-static struct range ranges[REGISTRY_SLOTS];
-static _Atomic unsigned range_limit; /* slots below were used */
+struct registry_range registry_first;
+static struct registry_range further[REGISTRY_SLOTS - 1];
+static _Atomic unsigned range_limit; /* slots below were used; slot 0 is registry_first */
+
+static struct registry_range *range_at(unsigned i)
+{
+    return i == 0 ? &registry_first : &further[i - 1];
+}
 
 static void condition_init(void)
 {
@@ -64,7 +64,7 @@ static void after_fork_child(void)
     }
     list = NULL;
     for (unsigned i = 0; i < REGISTRY_SLOTS; i++)
-        atomic_store(&ranges[i].bytes, 0);
+        atomic_store(&range_at(i)->bytes, 0);
     condition_init();
     pthread_mutex_unlock(&mutex);
 }
@@ -130,11 +130,11 @@ int registry_claim(struct stead *fresh, int64_t deadline_ns, struct stead **exis
 static int publish_range(struct stead *s)
 {
     for (unsigned i = 0; i < REGISTRY_SLOTS; i++) {
-        if (atomic_load(&ranges[i].bytes) != 0)
+        if (atomic_load(&range_at(i)->bytes) != 0)
             continue;
-        atomic_store(&ranges[i].base, (uintptr_t)s->base);
-        atomic_store(&ranges[i].store, s);
-        atomic_store_explicit(&ranges[i].bytes, s->capacity, memory_order_release);
+        atomic_store(&range_at(i)->base, (uintptr_t)s->base);
+        atomic_store(&range_at(i)->store, s);
+        atomic_store_explicit(&range_at(i)->bytes, s->capacity, memory_order_release);
         if (atomic_load(&range_limit) <= i)
             atomic_store(&range_limit, i + 1);
         return 0;
@@ -155,9 +155,9 @@ void registry_unpublish(struct stead *s)
 {
     pthread_mutex_lock(&mutex);
     for (unsigned i = 0; i < atomic_load(&range_limit); i++)
-        if (atomic_load(&ranges[i].store) == s) {
-            atomic_store(&ranges[i].bytes, 0);
-            atomic_store(&ranges[i].store, NULL);
+        if (atomic_load(&range_at(i)->store) == s) {
+            atomic_store(&range_at(i)->bytes, 0);
+            atomic_store(&range_at(i)->store, NULL);
         }
     pthread_mutex_unlock(&mutex);
 }
@@ -202,18 +202,18 @@ void registry_cancel_close(struct stead *s)
     pthread_mutex_unlock(&mutex);
 }
 
-struct stead *registry_find(const void *p)
+struct stead *registry_find_further(const void *p)
 {
     unsigned limit = atomic_load_explicit(&range_limit, memory_order_acquire);
     for (unsigned i = 0; i < limit; i++) {
-        uint64_t bytes = atomic_load_explicit(&ranges[i].bytes, memory_order_acquire);
-        uintptr_t base = atomic_load_explicit(&ranges[i].base, memory_order_acquire);
+        uint64_t bytes = atomic_load_explicit(&range_at(i)->bytes, memory_order_acquire);
+        uintptr_t base = atomic_load_explicit(&range_at(i)->base, memory_order_acquire);
         if ((uintptr_t)p - base >= bytes)
             continue;
-        struct stead *s = atomic_load_explicit(&ranges[i].store, memory_order_acquire);
+        struct stead *s = atomic_load_explicit(&range_at(i)->store, memory_order_acquire);
         /* The slot was reused meanwhile: its old store is closed, so p is not of the old one; look again. */
-        if (atomic_load_explicit(&ranges[i].bytes, memory_order_acquire) != bytes ||
-            atomic_load_explicit(&ranges[i].base, memory_order_relaxed) != base)
+        if (atomic_load_explicit(&range_at(i)->bytes, memory_order_acquire) != bytes ||
+            atomic_load_explicit(&range_at(i)->base, memory_order_relaxed) != base)
             i = UINT32_MAX;
         else
             return s;

@@ -48,14 +48,11 @@ bool store_holds_exclusive(const struct stead *s)
     return rwlock_held_exclusive(s->store_lock);
 }
 
-void store_follow(struct stead *s)
+void store_follow_now(struct stead *s)
 {
-    if (s->unit == NULL || s->private_replay)
+    if (s->private_replay)
         return;
-    /* Not image_bytes(): this process may have mapped more than its heap was ever told of. */
     uint64_t known = atomic_load_explicit(&s->followed, memory_order_relaxed);
-    if (atomic_load_explicit(&s->unit->image_bytes, memory_order_acquire) <= known)
-        return;
     uint64_t now = image_follow(s->image);
     if (s->heap != NULL && (s->read_only || s->sharing == STEAD_LIVE))
         heap_extended(s->heap, now);
@@ -129,7 +126,7 @@ static int take_apply_byte(struct stead *s, int64_t deadline_ns)
 
 static bool writers_possible(const struct stead *s)
 {
-    return !s->private_replay && (s->has_slot || lock_byte_taken(s->lock_fd, LOCK_BYTE_SLOT0, PRESENCE_SLOTS));
+    return s->has_slot || lock_byte_taken(s->lock_fd, LOCK_BYTE_SLOT0, PRESENCE_SLOTS);
 }
 
 static int died_applying(const struct stead *s)
@@ -138,15 +135,26 @@ static int died_applying(const struct stead *s)
                      s->file.path);
 }
 
+/* No slot is locked, so the lock unit's words may be stale; but a writer may have come and died while this reader, which
+ * found a sealed store, looked on.  Then the superblock says so, and the file may be half changed. */
+static int came_and_died(const struct stead *s)
+{
+    struct superblock now;
+    int rc = superblock_read(&s->file, &now);
+    return rc == 0 && now.state == SUPER_OPEN_LOGGED ? died_applying(s) : rc;
+}
+
 /* The first section of this process begins. */
 static int reader_begin(struct stead *s, int64_t deadline_ns)
 {
     int rc = s->has_slot ? 0 : take_apply_byte(s, deadline_ns);
-    if (rc != 0 || !writers_possible(s))
+    if (rc != 0 || s->private_replay)
         return rc;
-    if (!s->has_slot && atomic_load(&s->unit->applying) != 0)
+    if (!writers_possible(s)) {
+        rc = came_and_died(s);
+    } else if (!s->has_slot && atomic_load(&s->unit->applying) != 0) {
         rc = died_applying(s);
-    if (rc == 0) {
+    } else {
         heap_extended(s->heap, image_follow(s->image));
         if (s->sharing != STEAD_LIVE)
             rc = image_look(s->image, lock_unit_image_shared(s->unit));
@@ -365,29 +373,52 @@ static int explain_lock(const struct stead *s, int rc)
     }
 }
 
-int stead_lock(stead *store, stead_lock_mode mode, int timeout_ms)
+static __attribute__((noinline)) int lock_slowly(struct stead *s, stead_lock_mode mode, int timeout_ms)
 {
-    int rc = store_enter(store);
+    bool rolled_back;
+    int rc = store_enter(s);
     if (rc != 0)
         return rc;
-    bool rolled_back;
-    rc = lock_dispatch(store, mode == STEAD_EXCLUSIVE, timeout_ms == 0 ? 0 : deadline_after_ms(timeout_ms),
-                       &rolled_back);
-    if (rc != 0 && rc != EOWNERDEAD)
-        return explain_lock(store, rc);
+    rc = lock_dispatch(s, mode == STEAD_EXCLUSIVE, timeout_ms == 0 ? 0 : deadline_after_ms(timeout_ms), &rolled_back);
+    if (rc == 0 || rc == EOWNERDEAD)
+        store_follow(s);
+    return rc == 0 ? 0 : explain_lock(s, rc);
+}
+
+/* The ways of most requests are short: straight into lock/. */
+int stead_lock(stead *store, stead_lock_mode mode, int timeout_ms)
+{
+    if (!__builtin_expect(store->direct_lock && timeout_ms < 0, 1))
+        return lock_slowly(store, mode, timeout_ms);
+    int rc = rwlock_lock(store->store_lock, mode == STEAD_EXCLUSIVE, DEADLINE_NEVER);
+    if (__builtin_expect(rc != 0, 0)) {
+        bool rolled_back;
+        if (rc == EOWNERDEAD && store->sharing == STEAD_SOLE)
+            rc = sole_after_death(store, &rolled_back);
+        if (rc != 0 && rc != EOWNERDEAD)
+            return explain_lock(store, rc);
+    }
     store_follow(store);
     return rc == 0 ? 0 : explain_lock(store, rc);
 }
 
-int stead_unlock(stead *store)
+static __attribute__((noinline)) int unlock_slowly(struct stead *s)
 {
-    int rc = store_enter(store);
+    int rc = store_enter(s);
     if (rc != 0)
         return rc;
-    rc = unlock_dispatch(store);
+    rc = unlock_dispatch(s);
     if (rc == EPERM)
-        return error_set(rc, "%s: this thread holds no lock of it", store->file.path);
+        return error_set(rc, "%s: this thread holds no lock of it", s->file.path);
     return error_keep(rc);
+}
+
+int stead_unlock(stead *store)
+{
+    if (!__builtin_expect(store->direct_lock, 1))
+        return unlock_slowly(store);
+    int rc = rwlock_unlock(store->store_lock);
+    return __builtin_expect(rc == 0, 1) ? 0 : error_set(rc, "%s: this thread holds no lock of it", store->file.path);
 }
 
 int stead_make_consistent(stead *store)

@@ -85,7 +85,7 @@ int stead_stat(stead *store, stead_status *status)
     status->live_blocks = heap.live_blocks - min_u64(internal_blocks, heap.live_blocks);
     status->live_bytes = heap.live_bytes - min_u64(internal_bytes, heap.live_bytes);
     status->commit_seq = store_commit_seq(store);
-    status->bad_frees = atomic_load(&store->refused_frees);
+    status->bad_frees = heap.bad_frees;
     status->private_bytes = image.private_bytes;
     status->log_bytes = image.log_bytes;
     status->attached = presence_count(store->presence);

@@ -34,6 +34,7 @@
 #include "persist/superblock.h"
 #include "stead.h"
 #include "store/lock_unit.h"
+#include "store/registry.h"
 
 #define STORE_DEFAULT_CAPACITY (UINT64_C(64) << 30)
 #define STORE_DEFAULT_PERMISSIONS 0600u
@@ -59,6 +60,7 @@ struct stead {
     stead_sharing sharing;
     bool read_only;
     bool any_address;
+    bool direct_lock;        /* stead_lock is rwlock_lock: SOLE writers and LIVE with a slot */
     int timeout_ms;
     uint32_t own_pid;      /* getpid(), asked once */
     stead_options options; /* as of the first open; layout.name is not kept */
@@ -72,6 +74,7 @@ struct stead {
     struct rwlock *apply_lock; /* SOLE and TURNS with has_slot */
     struct image *image;
     bool recovered;
+    uint64_t opened_seq;     /* the last commit when this process came */
     bool first_writer; /* no writer was attached when this one came  */
     bool created;      /* by this very open                          */
     char layout_name[64];
@@ -88,7 +91,6 @@ struct stead {
     bool seal_failed;               /* a close got as far as sealing, and failed at it */
     bool rolled_back;               /* TURNS: nothing was changed since the last rollback, as far as commits know */
     bool apply_dead;                /* the apply lock was inherited from the dead */
-    _Atomic uint64_t refused_frees; /* what the heap refused, by this process */
 
     /* Readers without a slot: how many sections of this process share LOCK_BYTE_APPLY. */
     pthread_mutex_t reader_mutex;
@@ -107,7 +109,6 @@ void registry_withdraw(struct stead *s);  /* out of the registry: a failed open,
 /* The last handle: phase CLOSING and true; else one handle less and false. */
 bool registry_begin_close(struct stead *s);
 void registry_cancel_close(struct stead *s); /* the store stays open with its last handle */
-struct stead *registry_find(const void *p);
 
 /* ---- open.c, close.c */
 void store_forked(struct stead *s); /* in a fork child: closes what was inherited */
@@ -136,7 +137,15 @@ int store_apply_lock(struct stead *s, bool exclusive, int64_t deadline_ns);
 void store_apply_unlock(struct stead *s, bool whole); /* whole: the file is what it should be */
 bool turn_is_current(const struct stead *s);
 /* Others extended the image: map what is there now. */
-void store_follow(struct stead *s);
+void store_follow_now(struct stead *s);
+static inline void store_follow(struct stead *s)
+{
+    /* Not image_bytes(): this process may have mapped more than its heap was ever told of. */
+    if (s->unit != NULL && __builtin_expect(atomic_load_explicit(&s->unit->image_bytes, memory_order_acquire) >
+                                                atomic_load_explicit(&s->followed, memory_order_relaxed),
+                                            0))
+        store_follow_now(s);
+}
 
 /* ---- transaction.c */
 int store_commit_locked(struct stead *s, uint64_t *seq); /* capture and log; store lock held exclusively */
