@@ -191,6 +191,10 @@ int txn_checkpoint(struct txn *txn)
 {
     pthread_mutex_lock(&txn->engine);
     int rc = txn_refuse_poisoned(txn);
+    if (rc == 0 && txn->untouched) { /* the log is empty, the file synced */
+        pthread_mutex_unlock(&txn->engine);
+        return 0;
+    }
     if (rc == 0)
         rc = txn_apply_locked(txn);
 #ifndef STEAD_PLANT_RESET_EARLY

@@ -338,6 +338,7 @@ static int commit_locked(struct txn *txn, uint64_t used_bytes)
         settle(txn, &parts);
         return 0;
     }
+    txn->untouched = false;
     if (rc == 0) {
         rc = wal_finish(&txn->wal, used_bytes, txn_durable_end(txn));
         if (rc == STEAD_FAILED)

@@ -241,6 +241,7 @@ int txn_refresh(struct txn *txn, bool *changed)
         else if (txn->stale || state.at.checkpoint != txn->wal.at.checkpoint ||
                  state.at.next_seq != txn->wal.at.next_seq) {
             *changed = txn->stale || state.at.next_seq != txn->wal.at.next_seq;
+            txn->untouched = false;
             rc = catch_up(txn, &state);
             txn->stale = txn->stale && rc != 0;
         }
@@ -314,6 +315,7 @@ static int open_log(struct txn *txn, bool first)
         txn->stale = true;
         return wal_open(&txn->wal, txn->file->log_path, txn->super->id);
     }
+    txn->untouched = txn->super->state == SUPER_SEALED;
     int rc = txn->super->state == SUPER_OPEN_LOGGED ? continue_log(txn) : start_new_log(txn);
     if (rc != 0)
         return rc;
@@ -406,6 +408,14 @@ void txn_forget(struct txn *txn)
 }
 
 /* ---- what others may ask ---- */
+
+bool txn_untouched(struct txn *txn)
+{
+    pthread_mutex_lock(&txn->engine);
+    bool untouched = txn->untouched;
+    pthread_mutex_unlock(&txn->engine);
+    return untouched;
+}
 
 bool txn_has_unapplied(const struct txn *txn)
 {

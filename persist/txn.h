@@ -49,6 +49,7 @@ int txn_rollback(struct txn *txn);
 int txn_refresh(struct txn *txn, bool *changed);
 int txn_apply(struct txn *txn);
 bool txn_has_unapplied(const struct txn *txn);
+bool txn_untouched(struct txn *txn);              /* opened sealed, and nothing was committed since */
 bool txn_wants_apply(const struct txn *txn);      /* enough unapplied pages that txn_apply() should bring them home */
 bool txn_wants_checkpoint(const struct txn *txn); /* the log is over its limit */
 int txn_checkpoint(struct txn *txn);

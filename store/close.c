@@ -47,6 +47,17 @@ static bool changed_since_open(const struct stead *s)
     return s->sharing == STEAD_LIVE || s->recovered || image_commit_seq(s->image) != s->opened_seq;
 }
 
+/* heap_trim() looks at every segment of the heap: not for a session that committed nothing, whose close costs the same
+ * whatever the size. */
+static int commit_trimmed(struct stead *s, uint64_t *seq)
+{
+    int rc = store_commit_locked(s, seq);
+    if (rc != 0 || !changed_since_open(s))
+        return rc;
+    heap_trim(s->heap);
+    return store_commit_locked(s, seq);
+}
+
 /* No writer but this process is attached; gate, store lock and apply lock are held. */
 static int seal(struct stead *s)
 {
@@ -102,8 +113,7 @@ static int take_last_turn(struct stead *s)
     int rc = store_lock_exclusive(s, store_grace(own_deadline(s)));
     if (rc != 0)
         return rc;
-    heap_trim(s->heap);
-    rc = store_commit_locked(s, &seq);
+    rc = commit_trimmed(s, &seq);
     if (rc == 0)
         rc = store_make_durable(s, seq);
     return rc;
@@ -175,8 +185,7 @@ static int commit_pending(struct stead *s)
     rc = store_lock_exclusive(s, DEADLINE_NEVER);
     if (rc != 0)
         return rc;
-    heap_trim(s->heap);
-    rc = store_commit_locked(s, &seq);
+    rc = commit_trimmed(s, &seq);
     if (rc == 0)
         rc = store_make_durable(s, seq);
     store_unlock_quietly(s);

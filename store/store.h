@@ -60,7 +60,7 @@ struct stead {
     stead_sharing sharing;
     bool read_only;
     bool any_address;
-    bool direct_lock;        /* stead_lock is rwlock_lock: SOLE writers and LIVE with a slot */
+    bool direct_lock; /* stead_lock is rwlock_lock: SOLE writers and LIVE with a slot */
     int timeout_ms;
     uint32_t own_pid;      /* getpid(), asked once */
     stead_options options; /* as of the first open; layout.name is not kept */
@@ -74,9 +74,9 @@ struct stead {
     struct rwlock *apply_lock; /* SOLE and TURNS with has_slot */
     struct image *image;
     bool recovered;
-    uint64_t opened_seq;     /* the last commit when this process came */
-    bool first_writer; /* no writer was attached when this one came  */
-    bool created;      /* by this very open                          */
+    uint64_t opened_seq; /* the last commit when this process came */
+    bool first_writer;   /* no writer was attached when this one came  */
+    bool created;        /* by this very open                          */
     char layout_name[64];
     uint32_t layout_version;
     bool private_replay; /* reads a crashed store through its own replay: nobody else changes it */
@@ -88,9 +88,9 @@ struct stead {
 
     /* Under the store lock held exclusively. */
     struct superblock super;
-    bool seal_failed;               /* a close got as far as sealing, and failed at it */
-    bool rolled_back;               /* TURNS: nothing was changed since the last rollback, as far as commits know */
-    bool apply_dead;                /* the apply lock was inherited from the dead */
+    bool seal_failed; /* a close got as far as sealing, and failed at it */
+    bool rolled_back; /* TURNS: nothing was changed since the last rollback, as far as commits know */
+    bool apply_dead;  /* the apply lock was inherited from the dead */
 
     /* Readers without a slot: how many sections of this process share LOCK_BYTE_APPLY. */
     pthread_mutex_t reader_mutex;
