@@ -24,8 +24,9 @@
 /* The linker's names for the ends of the sections that Criterion's macros fill. */
 extern struct criterion_test *first_test[] __asm__("__start_cr_tst");
 extern struct criterion_test *behind_last_test[] __asm__("__stop_cr_tst");
-extern struct criterion_suite *first_suite[] __asm__("__start_cr_sts");
-extern struct criterion_suite *behind_last_suite[] __asm__("__stop_cr_sts");
+/* Weak: a program without suites has no such section. */
+extern struct criterion_suite *first_suite[] __asm__("__start_cr_sts") __attribute__((weak));
+extern struct criterion_suite *behind_last_suite[] __asm__("__stop_cr_sts") __attribute__((weak));
 
 void criterion_internal_test_setup(void)
 {
