@@ -5,6 +5,7 @@
  */
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <stdatomic.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -192,15 +193,14 @@ Test(txn_dirty, comparison_misses_nothing)
     misses_nothing(DIRTY_COMPARE);
 }
 
+static atomic_bool older_thread_goes;
+
 static void *touch_before_open(void *arg)
 {
     struct range *r = arg;
-    volatile int *go = (volatile int *)(void *)r->path; /* reused as two flags */
-    while (go[0] == 0) {}
+    while (!atomic_load(&older_thread_goes)) {}
     r->base[5 * PAGE_BYTES]++;
     r->base[777 * PAGE_BYTES]++;
-    __sync_synchronize();
-    go[1] = 1;
     return NULL;
 }
 
@@ -213,11 +213,10 @@ Test(txn_dirty, threads_older_than_the_store_count)
         dirty_close(r.dirty);
         base = r.base;
         pthread_t thread;
-        memset(early->path, 0, 16);
         cr_assert_eq(pthread_create(&thread, NULL, touch_before_open, early), 0);
         OK(dirty_open(&r.dirty, base, DIRTY_FAULTS));
         check_and_settle(&r, BYTES, "open");
-        ((volatile int *)(void *)r.path)[0] = 1;
+        atomic_store(&older_thread_goes, true);
         pthread_join(thread, NULL);
         check_and_settle(&r, BYTES, "a write by an older thread");
     }
