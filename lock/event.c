@@ -20,6 +20,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/race_check.h"
 #include "lock/futex.h"
 #include "lock/semaphore.h"
 
@@ -37,7 +38,7 @@ void event_format(struct event_words *words, bool signaled)
     __atomic_store_n(&words->word[0], signaled ? 1 : 0, __ATOMIC_SEQ_CST);
 }
 
-int event_wait(struct event_words *words, int64_t deadline_ns)
+static int wait_until_signaled(struct event_words *words, int64_t deadline_ns)
 {
     uint32_t seen = count_read(words);
     if (seen & 1)
@@ -65,6 +66,14 @@ int event_wait(struct event_words *words, int64_t deadline_ns)
     return rc;
 }
 
+int event_wait(struct event_words *words, int64_t deadline_ns)
+{
+    int rc = wait_until_signaled(words, deadline_ns);
+    if (rc == 0)
+        race_check_acquire(words);
+    return rc;
+}
+
 /* To odd (signaled) or even.  True if that was a change. */
 static bool change(struct event_words *words, bool signaled)
 {
@@ -79,6 +88,7 @@ static bool change(struct event_words *words, bool signaled)
 
 int event_signal(struct event_words *words)
 {
+    race_check_release(words);
     if (change(words, true) && __atomic_load_n(&words->word[1], __ATOMIC_SEQ_CST) != 0)
         futex_wake(&words->word[0], INT_MAX, false);
     return 0;

@@ -29,6 +29,7 @@
 #include <sys/mman.h>
 
 #include "base/error.h"
+#include "base/race_check.h"
 #include "lock/acquire.h"
 #include "lock/bytes.h"
 #include "lock/handle.h"
@@ -225,14 +226,8 @@ static inline int nest(uint32_t *levels)
     return 0;
 }
 
-int rwlock_lock(struct rwlock *lock, bool exclusive, int64_t deadline_ns)
+static inline int lock_level(struct rwlock *lock, struct rwlock_hold *hold, bool exclusive, int64_t deadline_ns)
 {
-    struct rwlock_hold *hold = hold_find(lock);
-    if (__builtin_expect(hold == NULL, 0)) {
-        int rc = hold_make(lock, &hold);
-        if (rc != 0)
-            return rc;
-    }
     if (hold->inside != 0)
         return nest(&hold->inside);
     if (exclusive)
@@ -252,6 +247,35 @@ int rwlock_lock(struct rwlock *lock, bool exclusive, int64_t deadline_ns)
         }
     }
     return lock_shared(lock, hold, deadline_ns);
+}
+
+/* For race_check: what readers did, and what owners did.  An owner comes after both, a reader after owners only. */
+static inline void *place_of_readers(struct rwlock *lock)
+{
+    return (char *)lock + 1;
+}
+
+static inline void *place_of_owners(struct rwlock *lock)
+{
+    return lock;
+}
+
+int rwlock_lock(struct rwlock *lock, bool exclusive, int64_t deadline_ns)
+{
+    int rc;
+    struct rwlock_hold *hold = hold_find(lock);
+    if (__builtin_expect(hold == NULL, 0)) {
+        rc = hold_make(lock, &hold);
+        if (rc != 0)
+            return rc;
+    }
+    rc = lock_level(lock, hold, exclusive, deadline_ns);
+    if (rc == 0 || rc == EOWNERDEAD) {
+        race_check_acquire(place_of_owners(lock));
+        if (hold->inside != 0)
+            race_check_acquire(place_of_readers(lock));
+    }
+    return rc;
 }
 
 /* The exclusive section ends. */
@@ -288,12 +312,14 @@ int rwlock_unlock(struct rwlock *lock)
     if (__builtin_expect(hold == NULL, 0))
         return error_set(EPERM, "this thread does not hold the lock");
     if (hold->inside != 0) {
+        race_check_release(place_of_owners(lock));
         if (--hold->inside == 0)
             unlock_exclusive(lock, hold);
         return 0;
     }
     if (__builtin_expect(hold->below == 0, 0))
         return error_set(EPERM, "this thread does not hold the lock");
+    race_check_release(place_of_readers(lock));
     if (--hold->below == 0) {
         if (__builtin_expect(hold->stand_in, 0)) {
             hold->stand_in = false;
@@ -323,6 +349,7 @@ int rwlock_pass_on(struct rwlock *lock)
         return error_set(EPERM, "this thread does not hold the lock exclusively, or nested");
     if ((atomic_load(&lock->words->state) & STATE_INCONSISTENT) == 0)
         return error_set(EINVAL, "no holder of the lock died inside: there is nothing to pass on");
+    race_check_release(place_of_owners(lock));
     hold->inside = 0;
     if (lock->companion)
         (void)lock_byte_drop(lock->fd, LOCK_BYTE_APPLY);

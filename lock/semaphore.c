@@ -24,6 +24,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/race_check.h"
 #include "lock/futex.h"
 
 #define SEMAPHORE_MAX UINT32_C(0x7fffffff)
@@ -40,8 +41,10 @@ static bool take(struct semaphore_words *words)
 {
     uint32_t value = __atomic_load_n(&words->word[0], __ATOMIC_SEQ_CST);
     while (value != 0) {
-        if (__atomic_compare_exchange_n(&words->word[0], &value, value - 1, true, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+        if (__atomic_compare_exchange_n(&words->word[0], &value, value - 1, true, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
+            race_check_acquire(words);
             return true;
+        }
     }
     return false;
 }
@@ -80,6 +83,7 @@ int semaphore_wait(struct semaphore_words *words, int64_t deadline_ns)
 int semaphore_signal(struct semaphore_words *words, unsigned n)
 {
     uint32_t value = __atomic_load_n(&words->word[0], __ATOMIC_SEQ_CST);
+    race_check_release(words);
     do {
         if (value > SEMAPHORE_MAX || n > SEMAPHORE_MAX - value)
             return error_set(EOVERFLOW, "%u more would raise the semaphore from %u above %u", n, value, SEMAPHORE_MAX);
