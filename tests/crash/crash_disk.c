@@ -136,7 +136,7 @@ static bool add_rename(struct disk *disk, const uint8_t *payload, uint64_t bytes
 
 static bool settle_part(struct disk *disk, const struct disk_part *part)
 {
-    struct disk_file *file = &disk->file[part->node];
+    struct disk_file *file = part->node == DISK_NO_NODE ? NULL : &disk->file[part->node]; /* none: of names only */
     switch (part->kind) {
     case PART_WRITE:
         return put(file, part->offset, part->bytes, part->data);
