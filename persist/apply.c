@@ -108,7 +108,7 @@ int apply_zeros(int fd, uint64_t from, uint64_t to, uint8_t *scratch)
     return rc;
 }
 
-const uint8_t *apply_from_overlay(const void *overlay, uint64_t page)
+static const uint8_t *bytes_in_overlay(const void *overlay, uint64_t page)
 {
     return overlay_get(overlay, page);
 }
@@ -129,8 +129,7 @@ int txn_apply_locked(struct txn *txn)
     if (rc == 0)
         rc = page_list_reserve(&txn->resident, txn->work.count);
     if (rc == 0)
-        rc =
-            apply_pages(txn->file->fd, &txn->work, 0, txn->work.count, apply_from_overlay, &txn->overlay, txn->scratch);
+        rc = apply_pages(txn->file->fd, &txn->work, 0, txn->work.count, bytes_in_overlay, &txn->overlay, txn->scratch);
     if (rc != 0) /* the log holds it all: nothing is lost, and the next attempt starts from the same place */
         return error_set(rc, "cannot write committed pages into %s: %s", txn->file->path, error_text(rc));
     for (size_t i = 0; i < txn->work.count; i++)

@@ -67,6 +67,11 @@ static int system_start_writeback(int fd, off_t offset, off_t bytes)
     return sync_file_range(fd, offset, bytes, SYNC_FILE_RANGE_WRITE);
 }
 
+static int system_read_ahead(int fd, off_t offset, off_t bytes)
+{
+    return posix_fadvise(fd, offset, bytes, POSIX_FADV_WILLNEED);
+}
+
 static int system_rename_new(const char *from, const char *to)
 {
     return renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE);
@@ -86,9 +91,10 @@ static ssize_t system_copy_file_range(int from_fd, off_t *from, int to_fd, off_t
     { \
         .open = system_open, .close = close, .pread = pread, .pwrite = pwrite, \
         .pwrite_durable = system_pwrite_durable, .fdatasync = fdatasync, .fsync = fsync, \
-        .sync_range = system_sync_range, .start_writeback = system_start_writeback, .ftruncate = ftruncate, \
-        .fallocate = fallocate, .linkat = linkat, .rename = rename, .rename_new = system_rename_new, .unlink = unlink, \
-        .clone = system_clone, .copy_file_range = system_copy_file_range, .mmap = mmap, .munmap = munmap \
+        .sync_range = system_sync_range, .start_writeback = system_start_writeback, .read_ahead = system_read_ahead, \
+        .ftruncate = ftruncate, .fallocate = fallocate, .linkat = linkat, .rename = rename, \
+        .rename_new = system_rename_new, .unlink = unlink, .clone = system_clone, \
+        .copy_file_range = system_copy_file_range, .mmap = mmap, .munmap = munmap \
     }
 
 const struct file_calls file_calls_system = SYSTEM_CALLS;
@@ -226,6 +232,11 @@ int file_sync_range(int fd, uint64_t offset, uint64_t bytes)
 void file_start_writeback(int fd, uint64_t offset, uint64_t bytes)
 {
     (void)file_calls.start_writeback(fd, (off_t)offset, (off_t)bytes);
+}
+
+void file_read_ahead(int fd, uint64_t offset, uint64_t bytes)
+{
+    (void)file_calls.read_ahead(fd, (off_t)offset, (off_t)bytes);
 }
 
 /* ---- sizes ---- */

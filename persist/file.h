@@ -30,6 +30,7 @@ struct file_calls {
     int (*fsync)(int fd);                                 /* of a directory, and of a new file before its first link */
     int (*sync_range)(int fd, off_t offset, off_t bytes); /* file_sync_range() below                       */
     int (*start_writeback)(int fd, off_t offset, off_t bytes); /* sync_file_range, SYNC_FILE_RANGE_WRITE        */
+    int (*read_ahead)(int fd, off_t offset, off_t bytes);      /* posix_fadvise, POSIX_FADV_WILLNEED           */
     int (*ftruncate)(int fd, off_t bytes);
     int (*fallocate)(int fd, int mode, off_t offset, off_t bytes);
     int (*linkat)(int old_dir, const char *old_path, int new_dir, const char *new_path, int flags);
@@ -79,6 +80,8 @@ int file_sync(int fd); /* fdatasync */
 int file_sync_range(int fd, uint64_t offset, uint64_t bytes);
 /* Starts writing the range out and returns; a hint, cannot fail. */
 void file_start_writeback(int fd, uint64_t offset, uint64_t bytes);
+/* Starts reading the range into the cache and returns; a hint, cannot fail. */
+void file_read_ahead(int fd, uint64_t offset, uint64_t bytes);
 int file_sync_directory(const char *path); /* the directory that holds path */
 int file_sync_new(int fd);                 /* fsync: a file that gets its name afterwards */
 int file_unlink(const char *path);

@@ -368,4 +368,5 @@ void follow_release(struct image *image)
 {
     page_list_free(&image->follow.pages);
     overlay_release(&image->follow.overlay);
+    page_list_free(&image->replayed);
 }

@@ -167,7 +167,7 @@ static int map_image(struct image *image, uint64_t bytes)
 static int replay_privately(struct image *image)
 {
     bool replayed = false;
-    int rc = txn_private_replay(image->file, image->super, &image->map, &replayed);
+    int rc = txn_private_replay(image->file, image->super, &image->map, &image->replayed, &replayed);
     if (rc != 0)
         return rc;
     image->recovered = replayed;
@@ -239,6 +239,7 @@ close_map:
     if (image->txn != NULL)
         txn_close(image->txn);
     map_close(&image->map);
+    follow_release(image);
 destroy_mutex:
     (void)pthread_mutex_destroy(&image->mutex);
 free_image:

@@ -40,7 +40,8 @@ struct image {
     uint64_t pin_bytes;    /* locked in memory from the start; 0 = not pinned           */
     bool recovered;        /* this open replayed a log                                  */
     struct follow follow;
-    bool replay; /* IMAGE_READ: the log was replayed into private pages       */
+    bool replay;               /* IMAGE_READ: the log was replayed into private pages       */
+    struct page_list replayed; /* these, ascending                                         */
 };
 
 /* How long the image is that a checker or a copier should look at: at the last commit that is in the file. */

@@ -4,12 +4,15 @@
  * Checks and copies read with pread, never through the mapping: what cannot be read is an error code.  In SOLE and TURNS
  * the file and its table of checksums describe the last *applied* commit, which the caller holds still by the apply lock;
  * pages that are committed and not yet applied are verified by their log records (txn_check).
+ *
+ * A private replay (a crashed store, read where nobody may recover it): the pages that the log names may have been cut off in
+ * the middle of their application, so that neither they nor their entries in the table need match anything; what the log
+ * says of them was verified when it was replayed.  All others are verified here like those of any store.  Opening
+ * verifies none of them: it costs what the log is long, and a check of all pages what the store is.
  */
 #include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/uio.h>
-#include <unistd.h>
 
 #include "base/error.h"
 #include "persist/image_internal.h"
@@ -42,28 +45,12 @@ void image_check(struct image *image, struct report *report,
         return; /* superblock_check() says it */
     if (image->txn != NULL)
         txn_check(image->txn, report);
-    if (now.checksums_valid == 0 || image->replay)
-        return; /* LIVE, or crashed: the log, not the table, knows the last commit */
+    if (now.checksums_valid == 0)
+        return; /* LIVE */
     uint64_t used = image_applied_bytes(image);
-    scrub_check(image->file->fd, used, report, name_object, ctx);
+    scrub_check(image->file->fd, used, image->replay ? &image->replayed : NULL, report, name_object, ctx);
     if (now.state == SUPER_SEALED && used == now.used_bytes)
         scrub_check_tail(image->file->fd, used, report);
-}
-
-/* Private pages of a replay, or of a reader ahead of the file: by a call that answers a bad page of the file below with an
- * error instead of a signal. */
-static int read_mapped(const struct image *image, uint64_t offset, void *buffer, size_t bytes)
-{
-    struct iovec to = {.iov_base = buffer, .iov_len = bytes};
-    struct iovec from = {.iov_base = image->map.base + offset, .iov_len = bytes};
-    ssize_t n = process_vm_readv(getpid(), &to, 1, &from, 1, 0);
-    if (n == (ssize_t)bytes)
-        return 0;
-    if (n < 0 && (errno == ENOSYS || errno == EPERM)) { /* forbidden here: take the risk */
-        memcpy(buffer, image->map.base + offset, bytes);
-        return 0;
-    }
-    return EIO;
 }
 
 int image_read_committed(struct image *image, uint64_t offset, void *buffer, size_t bytes)
@@ -74,7 +61,7 @@ int image_read_committed(struct image *image, uint64_t offset, void *buffer, siz
     if (image->txn != NULL)
         return txn_read_committed(image->txn, offset, buffer, bytes);
     if (image->replay || follow_has_pages(image))
-        return read_mapped(image, offset, buffer, bytes);
+        return map_read(&image->map, offset, buffer, bytes); /* private pages hold it */
     return scrub_read_image(image->file->fd, offset, buffer, bytes);
 }
 

@@ -40,5 +40,8 @@ int map_open(struct map *map, int fd, enum map_kind kind, void *address, uint64_
 /* Maps more of an already longer file. */
 int map_extend(struct map *map, uint64_t bytes);
 void map_close(struct map *map);
+/* Bytes of the mapped image, private pages and all, by a call that answers a bad page of the file below with EIO instead of
+ * a signal. */
+int map_read(const struct map *map, uint64_t offset, void *buffer, size_t bytes);
 
 #endif

@@ -15,8 +15,8 @@
  * Step 2 is there because file systems keep pages they failed to write in the cache as if clean: the log may read well
  * now and be gone tomorrow, and by then step 4 would have overwritten the file.
  *
- * Pages in step 4 are gathered in an overlay of at most GATHER_PAGES and written in ascending order: memory is bounded and
- * the disk sees long writes.  The file is never lengthened: a commit made its length durable before its record, so a file
+ * Step 4 reads the log in large windows and brings each page home once a window, in the file's order (replay.c): the disk
+ * sees long reads and writes, memory is bounded.  The file is never lengthened: a commit made its length durable before its record, so a file
  * shorter than a record says is damaged, or is a copy taken at a bad moment, and is refused.
  */
 #include <errno.h>
@@ -30,77 +30,12 @@
 #include "base/error.h"
 #include "base/units.h"
 #include "persist/page_checksum.h"
+#include "persist/replay.h"
 #include "persist/scrub.h"
 #include "persist/txn_internal.h"
 
-#define GATHER_PAGES 16384 /* 64 MiB */
 #define COPY_BYTES (UINT64_C(1) << 20)
-
-/* ---- applying runs ---- */
-
-struct gather {
-    int fd;
-    struct overlay overlay;
-    uint8_t *scratch;
-};
-
-static int flush(struct gather *gather)
-{
-    struct page_list list = {0};
-    int rc = overlay_pages(&gather->overlay, &list);
-    if (rc == 0)
-        rc = apply_pages(gather->fd, &list, 0, list.count, apply_from_overlay, &gather->overlay, gather->scratch);
-    page_list_free(&list);
-    overlay_clear(&gather->overlay);
-    return rc != 0 ? error_set(rc, "cannot write recovered pages: %s", error_text(rc)) : 0;
-}
-
-static int gather_run(void *ctx, uint64_t image_offset, const void *bytes, unsigned count)
-{
-    struct gather *gather = ctx;
-    uint64_t page = image_offset / PAGE_BYTES;
-    if (count == WAL_STRAIGHT)
-        return 0;
-    uint8_t *to = overlay_get(&gather->overlay, page);
-    if (to == NULL) {
-        int rc = 0;
-        if (gather->overlay.count >= GATHER_PAGES)
-            rc = flush(gather);
-        if (rc == 0 && (rc = overlay_reserve(&gather->overlay, 1)) != 0)
-            error_set(rc, "no memory to recover");
-        if (rc != 0)
-            return rc;
-        to = overlay_put(&gather->overlay, page);
-        if (count != 0 && (rc = file_read_at(gather->fd, to, PAGE_BYTES, format_file_offset(page * PAGE_BYTES))) != 0)
-            return error_set(rc, "cannot read page %llu: %s", (unsigned long long)page, error_text(rc));
-    }
-    if (count == 0)
-        memset(to, 0, PAGE_BYTES);
-    else
-        memcpy(to + image_offset % PAGE_BYTES, bytes, count);
-    return 0;
-}
-
-int recover_apply(struct wal_scan *scan, int file_fd, uint64_t end_seq)
-{
-    struct gather gather = {.fd = file_fd};
-    overlay_init(&gather.overlay);
-    gather.scratch = aligned_alloc(PAGE_BYTES, SCRATCH_PAGES * PAGE_BYTES);
-    int rc = gather.scratch == NULL ? error_set(ENOMEM, "no memory to recover") : 0;
-    while (rc == 0 && scan->at.next_seq <= end_seq) {
-        struct wal_record record;
-        rc = wal_scan_next(scan, &record);
-        if (rc == ENOENT) /* it was there when it was counted */
-            rc = error_set(STEAD_CORRUPT, "the log lost commit %llu", (unsigned long long)scan->at.next_seq);
-        if (rc == 0)
-            rc = wal_scan_runs(scan, &record, gather_run, &gather);
-    }
-    if (rc == 0)
-        rc = flush(&gather);
-    free(gather.scratch);
-    overlay_release(&gather.overlay);
-    return rc;
-}
+#define CHECK_PAGES 256 /* 1 MiB: read at once */
 
 /* ---- the valid prefix ---- */
 
@@ -171,24 +106,41 @@ static int check_run(void *ctx, uint64_t image_offset, const void *bytes, unsign
     return 0;
 }
 
+/* How many entries from i on, none superseded, are neighbours in the file. */
+static size_t straight_run(const struct straight_list *list, size_t i)
+{
+    uint64_t first = list->page[i].page, most = format_contiguous(first * PAGE_BYTES) / PAGE_BYTES;
+    size_t run = 0;
+    while (run < min_u64(most, CHECK_PAGES) && i + run < list->count && !list->page[i + run].superseded &&
+           list->page[i + run].page == first + run)
+        run++;
+    return run;
+}
+
 /* The file must hold what was synced into it before the log spoke of it. */
 static int check_straight(int fd, const struct straight_list *list)
 {
-    uint8_t page[PAGE_BYTES];
-    for (size_t i = 0; i < list->count; i++) {
-        if (list->page[i].superseded)
+    uint8_t *bytes = list->count != 0 ? malloc(CHECK_PAGES * PAGE_BYTES) : NULL;
+    int rc = list->count != 0 && bytes == NULL ? error_set(ENOMEM, "no memory to recover") : 0;
+    for (size_t i = 0; i < list->count && rc == 0; i++) {
+        const struct straight_page *page = &list->page[i];
+        size_t run = straight_run(list, i);
+        if (run == 0)
             continue;
-        int rc = file_read_at(fd, page, sizeof page, format_file_offset(list->page[i].page * PAGE_BYTES));
+        rc = file_read_at(fd, bytes, run * PAGE_BYTES, format_file_offset(page->page * PAGE_BYTES));
         if (rc != 0)
-            return error_set(rc, "cannot read page %llu: %s", (unsigned long long)list->page[i].page, error_text(rc));
-        if (page_checksum(page) != list->page[i].checksum)
-            return error_set(
-                STEAD_CORRUPT,
-                "page %llu of the store is not what its log says: it is damaged, or store and log are copies "
-                "taken at different moments",
-                (unsigned long long)list->page[i].page);
+            error_set(rc, "cannot read pages from %llu on: %s", (unsigned long long)page->page, error_text(rc));
+        for (size_t n = 0; n < run && rc == 0; n++)
+            if (page_checksum(bytes + n * PAGE_BYTES) != page[n].checksum)
+                rc = error_set(
+                    STEAD_CORRUPT,
+                    "page %llu of the store is not what its log says: it is damaged, or store and log are copies "
+                    "taken at different moments",
+                    (unsigned long long)page[n].page);
+        i += run - 1;
     }
-    return 0;
+    free(bytes);
+    return rc;
 }
 
 /*
@@ -284,6 +236,8 @@ static int copy_bytes(int to, int from, uint64_t bytes)
         rc = file_read_at(from, buffer, piece, at);
         if (rc == 0)
             rc = file_write_at(to, buffer, piece, at);
+        if (rc == 0)
+            file_start_writeback(to, at, piece); /* it is to be synced: the disk works meanwhile */
         at += piece;
     }
     free(buffer);
@@ -345,7 +299,7 @@ static int apply_prefix(const struct file *file, const struct superblock *super,
     int rc = open_scan(&scan, fd, super);
     if (rc != 0)
         return rc;
-    rc = recover_apply(&scan, file->fd, prefix->end.next_seq - 1);
+    rc = replay_into_file(&scan, file->fd, prefix->end.next_seq - 1);
     wal_scan_close(&scan);
     if (rc == 0 && (rc = file_sync(file->fd)) != 0)
         error_set(rc, "cannot sync %s: %s", file->path, error_text(rc));
@@ -424,24 +378,38 @@ close_log:
 
 /* ---- readers ---- */
 
-static int replay_run(void *ctx, uint64_t image_offset, const void *bytes, unsigned count)
+/* The target of a private replay: a mapping, and the list of the pages that are its own then. */
+struct view {
+    struct map *map;
+    struct page_list *pages;
+};
+
+static int read_view_pages(void *ctx, uint64_t page, size_t count, uint8_t *to)
 {
-    struct map *map = ctx;
-    if (count == WAL_STRAIGHT)
-        return 0;
-    if (image_offset + PAGE_BYTES - image_offset % PAGE_BYTES > map->bytes)
+    const struct view *view = ctx;
+    if ((page + count) * PAGE_BYTES > view->map->bytes)
         return error_set(STEAD_CORRUPT, "the log writes past the end of the file");
-    if (count == 0)
-        memset(map->base + image_offset, 0, PAGE_BYTES);
-    else
-        memcpy(map->base + image_offset, bytes, count);
+    int rc = map_read(view->map, page * PAGE_BYTES, to, count * PAGE_BYTES);
+    return rc != 0 ? error_set(rc, "cannot read page %llu: %s", (unsigned long long)page, error_text(rc)) : 0;
+}
+
+static int write_view_pages(void *ctx, uint64_t page, size_t count, const uint8_t *bytes)
+{
+    struct view *view = ctx;
+    if ((page + count) * PAGE_BYTES > view->map->bytes)
+        return error_set(STEAD_CORRUPT, "the log writes past the end of the file");
+    if (page_list_add_range(view->pages, page, page + count) != 0)
+        return error_set(ENOMEM, "no memory to replay the log");
+    memcpy(view->map->base + page * PAGE_BYTES, bytes, count * PAGE_BYTES);
     return 0;
 }
 
-int txn_private_replay(const struct file *file, struct superblock *super, struct map *map, bool *replayed)
+int txn_private_replay(const struct file *file, struct superblock *super, struct map *map, struct page_list *pages,
+                       bool *replayed)
 {
     struct wal_scan scan;
-    struct wal_record record;
+    struct view view = {.map = map, .pages = pages};
+    const struct replay_target target = {.ctx = &view, .read = read_view_pages, .write = write_view_pages};
     struct prefix prefix;
     int fd;
     *replayed = false;
@@ -457,13 +425,8 @@ int txn_private_replay(const struct file *file, struct superblock *super, struct
         rc = open_scan(&scan, fd, super);
     if (rc != 0)
         goto close_log;
-    while (rc == 0 && scan.at.next_seq < prefix.end.next_seq) {
-        rc = wal_scan_next(&scan, &record);
-        if (rc == ENOENT)
-            rc = error_set(STEAD_CORRUPT, "the log reads differently each time");
-        if (rc == 0)
-            rc = wal_scan_runs(&scan, &record, replay_run, map);
-    }
+    rc = replay_records(&scan, prefix.end.next_seq - 1, &target);
+    page_list_sort(pages);
     wal_scan_close(&scan);
     if (rc == 0) {
         *replayed = prefix.end.next_seq != super->commit_seq + 1;

@@ -100,10 +100,23 @@ int scrub_clear(int fd, uint64_t from, uint64_t to)
 
 struct check {
     int fd;
+    const struct page_list *except; /* ascending, or NULL */
+    size_t next;                    /* in it: pages before are done */
     struct report *report;
     void (*name_object)(void *ctx, uint64_t offset, char *text, unsigned text_bytes);
     void *ctx;
 };
+
+/* Pages are asked for in ascending order; again is fine. */
+static bool is_excepted(struct check *check, uint64_t page)
+{
+    const struct page_list *except = check->except;
+    if (except == NULL)
+        return false;
+    while (check->next < except->count && except->page[check->next] < page)
+        check->next++;
+    return check->next < except->count && except->page[check->next] == page;
+}
 
 static void report_page(const struct check *check, uint64_t at, const char *what)
 {
@@ -115,19 +128,19 @@ static void report_page(const struct check *check, uint64_t at, const char *what
 }
 
 /* A chunk that cannot be read is read again page by page, so that only the bad ones are reported. */
-static void check_unreadable(const struct check *check, uint64_t at, unsigned count, const uint64_t *table)
+static void check_unreadable(struct check *check, uint64_t at, unsigned count, const uint64_t *table)
 {
     uint8_t page[PAGE_BYTES];
     for (unsigned i = 0; i < count; i++) {
         int rc = file_read_at(check->fd, page, sizeof page, format_file_offset(at + i * PAGE_BYTES));
         if (rc != 0)
             report_page(check, at + i * PAGE_BYTES, error_text(rc));
-        else if (page_checksum(page) != table[i])
+        else if (page_checksum(page) != table[i] && !is_excepted(check, at / PAGE_BYTES + i))
             report_page(check, at + i * PAGE_BYTES, "its checksum does not match");
     }
 }
 
-static void check_chunk(const struct check *check, uint64_t at, unsigned count, uint8_t *pages)
+static void check_chunk(struct check *check, uint64_t at, unsigned count, uint8_t *pages)
 {
     uint64_t table[CHUNK_PAGES];
     int rc = file_read_at(check->fd, table, count * sizeof *table, format_checksum_offset(at));
@@ -142,14 +155,14 @@ static void check_chunk(const struct check *check, uint64_t at, unsigned count, 
         return;
     }
     for (unsigned i = 0; i < count; i++)
-        if (page_checksum(pages + i * PAGE_BYTES) != table[i])
+        if (page_checksum(pages + i * PAGE_BYTES) != table[i] && !is_excepted(check, at / PAGE_BYTES + i))
             report_page(check, at + i * PAGE_BYTES, "its checksum does not match");
 }
 
-void scrub_check(int fd, uint64_t used_bytes, struct report *report,
+void scrub_check(int fd, uint64_t used_bytes, const struct page_list *except, struct report *report,
                  void (*name_object)(void *ctx, uint64_t offset, char *text, unsigned text_bytes), void *ctx)
 {
-    struct check check = {.fd = fd, .report = report, .name_object = name_object, .ctx = ctx};
+    struct check check = {.fd = fd, .except = except, .report = report, .name_object = name_object, .ctx = ctx};
     uint8_t *pages = malloc(CHUNK_BYTES);
     if (pages == NULL) {
         report_problem(report, "P1", 0, "no memory to read pages into");

@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "base/report.h"
+#include "persist/page_list.h"
 
 /* Image bytes [offset, offset + bytes) from a file; 0 or errno.  The whole pages of the range may lie in any groups. */
 int scrub_read_image(int fd, uint64_t offset, void *buffer, size_t bytes);
@@ -17,8 +18,9 @@ int scrub_write_image(int fd, uint64_t offset, const void *buffer, size_t bytes)
 int scrub_rebuild(int fd, uint64_t from, uint64_t to);
 /* Marks pages [from, to) as never written: their checksums become 0. */
 int scrub_clear(int fd, uint64_t from, uint64_t to);
-/* P1: compares pages [0, used_bytes) with the table.  name_object may be NULL. */
-void scrub_check(int fd, uint64_t used_bytes, struct report *report,
+/* P1: compares pages [0, used_bytes) with the table, but those in except (ascending; may be NULL).  name_object may be
+ * NULL. */
+void scrub_check(int fd, uint64_t used_bytes, const struct page_list *except, struct report *report,
                  void (*name_object)(void *ctx, uint64_t offset, char *text, unsigned text_bytes), void *ctx);
 /* P2; used_bytes > 0, of a sealed file. */
 void scrub_check_tail(int fd, uint64_t used_bytes, struct report *report);

@@ -25,6 +25,7 @@
 
 #include "base/error.h"
 #include "base/units.h"
+#include "persist/replay.h"
 #include "persist/txn_internal.h"
 
 #define APPLY_PAGES \
@@ -207,7 +208,7 @@ static int catch_up(struct txn *txn, const struct shared_state *state)
         rc = wal_scan_resume(&scan, txn->wal.fd, txn->super->id, &state->applied_at, txn->map->capacity);
         if (rc != 0)
             return rc;
-        rc = recover_apply(&scan, txn->file->fd, last);
+        rc = replay_into_file(&scan, txn->file->fd, last);
         wal_scan_close(&scan);
     }
     if (rc != 0)

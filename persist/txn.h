@@ -13,6 +13,7 @@
 
 #include "persist/image.h"
 #include "persist/map.h"
+#include "persist/page_list.h"
 #include "persist/superblock.h"
 
 struct txn;
@@ -31,9 +32,11 @@ int txn_recover(const struct file *file, struct superblock *super, bool *replaye
 
 /*
  * txn_private_replay -- the same in memory for a reader of a crashed store nobody recovers: applies the log to the
- * private (MAP_IMAGE_PRIVATE, writable) pages of map, writes no file.  *super is updated in memory.
+ * private (MAP_IMAGE_PRIVATE, writable) pages of map, writes no file.  *super is updated in memory; pages receives, in
+ * order, the pages that the log names: for them the file's checksums mean nothing.
  */
-int txn_private_replay(const struct file *file, struct superblock *super, struct map *map, bool *replayed);
+int txn_private_replay(const struct file *file, struct superblock *super, struct map *map, struct page_list *pages,
+                       bool *replayed);
 
 /* See above.  map (kind MAP_IMAGE_PRIVATE, its `bytes` may grow), file and super must outlive the transaction engine. */
 int txn_open(struct txn **out, struct map *map, const struct file *file, struct superblock *super,

@@ -83,12 +83,7 @@ typedef const uint8_t *apply_bytes_of(const void *ctx, uint64_t page);
 /* Writes pages [from, to) of the list into the file and their checksums into the table.  scratch: SCRATCH_PAGES. */
 int apply_pages(int fd, const struct page_list *list, size_t from, size_t to, apply_bytes_of *bytes_of, const void *ctx,
                 uint8_t *scratch);
-const uint8_t *apply_from_overlay(const void *overlay, uint64_t page);
 /* Zeros over image pages [from, to) of the file and their checksums. */
 int apply_zeros(int fd, uint64_t from, uint64_t to, uint8_t *scratch);
-
-/* ---- recover.c ---- */
-/* Runs of the records from the scan's position to `end_seq` go into the file. */
-int recover_apply(struct wal_scan *scan, int file_fd, uint64_t end_seq);
 
 #endif

@@ -405,7 +405,11 @@ Test(txn_recover, a_reader_replays_in_private_and_changes_nothing)
         OK(file_open(&f.file, false));
         OK(superblock_read(&f.file, &f.super));
         OK(map_open(&map, f.file.fd, MAP_IMAGE_PRIVATE, NULL, BYTES, BYTES, false));
-        OK(txn_private_replay(&f.file, &f.super, &map, &f.replayed));
+        struct page_list pages = {0};
+        OK(txn_private_replay(&f.file, &f.super, &map, &pages, &f.replayed));
+        cr_assert_geq(pages.count, 20, "pages 200 to 219 are in the log");
+        cr_assert(pages.page[0] == 1 && pages.page[pages.count - 1] == 219, "the pages of the log, ascending");
+        page_list_free(&pages);
         cr_assert(f.replayed);
         cr_assert_eq(shown_commit(map.base), 5);
         cr_assert_eq(f.super.commit_seq, 5);

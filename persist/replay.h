@@ -1,0 +1,37 @@
+/*
+ * replay.h -- the records of a log become pages: each page once, in the file's order, with its last bytes.
+ *
+ * Used by recovery (pages go into the file), by a turn that catches up with others (the same), by a backup (into the copy)
+ * and by a reader of a crashed store (into memory of its own).
+ */
+#ifndef STEAD_PERSIST_REPLAY_H
+#define STEAD_PERSIST_REPLAY_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "persist/wal.h"
+
+/* Where the pages go.  Both calls: `count` pages from `page` on, which follow each other in the file as in the image;
+ * 0 or an error, which ends the replay; it sets the sentence. */
+struct replay_target {
+    void *ctx;
+    int (*read)(void *ctx, uint64_t page, size_t count, uint8_t *to); /* as they are now */
+    int (*write)(void *ctx, uint64_t page, size_t count, const uint8_t *bytes);
+    void (*soon)(void *ctx, uint64_t page, size_t count); /* these will be read; a hint; may be NULL */
+};
+
+/* Memory for notes and bytes of one window (replay.c); a variable so that a test has many windows in a short log. */
+extern size_t replay_window_bytes;
+
+/*
+ * replay_records -- the records from the scan's position up to commit end_seq, which must all be there.
+ * Memory is bounded by replay_window_bytes (and a little), whatever the log holds; time by its length and what it names.
+ * STEAD_CORRUPT, ENOMEM, EIO; pages of earlier windows may have been written then.
+ */
+int replay_records(struct wal_scan *scan, uint64_t end_seq, const struct replay_target *target);
+
+/* The same into a store file (or a copy of one): pages and their checksums. */
+int replay_into_file(struct wal_scan *scan, int fd, uint64_t end_seq);
+
+#endif

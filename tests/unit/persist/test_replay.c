@@ -1,0 +1,241 @@
+/*
+ * test_replay.c -- records become pages: the same as applying run after run, each page once a window, in order, joined.
+ * Method: random records in a real log, replayed into memory that counts what is asked of it, with windows of many sizes,
+ * against a model that applies each run at once.
+ */
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "persist/page_checksum.h"
+#include "persist/replay.h"
+#include "txn_fixture.h"
+
+TestSuite(txn_replay, .timeout = 120);
+
+#define FIRST_PAGE 8000 /* group 0 ends at page 8192: the pages lie on both sides of it */
+#define PAGES 400
+#define CAPACITY (UINT64_C(64) << 20)
+
+static const uint8_t test_id[16] = "test_replay";
+
+struct log {
+    char path[300];
+    struct wal wal;
+};
+
+static void log_create(struct log *log)
+{
+    const char *where = getenv("TMPDIR");
+    (void)snprintf(log->path, sizeof log->path, "%s/stead-replay-XXXXXX", where != NULL ? where : "/tmp");
+    int fd = mkstemp(log->path);
+    cr_assert_geq(fd, 0);
+    close(fd);
+    OK(wal_create(&log->wal, log->path, 0600, test_id));
+    OK(wal_start(&log->wal, 1, 1, 1, CAPACITY));
+}
+
+static void log_remove(struct log *log)
+{
+    wal_close(&log->wal);
+    (void)unlink(log->path);
+}
+
+/* ---- the model and the target ---- */
+
+struct pages {
+    uint8_t bytes[PAGES][PAGE_BYTES];
+};
+
+struct counted {
+    struct pages *pages;
+    uint64_t last; /* page written last, in this window */
+    unsigned windows, writes;
+    uint64_t written, read;
+    uint64_t fail_after; /* writes */
+};
+
+static int counted_read(void *ctx, uint64_t page, size_t count, uint8_t *to)
+{
+    struct counted *counted = ctx;
+    cr_assert(page >= FIRST_PAGE && page + count <= FIRST_PAGE + PAGES);
+    cr_assert_leq(count * PAGE_BYTES, format_contiguous(page * PAGE_BYTES), "a read over the end of a group");
+    memcpy(to, counted->pages->bytes[page - FIRST_PAGE], count * PAGE_BYTES);
+    counted->read += count;
+    return 0;
+}
+
+static int counted_write(void *ctx, uint64_t page, size_t count, const uint8_t *bytes)
+{
+    struct counted *counted = ctx;
+    cr_assert(page >= FIRST_PAGE && page + count <= FIRST_PAGE + PAGES);
+    cr_assert_leq(count * PAGE_BYTES, format_contiguous(page * PAGE_BYTES), "a write over the end of a group");
+    if (counted->writes++ >= counted->fail_after)
+        return EIO;
+    if (page <= counted->last)
+        counted->windows++; /* descending only where the next window begins */
+    counted->last = page + count - 1;
+    counted->written += count;
+    memcpy(counted->pages->bytes[page - FIRST_PAGE], bytes, count * PAGE_BYTES);
+    return 0;
+}
+
+/* One random run into the record and the model. */
+static void add_run(struct log *log, struct pages *model, uint64_t *random)
+{
+    static uint8_t bytes[PAGE_BYTES] __attribute__((aligned(8)));
+    uint64_t page = random_next(random) % PAGES, kind = random_next(random) % 16;
+    uint64_t at = (FIRST_PAGE + page) * PAGE_BYTES;
+    unsigned offset = 0, count = PAGE_BYTES;
+    if (kind == 0) {
+        OK(wal_add_zeroed(&log->wal, at));
+        memset(model->bytes[page], 0, PAGE_BYTES);
+        return;
+    }
+    if (kind == 1) { /* says nothing about the bytes: the page is in the file already */
+        OK(wal_add_straight(&log->wal, at, page_checksum(model->bytes[page])));
+        return;
+    }
+    if (kind != 2) {
+        offset = (unsigned)(random_next(random) % (PAGE_BYTES / 8)) * 8;
+        count = (unsigned)(random_next(random) % 9 + 1) * 8;
+        count = (unsigned)min_u64(count, PAGE_BYTES - offset);
+    }
+    for (unsigned i = 0; i < count; i++)
+        bytes[i] = (uint8_t)random_next(random);
+    OK(wal_add_run(&log->wal, at + offset, bytes, count));
+    memcpy(model->bytes[page] + offset, bytes, count);
+}
+
+static int replay_all(struct log *log, struct counted *counted, uint64_t end_seq)
+{
+    struct wal_scan scan;
+    const struct replay_target target = {.ctx = counted, .read = counted_read, .write = counted_write};
+    OK(wal_scan_open(&scan, log->wal.fd, test_id, 1, 1, CAPACITY));
+    int rc = replay_records(&scan, end_seq, &target);
+    wal_scan_close(&scan);
+    return rc;
+}
+
+Test(txn_replay, any_windows_give_what_run_after_run_gives)
+{
+    const size_t whole = replay_window_bytes;
+    uint64_t random = random_seed();
+    struct pages *before = malloc(sizeof *before), *model = malloc(sizeof *model), *got = malloc(sizeof *got);
+    cr_assert(before != NULL && model != NULL && got != NULL);
+    for (long round = 0; round < random_rounds(20); round++) {
+        struct log log;
+        uint64_t runs = 0, records = random_next(&random) % 40 + 1;
+        log_create(&log);
+        for (size_t i = 0; i < sizeof *before; i++)
+            ((uint8_t *)before)[i] = (uint8_t)random_next(&random);
+        memcpy(model, before, sizeof *model);
+        for (uint64_t n = 0; n < records; n++) {
+            wal_begin(&log.wal);
+            for (uint64_t i = random_next(&random) % 100 + 1; i > 0; i--, runs++)
+                add_run(&log, model, &random);
+            OK(wal_finish(&log.wal, CAPACITY, 0));
+        }
+        const size_t windows[] = {2 * PAGE_BYTES, 16384, 65536, whole};
+        for (unsigned w = 0; w < sizeof windows / sizeof windows[0]; w++) {
+            struct counted counted = {.pages = got, .fail_after = UINT64_MAX};
+            memcpy(got, before, sizeof *got);
+            replay_window_bytes = windows[w];
+            OK(replay_all(&log, &counted, records));
+            cr_assert_eq(memcmp(got, model, sizeof *got), 0, "windows of %zu bytes", windows[w]);
+            cr_assert_leq(counted.read, counted.written);
+            cr_assert_leq(counted.written, runs, "a page at most once for each of its runs");
+            if (windows[w] == whole)
+                cr_assert(counted.windows <= 1 && counted.written <= PAGES, "all in one window: %u, %llu pages",
+                          counted.windows, (unsigned long long)counted.written);
+        }
+        replay_window_bytes = whole;
+        log_remove(&log);
+    }
+    free(before);
+    free(model);
+    free(got);
+}
+
+/* Neighbours in one call, up to the end of a group; nothing read that is written whole. */
+Test(txn_replay, neighbours_are_joined_and_whole_pages_are_not_read)
+{
+    struct log log;
+    static struct pages got;
+    static uint8_t whole[PAGE_BYTES] __attribute__((aligned(8))) = {7};
+    log_create(&log);
+    for (uint64_t n = 0; n < 2; n++) { /* two records, descending: each page once all the same */
+        wal_begin(&log.wal);
+        for (uint64_t page = 250; page-- > 150;) {
+            if (page % 2 == 0)
+                OK(wal_add_run(&log.wal, (FIRST_PAGE + page) * PAGE_BYTES, whole, PAGE_BYTES));
+            else
+                OK(wal_add_zeroed(&log.wal, (FIRST_PAGE + page) * PAGE_BYTES));
+        }
+        OK(wal_finish(&log.wal, CAPACITY, 0));
+    }
+    struct counted counted = {.pages = &got, .fail_after = UINT64_MAX};
+    OK(replay_all(&log, &counted, 2));
+    cr_assert_eq(counted.read, 0);
+    cr_assert_eq(counted.written, 100);
+    cr_assert_eq(counted.writes, 2, "150 to 191 in group 0, 192 to 249 in group 1: %u writes", counted.writes);
+    cr_assert(got.bytes[248][0] == 7 && got.bytes[249][0] == 0);
+    log_remove(&log);
+}
+
+Test(txn_replay, a_commit_that_is_not_there_and_a_failed_write_are_errors)
+{
+    struct log log;
+    static struct pages got;
+    log_create(&log);
+    wal_begin(&log.wal);
+    OK(wal_add_zeroed(&log.wal, FIRST_PAGE * PAGE_BYTES));
+    OK(wal_finish(&log.wal, CAPACITY, 0));
+    struct counted counted = {.pages = &got, .fail_after = UINT64_MAX};
+    FAILS(STEAD_CORRUPT, replay_all(&log, &counted, 2));
+    counted = (struct counted){.pages = &got, .fail_after = 0};
+    FAILS(EIO, replay_all(&log, &counted, 1));
+    log_remove(&log);
+}
+
+/* Into a file: pages and their checksums, also where the table's blocks are begun again by a later window. */
+Test(txn_replay, a_file_gets_pages_and_checksums)
+{
+    const size_t whole = replay_window_bytes;
+    uint64_t random = random_seed();
+    struct fixture f;
+    struct log log;
+    fixture_create(&f, CAPACITY, CAPACITY);
+    OK(file_open(&f.file, true));
+    struct pages *model = calloc(1, sizeof *model);
+    cr_assert_not_null(model);
+    log_create(&log);
+    for (uint64_t n = 0; n < 30; n++) {
+        wal_begin(&log.wal);
+        for (int i = 0; i < 50; i++)
+            add_run(&log, model, &random);
+        OK(wal_finish(&log.wal, CAPACITY, 0));
+    }
+    for (unsigned w = 0; w < 2; w++) {
+        struct wal_scan scan;
+        replay_window_bytes = w == 0 ? 2 * PAGE_BYTES : whole;
+        OK(wal_scan_open(&scan, log.wal.fd, test_id, 1, 1, CAPACITY));
+        OK(replay_into_file(&scan, f.file.fd, 30));
+        wal_scan_close(&scan);
+        cr_assert_eq(fixture_bad_checksums(&f, CAPACITY), 0);
+        for (uint64_t page = 0; page < PAGES; page++) {
+            uint8_t bytes[PAGE_BYTES];
+            OK(file_read_at(f.file.fd, bytes, sizeof bytes, format_file_offset((FIRST_PAGE + page) * PAGE_BYTES)));
+            cr_assert_eq(memcmp(bytes, model->bytes[page], sizeof bytes), 0, "page %llu", (unsigned long long)page);
+        }
+    }
+    replay_window_bytes = whole;
+    free(model);
+    log_remove(&log);
+    file_close(&f.file);
+    fixture_remove(&f);
+}
