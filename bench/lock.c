@@ -9,7 +9,8 @@
  *   nested.*     the same inside an outer level of the same thread; a pthread lock cannot own inside owning, so the
  *                ratio is to an uncontended pair of the pthread_rwlock: what the nested call is spared
  *   section.own  n threads, each: lock exclusively, ~100 ns of work on shared lines, unlock; wall ns a section
- *   section.read the same, shared, ~100 ns of reading; wall ns a section over all threads, and how it scales
+ *   section.read the same, shared, ~100 ns of reading; wall ns a section over all threads, and how it scales; "no lock" is
+ *                the same reading alone: as far as the machine itself scales (two virtual cores may be one real one)
  *   section.mix  one exclusive section in ten
  *
  * Method: rounds of every peer in turn, medians over the rounds; counters kept under the lock prove exclusion; the
@@ -34,9 +35,9 @@
 #define LINES 32 /* cache lines of shared data that a section touches some of */
 #define ROUNDS_MAX 64
 
-enum peer_kind { STEAD_SHM, STEAD_PRIVATE, PTHREAD_RWLOCK, PTHREAD_MUTEX, PEERS };
+enum peer_kind { STEAD_SHM, STEAD_PRIVATE, PTHREAD_RWLOCK, PTHREAD_MUTEX, NO_LOCK, PEERS };
 static const char *const peer_names[PEERS] = {"stead(shared memory)", "stead(private)", "pthread_rwlock",
-                                              "pthread_mutex(robust)"};
+                                              "pthread_mutex(robust)", "no lock"};
 
 static struct rwlock *stead_locks[2];
 static struct {
@@ -55,6 +56,8 @@ static inline __attribute__((always_inline)) bool take(enum peer_kind peer, bool
         return rwlock_lock(stead_locks[peer], exclusive, INT64_MAX) == 0;
     case PTHREAD_RWLOCK:
         return (exclusive ? pthread_rwlock_wrlock(&pthreads->rwlock) : pthread_rwlock_rdlock(&pthreads->rwlock)) == 0;
+    case NO_LOCK:
+        return true;
     default:
         return pthread_mutex_lock(&pthreads->mutex) == 0;
     }
@@ -68,6 +71,8 @@ static inline __attribute__((always_inline)) bool give(enum peer_kind peer)
         return rwlock_unlock(stead_locks[peer]) == 0;
     case PTHREAD_RWLOCK:
         return pthread_rwlock_unlock(&pthreads->rwlock) == 0;
+    case NO_LOCK:
+        return true;
     default:
         return pthread_mutex_unlock(&pthreads->mutex) == 0;
     }
@@ -208,6 +213,9 @@ static void *worker_main(void *arg)
     case PTHREAD_RWLOCK:
         work(worker, PTHREAD_RWLOCK);
         break;
+    case NO_LOCK:
+        work(worker, NO_LOCK);
+        break;
     default:
         work(worker, PTHREAD_MUTEX);
     }
@@ -268,14 +276,14 @@ static void print_pairs(const char *bench, double (*measure)(enum peer_kind, boo
     memset(series, 0, sizeof series);
     const unsigned n = 1000000;
     for (unsigned round = 0; round < rounds; round++) {
-        for (int peer = 0; peer < PEERS; peer++) {
+        for (int peer = 0; peer < NO_LOCK; peer++) {
             if (is_nested && peer >= PTHREAD_RWLOCK)
                 (void)series_add(&series[peer], pair((enum peer_kind)peer, exclusive, n));
             else
                 (void)series_add(&series[peer], measure((enum peer_kind)peer, exclusive, n));
         }
     }
-    for (int peer = 0; peer < PEERS; peer++) {
+    for (int peer = 0; peer < NO_LOCK; peer++) {
         double median = series_median(&series[peer]);
         struct row row = {.bench = bench,
                           .peer = peer_names[peer],
@@ -296,7 +304,7 @@ static void print_pairs(const char *bench, double (*measure)(enum peer_kind, boo
         }
         row_print(&row);
     }
-    for (int peer = 0; peer < PEERS; peer++)
+    for (int peer = 0; peer < NO_LOCK; peer++)
         series_release(&series[peer]);
 }
 
@@ -304,11 +312,12 @@ static void print_sections(const char *bench, unsigned threads, unsigned own_per
 {
     struct series series[PEERS], alone[PEERS];
     double longest[PEERS] = {0}, evenness[PEERS] = {0};
-    bool verified[PEERS] = {true, true, true, true};
+    bool verified[PEERS] = {true, true, true, true, true};
+    const int peers = own_per_ten == 0 ? PEERS : NO_LOCK; /* without a lock, owners would race */
     memset(series, 0, sizeof series);
     memset(alone, 0, sizeof alone);
     for (unsigned round = 0; round < rounds; round++) {
-        for (int peer = 0; peer < PEERS; peer++) {
+        for (int peer = 0; peer < peers; peer++) {
             struct outcome outcome = sections((enum peer_kind)peer, threads, own_per_ten, section_ms);
             (void)series_add(&series[peer], outcome.ns);
             longest[peer] = outcome.longest_ms > longest[peer] ? outcome.longest_ms : longest[peer];
@@ -318,7 +327,7 @@ static void print_sections(const char *bench, unsigned threads, unsigned own_per
                 (void)series_add(&alone[peer], sections((enum peer_kind)peer, 1, 0, section_ms).ns);
         }
     }
-    for (int peer = 0; peer < PEERS; peer++) {
+    for (int peer = 0; peer < peers; peer++) {
         double median = series_median(&series[peer]);
         char remark[96];
         int used =
@@ -346,7 +355,7 @@ static void print_sections(const char *bench, unsigned threads, unsigned own_per
         }
         row_print(&row);
     }
-    for (int peer = 0; peer < PEERS; peer++) {
+    for (int peer = 0; peer < peers; peer++) {
         series_release(&series[peer]);
         series_release(&alone[peer]);
     }
