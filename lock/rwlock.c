@@ -226,14 +226,11 @@ static inline int nest(uint32_t *levels)
     return 0;
 }
 
-static inline int lock_level(struct rwlock *lock, struct rwlock_hold *hold, bool exclusive, int64_t deadline_ns)
+/* The outermost level of its kind. */
+static inline int lock_outermost(struct rwlock *lock, struct rwlock_hold *hold, bool exclusive, int64_t deadline_ns)
 {
-    if (hold->inside != 0)
-        return nest(&hold->inside);
     if (exclusive)
         return lock_exclusive(lock, hold, deadline_ns);
-    if (hold->below != 0)
-        return nest(&hold->below);
     if (__builtin_expect(hold->sharer, 1)) {
         atomic_exchange(&hold->slot->shared, 1);
         LOCK_STEP(SHARED_FLAGGED);
@@ -269,7 +266,11 @@ int rwlock_lock(struct rwlock *lock, bool exclusive, int64_t deadline_ns)
         if (rc != 0)
             return rc;
     }
-    rc = lock_level(lock, hold, exclusive, deadline_ns);
+    if (hold->inside != 0)
+        return nest(&hold->inside);
+    if (hold->below != 0 && !exclusive)
+        return nest(&hold->below);
+    rc = lock_outermost(lock, hold, exclusive, deadline_ns);
     if (rc == 0 || rc == EOWNERDEAD) {
         race_check_acquire(place_of_owners(lock));
         if (hold->inside != 0)
@@ -312,14 +313,16 @@ int rwlock_unlock(struct rwlock *lock)
     if (__builtin_expect(hold == NULL, 0))
         return error_set(EPERM, "this thread does not hold the lock");
     if (hold->inside != 0) {
-        race_check_release(place_of_owners(lock));
+        if (hold->inside == 1)
+            race_check_release(place_of_owners(lock));
         if (--hold->inside == 0)
             unlock_exclusive(lock, hold);
         return 0;
     }
     if (__builtin_expect(hold->below == 0, 0))
         return error_set(EPERM, "this thread does not hold the lock");
-    race_check_release(place_of_readers(lock));
+    if (hold->below == 1)
+        race_check_release(place_of_readers(lock));
     if (--hold->below == 0) {
         if (__builtin_expect(hold->stand_in, 0)) {
             hold->stand_in = false;
