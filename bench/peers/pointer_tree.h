@@ -2,6 +2,10 @@
  * pointer_tree.h -- the unbalanced binary tree that stead and malloc carry alike: plain pointers, no balance, no lock
  * and no allocator of its own, so that these two are all that differs between peers.
  *
+ * The walk is written so that the processor need not guess: both children are asked for before the comparison is done, and
+ * the comparison picks one of two pointers instead of one of two branches, of which every other one would be mispredicted.
+ * The tree, its shape and its order of visits are tstshmem's; all peers that carry it run this same code.
+ *
  *   T1  in-order keys never decrease: left < node <= right
  *   T2  count == number of nodes; sum == sum of their keys mod 2^64
  */
