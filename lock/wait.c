@@ -48,10 +48,9 @@
 #define CHECK_NS 50000000       /* and then as often as this               */
 #define STARVING_NS 1000000
 #define HANDOFF_GAP_NS 500000
-#define TURNS_MAX 256
-#define SPIN_FIRST 3 /* log2 of the pauses between two looks: from so many ... */
-#define SPIN_LAST \
-    8 /* ... to so many.  Measured: bench/lock, section.own with two threads, is twice as fast as with 0..6 */
+#define TURNS_MAX 2048 /* 0.5 ms of short sections: earlier, a second waiter only takes a core away */
+#define SPIN_FIRST 3   /* log2 of the pauses between two looks: from so many ... */
+#define SPIN_LAST 10   /* ... to so many, 50 us: a look costs the owner a line, a hand-over all that its data are on */
 
 void wait_begin(struct waiting *w, struct rwlock *lock, struct rwlock_hold *hold, bool exclusive, int64_t deadline_ns)
 {
