@@ -2,6 +2,7 @@
  * apply.c -- commits reach the store file, and the log begins anew.
  *
  * Application.  Only what is durable in the log may go to the file (the write-ahead rule), so the log is synced first.
+ * Then the mark at the end of the file says how far its pages may go (tail.c, T1).
  * Then the overlay's pages are written in ascending order, whole: the bytes that no record names are the same in both
  * versions, so a page torn by a power cut differs from both only in places that recovery writes again.  The checksum
  * table is changed block by block after the pages it describes.  Nothing here is synced, nor is writeback started: for
@@ -10,11 +11,11 @@
  * Checkpoint.  step                                   a crash right after it leaves
  *   1 sync log, apply                                 recovery from the log: it is whole
  *   2 sync the file's image and tables                the same
- *   3 write and sync the new header in the other slot the same: the superblock names the old salt, whose header and
- *                                                     records are untouched
+ *   3 make the new log beside the old one (wal_file.c) the same: the superblock names the old one
  *   4 write and sync the superblock                   the new log, empty: the file holds everything
- * New records overwrite old ones only after step 4.  A superblock that was torn in step 4 loses against its twin: as
- * after step 3.
+ *   5 the new log takes the old one's place           the same
+ * A superblock that was torn in step 4 loses against its twin: as after step 3.  A failure of step 3 (a full disk) is none of
+ * the commits: the old log goes on.
  *
  * Invariants:
  *   W9  no byte of a commit reaches the file before its record is durable (STEAD_PLANT_APPLY_EARLY breaks it)
@@ -125,7 +126,9 @@ int txn_apply_locked(struct txn *txn)
     int rc;
 #endif
     txn->work.count = 0;
-    rc = overlay_pages(&txn->overlay, &txn->work);
+    rc = txn_raise_tail(txn, txn->wal.at.next_seq - 1);
+    if (rc == 0)
+        rc = overlay_pages(&txn->overlay, &txn->work);
     if (rc == 0)
         rc = page_list_reserve(&txn->resident, txn->work.count);
     if (rc == 0)
@@ -170,17 +173,28 @@ static int restart_log(struct txn *txn)
         if (rc != 0)
             return rc;
     }
-    int rc = wal_start(&txn->wal, salt, txn->wal.at.checkpoint + 1, seq + 1, txn->used_bytes);
+    struct wal_next next;
+    int rc =
+        wal_make(&next, txn->file, false, txn->super->id, salt, txn->wal.at.checkpoint + 1, seq + 1, txn->used_bytes);
     if (rc != 0)
-        return txn_poison(txn, rc, "the log could not be restarted");
+        return rc; /* the log goes on */
     txn->super->commit_seq = seq;
     txn->super->used_bytes = txn->used_bytes;
     txn->super->log_salt = salt;
-    txn->super->checkpoint = txn->wal.at.checkpoint;
+    txn->super->checkpoint = next.at.checkpoint;
     txn->super->state = SUPER_OPEN_LOGGED;
     rc = superblock_write(txn->file, txn->super, true);
-    if (rc != 0)
+    if (rc != 0) {
+        file_calls.close(next.fd);
         return txn_poison(txn, rc, "the superblock could not be written");
+    }
+    rc = wal_install(&next, txn->file, txn->wal.fd);
+    if (rc == 0)
+        rc = wal_switch(&txn->wal, next.fd, &next.at);
+    else
+        file_calls.close(next.fd);
+    if (rc != 0)
+        return txn_poison(txn, rc, "the new log could not take the old one's place");
     txn->named_bytes = txn->used_bytes;
     txn->applied_at = txn->wal.at;
     return 0;

@@ -33,6 +33,7 @@
 #include "persist/image_internal.h"
 #include "persist/scrub.h"
 #include "persist/superblock.h"
+#include "persist/tail.h"
 #include "persist/txn.h"
 
 #define CHUNK_BYTES ((size_t)1 << 20)
@@ -126,6 +127,9 @@ static int write_copy(struct image *image, const struct superblock *super, const
     sealed.used_bytes = used;
     sealed.checksums_valid = 1;
     sealed.last_detach_s = (int64_t)time(NULL);
+    rc = tail_write(copy->fd, format_file_bytes(used), sealed.id, sealed.checkpoint, sealed.commit_seq);
+    if (rc != 0)
+        return rc;
     rc = superblock_seal(copy, &sealed);
     return rc != 0 ? rc : file_sync_new(copy->fd);
 }

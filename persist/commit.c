@@ -208,9 +208,10 @@ static int write_straight(struct txn *txn, const struct parts *parts, uint64_t u
         if (rc != 0)
             return error_set(rc, "%s is shorter than its image", txn->file->path);
         to = format_file_bytes(used_bytes);
-        from = to - UNIT_BYTES;
+        from = format_file_bytes(round_down(txn->length_synced, UNIT_BYTES)); /* marks stood from there on (tail.c) */
         if (parts->straight)
-            from = min_u64(format_file_offset(first * PAGE_BYTES), format_checksum_offset(first * PAGE_BYTES));
+            from = min_u64(min_u64(format_file_offset(first * PAGE_BYTES), format_checksum_offset(first * PAGE_BYTES)),
+                           from);
         rc = file_sync_range(txn->file->fd, round_down(from, PAGE_BYTES), to - round_down(from, PAGE_BYTES));
         if (rc != 0)
             return txn_poison(txn, rc, "new pages of the store file could not be synced");

@@ -21,6 +21,7 @@
 #include "persist/map.h"
 #include "persist/scrub.h"
 #include "persist/superblock.h"
+#include "persist/tail.h"
 
 #define PERMISSIONS_DEFAULT 0600u
 #define PERMISSIONS_MASK 0777u
@@ -80,6 +81,8 @@ static int write_content(const struct file *made, struct superblock *super, cons
         rc = scrub_write_image(made->fd, 0, unit, UNIT_BYTES);
     if (rc == 0)
         rc = scrub_rebuild(made->fd, 0, UNIT_BYTES);
+    if (rc == 0 && !made->in_memory)
+        rc = tail_write(made->fd, format_file_bytes(UNIT_BYTES), super->id, super->checkpoint, super->commit_seq);
     if (rc == 0)
         rc = superblock_seal(made, super);
     if (rc == 0 && !made->in_memory)

@@ -77,6 +77,11 @@ static int system_rename_new(const char *from, const char *to)
     return renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE);
 }
 
+static int system_exchange(const char *a, const char *b)
+{
+    return renameat2(AT_FDCWD, a, AT_FDCWD, b, RENAME_EXCHANGE);
+}
+
 static int system_clone(int to_fd, int from_fd)
 {
     return ioctl(to_fd, FICLONE, from_fd);
@@ -93,7 +98,7 @@ static ssize_t system_copy_file_range(int from_fd, off_t *from, int to_fd, off_t
         .pwrite_durable = system_pwrite_durable, .fdatasync = fdatasync, .fsync = fsync, \
         .sync_range = system_sync_range, .start_writeback = system_start_writeback, .read_ahead = system_read_ahead, \
         .ftruncate = ftruncate, .fallocate = fallocate, .linkat = linkat, .rename = rename, \
-        .rename_new = system_rename_new, .unlink = unlink, .clone = system_clone, \
+        .rename_new = system_rename_new, .exchange = system_exchange, .unlink = unlink, .clone = system_clone, \
         .copy_file_range = system_copy_file_range, .mmap = mmap, .munmap = munmap \
     }
 
@@ -276,6 +281,11 @@ static int allocate(int fd, int mode, uint64_t offset, uint64_t bytes)
 int file_reserve(int fd, uint64_t offset, uint64_t bytes)
 {
     return allocate(fd, 0, offset, bytes);
+}
+
+int file_reserve_beyond(int fd, uint64_t offset, uint64_t bytes)
+{
+    return allocate(fd, FALLOC_FL_KEEP_SIZE, offset, bytes);
 }
 
 static int write_zeros(int fd, uint64_t offset, uint64_t bytes)

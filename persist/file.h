@@ -36,6 +36,7 @@ struct file_calls {
     int (*linkat)(int old_dir, const char *old_path, int new_dir, const char *new_path, int flags);
     int (*rename)(const char *from, const char *to);
     int (*rename_new)(const char *from, const char *to); /* renameat2, RENAME_NOREPLACE */
+    int (*exchange)(const char *a, const char *b);       /* renameat2, RENAME_EXCHANGE  */
     int (*unlink)(const char *path);
     int (*clone)(int to_fd, int from_fd); /* ioctl FICLONE */
     ssize_t (*copy_file_range)(int from_fd, off_t *from, int to_fd, off_t *to, size_t bytes);
@@ -54,8 +55,9 @@ struct file {
     bool lower_layer; /* overlayfs: may be read from a layer that writers do not write, see fs.c */
     dev_t device;
     ino_t inode;
-    char path[FILE_PATH_BYTES];         /* absolute, resolved; "/dev/shm/..." of a section */
-    char log_path[FILE_PATH_BYTES + 8]; /* path + "-wal" */
+    char path[FILE_PATH_BYTES];               /* absolute, resolved; "/dev/shm/..." of a section */
+    char log_path[FILE_PATH_BYTES + 8];       /* path + "-wal" */
+    char log_next_path[FILE_PATH_BYTES + 16]; /* path + "-wal.new": a log that is about to become the log */
 };
 
 /* ---- names: file_name.c ---- */
@@ -85,13 +87,17 @@ void file_read_ahead(int fd, uint64_t offset, uint64_t bytes);
 int file_sync_directory(const char *path); /* the directory that holds path */
 int file_sync_new(int fd);                 /* fsync: a file that gets its name afterwards */
 int file_unlink(const char *path);
+int file_unlink_log(const struct file *file); /* under both names; 0 also if there was none */
 int file_rename(const char *from, const char *to);
+int file_exchange(const char *a, const char *b); /* EINVAL, ENOSYS: not here */
 int file_size(int fd, uint64_t *bytes);
 int file_truncate(int fd, uint64_t bytes); /* up or down */
 /* Disk blocks for [offset, offset + bytes), file lengthened to hold them; content kept, new bytes zero.
  * ENOSPC; EOPNOTSUPP where the file system cannot promise it. */
 int file_reserve(int fd, uint64_t offset, uint64_t bytes);
-/* The same for a range whose old bytes mean nothing: writes zeros where file_reserve() is not supported. */
+/* The same without lengthening the file: blocks for what will be written there. */
+int file_reserve_beyond(int fd, uint64_t offset, uint64_t bytes);
+/* As file_reserve() for a range whose old bytes mean nothing: writes zeros where file_reserve() is not supported. */
 int file_reserve_fresh(int fd, uint64_t offset, uint64_t bytes);
 /* Gives the blocks of the range back; it reads as zeros.  Length kept.  EOPNOTSUPP: nothing happened. */
 int file_punch(int fd, uint64_t offset, uint64_t bytes);

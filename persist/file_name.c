@@ -121,6 +121,7 @@ int file_resolve(struct file *file, const char *path)
         return error_set(ENAMETOOLONG, "the file name of %.300s is longer than %d bytes", path, NAME_BYTES_MAX);
     file->in_memory = strncmp(file->path, FILE_SECTION_PREFIX, strlen(FILE_SECTION_PREFIX)) == 0;
     (void)snprintf(file->log_path, sizeof file->log_path, "%s-wal", file->path);
+    (void)snprintf(file->log_next_path, sizeof file->log_next_path, "%s-wal.new", file->path);
     return 0;
 }
 
@@ -222,9 +223,22 @@ int file_unlink(const char *path)
     return file_calls.unlink(path) == 0 ? 0 : errno;
 }
 
+int file_unlink_log(const struct file *file)
+{
+    int rc = file_unlink(file->log_path), next_rc = file_unlink(file->log_next_path);
+    if (rc == 0 || rc == ENOENT)
+        rc = next_rc;
+    return rc == ENOENT ? 0 : rc;
+}
+
 int file_rename(const char *from, const char *to)
 {
     return file_calls.rename(from, to) == 0 ? 0 : errno;
+}
+
+int file_exchange(const char *a, const char *b)
+{
+    return file_calls.exchange(a, b) == 0 ? 0 : errno;
 }
 
 int file_open_nameless(int *fd, const char *path, mode_t mode, char temporary[FILE_PATH_BYTES + 24])

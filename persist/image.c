@@ -43,6 +43,7 @@
 #include "persist/image_internal.h"
 #include "persist/scrub.h"
 #include "persist/superblock.h"
+#include "persist/tail.h"
 #include "persist/txn.h"
 
 #define SLACK_BYTES_MIN UNIT_BYTES
@@ -85,12 +86,13 @@ static int clean_tail(const struct file *file, const struct superblock *super)
     int rc;
     uint64_t file_bytes, end = format_file_bytes(super->used_bytes);
     rc = file_size(file->fd, &file_bytes);
+    file_bytes = tail_offset(file_bytes); /* the mark at the end stays where it is */
     if (rc == 0 && file_bytes <= end)
         return 0;
     if (rc == 0)
-        rc = scrub_clear(file->fd, super->used_bytes,
-                         min_u64(round_up(format_image_bytes(file_bytes), PAGE_BYTES),
-                                 super->used_bytes - 1 + format_contiguous(super->used_bytes - 1)));
+        rc = scrub_clear(
+            file->fd, super->used_bytes,
+            min_u64(format_image_bytes(file_bytes), super->used_bytes - 1 + format_contiguous(super->used_bytes - 1)));
     if (rc == 0)
         rc = file_zero(file->fd, end, file_bytes - end);
     return rc == 0 ? 0 : error_set(rc, "cannot clear the unused end of %.300s: %s", file->path, error_text(rc));
@@ -121,6 +123,11 @@ static int prepare_first(struct image *image, uint64_t *bytes)
     const struct image_options *options = &image->options;
     struct superblock *super = image->super;
     uint32_t found = super->state;
+    if (found == SUPER_SEALED && !image->file->in_memory) {
+        rc = tail_check(image->file->fd, super->id, super->checkpoint, super->commit_seq);
+        if (rc != 0)
+            return rc;
+    }
     if (!is_writer(options)) {
         *bytes = super->used_bytes; /* not sealed: the log, or the crashed heap, may reach further */
         return found == SUPER_SEALED ? 0 : held_bytes(image->file, super->capacity_bytes, bytes);
@@ -197,6 +204,8 @@ static int begin_writing(struct image *image)
     rc = superblock_write_both(image->file, &live);
     if (rc == 0)
         *super = live;
+    if (rc == 0 && !image->file->in_memory)
+        rc = tail_clear(image->file->fd); /* what comes behind is mapped as it is */
     return rc;
 }
 
@@ -302,7 +311,8 @@ uint64_t image_follow(struct image *image)
 {
     uint64_t held;
     uint64_t mapped = image_bytes(image);
-    if (held_bytes(image->file, image->map.capacity, &held) != 0 || held <= mapped || image->replay)
+    if (held_bytes(image->file, image->map.capacity, &held) != 0 || held <= mapped || image->replay ||
+        image->stale_tail)
         return mapped;
     (void)map_extend(&image->map, held);
     return image_bytes(image);
@@ -320,7 +330,7 @@ static int check_file_limit(const struct file *file, uint64_t file_bytes)
 }
 
 /* Blocks for image bytes [from, to), to the end of a group's table where one begins. */
-static int reserve_image(const struct image *image, uint64_t from, uint64_t to)
+static int reserve_image(struct image *image, uint64_t from, uint64_t to)
 {
     uint64_t at = format_file_bytes(from), end = format_file_bytes(to);
     int rc = check_file_limit(image->file, end);
@@ -328,7 +338,11 @@ static int reserve_image(const struct image *image, uint64_t from, uint64_t to)
         return rc;
     if (image->options.kind == IMAGE_SHARED)
         return file_reserve(image->file->fd, at, end - at);
-    return file_reserve_fresh(image->file->fd, at, end - at);
+    (void)pthread_mutex_lock(&image->map.mutex); /* the mark is raised under it */
+    rc = tail_move(image->file->fd, at, end, image->super->id);
+    (void)pthread_mutex_unlock(&image->map.mutex);
+    image->stale_tail = image->stale_tail || rc == STEAD_FAILED;
+    return rc == STEAD_FAILED ? EIO : rc;
 }
 
 static int extend_locked(struct image *image, uint64_t bytes)
@@ -391,6 +405,14 @@ int image_rollback(struct image *image)
 
 int image_refresh(struct image *image, bool *changed)
 {
+    uint64_t held;
+    if (image->options.turns && held_bytes(image->file, image->map.capacity, &held) == 0 &&
+        held != image->settled_bytes) {
+        int rc = tail_settle(image->file->fd, image->super->id); /* whoever made it longer may have been killed */
+        if (rc != 0)
+            return error_set(rc, "cannot read the end of %.300s: %s", image->file->path, error_text(rc));
+        image->settled_bytes = held;
+    }
     (void)image_follow(image); /* whoever had the turn may have made the file longer */
     return image->txn != NULL ? txn_refresh(image->txn, changed) : refuse_transaction(image);
 }

@@ -40,6 +40,8 @@ struct image {
     uint64_t pin_bytes;    /* locked in memory from the start; 0 = not pinned           */
     bool recovered;        /* this open replayed a log                                  */
     struct follow follow;
+    uint64_t settled_bytes;    /* TURNS: the file's length when its mark was last known to stand alone */
+    bool stale_tail;           /* the mark's old place behind the image is not zeros: no more is mapped (tail_move) */
     bool replay;               /* IMAGE_READ: the log was replayed into private pages       */
     struct page_list replayed; /* these, ascending                                         */
 };

@@ -8,8 +8,8 @@
  *     verified again and synced
  *   3 renamed over the log, the directory synced      the same log, its bytes known to be on the disk
  *   4 the prefix applied to the file, the file synced recovery again: every record says bytes, not changes
- *   5 a new header in the log's other slot, synced    the same: the superblock names the old one
- *   6 the superblock                                  recovered; what lies past used_bytes is cleared by the next
+ *   5 a new, empty log beside it (wal_file.c)         the same: the superblock names the old one
+ *   6 the superblock; the new log takes its place     recovered; what lies past used_bytes is cleared by the next
  *   7 the tail past used_bytes zeroed, the table's    recovered
  *     zeroed
  * Step 2 is there because file systems keep pages they failed to write in the cache as if clean: the log may read well
@@ -32,6 +32,7 @@
 #include "persist/page_checksum.h"
 #include "persist/replay.h"
 #include "persist/scrub.h"
+#include "persist/tail.h"
 #include "persist/txn_internal.h"
 
 #define COPY_BYTES (UINT64_C(1) << 20)
@@ -41,9 +42,8 @@
 
 struct prefix {
     struct wal_position end;
-    uint64_t next_first_seq; /* 0, or where the log of the next checkpoint begins, whose header is there too */
-    uint64_t used_bytes;     /* at its last commit                                */
-    uint64_t most_bytes;     /* the longest any of its commits made the image     */
+    uint64_t used_bytes; /* at its last commit                                */
+    uint64_t most_bytes; /* the longest any of its commits made the image     */
 };
 
 /* A page that a record says was written straight into the file, unless a later record names it. */
@@ -143,23 +143,6 @@ static int check_straight(int fd, const struct straight_list *list)
     return rc;
 }
 
-/*
- * The other slot may hold the header of the next checkpoint, whose superblock did not reach the disk.  It was written when
- * this log was complete and durable, so that its records must lead up to it.  If they do not, they were overwritten by the
- * next log's, which happens only after the next superblock was durable: that one is lost, or file and log are copies
- * taken at different moments.
- */
-static int find_next_header(const struct wal_scan *scan, uint64_t *first_seq)
-{
-    struct wal_header next;
-    int rc = file_read_at(scan->fd, &next, sizeof next, (scan->header.checkpoint + 1) % 2 * WAL_HEADER_STRIDE);
-    *first_seq = 0;
-    if (rc == 0 && wal_header_valid(&next) && memcmp(next.id, scan->header.id, sizeof next.id) == 0 &&
-        next.checkpoint == scan->header.checkpoint + 1)
-        *first_seq = next.first_seq;
-    return rc != 0 ? error_set(rc, "cannot read the log's headers: %s", error_text(rc)) : 0;
-}
-
 /* The file must be as long as every commit of the log says. */
 static int check_length(int store_fd, const struct prefix *prefix)
 {
@@ -180,9 +163,7 @@ static int measure(struct wal_scan *scan, uint64_t used_bytes, int store_fd, str
     struct wal_record record;
     struct straight_list straight = {0};
     *prefix = (struct prefix){.used_bytes = used_bytes, .most_bytes = used_bytes};
-    int rc = find_next_header(scan, &prefix->next_first_seq);
-    if (rc != 0)
-        return rc;
+    int rc;
     while ((rc = wal_scan_next(scan, &record)) == 0) {
         struct run_checker checker = {.used_bytes = record.used_bytes, .seq = record.seq, .straight = &straight};
         rc = wal_scan_runs(scan, &record, check_run, &checker);
@@ -194,11 +175,10 @@ static int measure(struct wal_scan *scan, uint64_t used_bytes, int store_fd, str
     prefix->end = scan->at;
     if (rc == ENOENT)
         rc = 0;
-    if (rc == 0 && prefix->next_first_seq != 0 && prefix->next_first_seq != scan->at.next_seq)
-        rc = error_set(STEAD_LOG_MISSING, "the log was used again from commit %llu on, the store knows nothing of it",
-                       (unsigned long long)prefix->next_first_seq);
     if (rc == 0 && store_fd >= 0)
         rc = check_length(store_fd, prefix);
+    if (rc == 0 && store_fd >= 0)
+        rc = tail_check(store_fd, scan->header.id, scan->at.checkpoint, scan->at.next_seq - 1);
     if (rc == 0 && store_fd >= 0)
         rc = check_straight(store_fd, &straight);
 free_list:
@@ -217,12 +197,9 @@ static int open_scan(struct wal_scan *scan, int fd, const struct superblock *sup
     return rc;
 }
 
-static int open_existing_log(const struct file *file, int flags, int *fd)
+static int find_log(const struct file *file, const struct superblock *super, bool writable, int *fd)
 {
-    int rc = file_open_path(fd, file->log_path, flags | O_NOFOLLOW, 0);
-    if (rc == ENOENT)
-        return error_set(STEAD_LOG_MISSING, "%s was not closed, and its log %s is missing", file->path, file->log_path);
-    return rc != 0 ? error_set(rc, "cannot open the log %s: %s", file->log_path, error_text(rc)) : 0;
+    return wal_find(fd, file, writable, super->id, super->log_salt, super->checkpoint);
 }
 
 /* ---- writers ---- */
@@ -247,10 +224,9 @@ static int copy_bytes(int to, int from, uint64_t bytes)
 /* Steps 2 and 3: *fd is the new log then. */
 static int rewrite_log(const struct file *file, const struct superblock *super, const struct prefix *prefix, int *fd)
 {
-    char path[sizeof file->log_path + 8];
+    const char *path = file->log_next_path;
     struct stat facts;
     int new_fd;
-    (void)snprintf(path, sizeof path, "%s.new", file->log_path);
     int rc = fstat(*fd, &facts) != 0 ? errno : 0;
     if (rc == 0)
         rc = file_open_path(&new_fd, path, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW, facts.st_mode & 0777);
@@ -299,7 +275,11 @@ static int apply_prefix(const struct file *file, const struct superblock *super,
     int rc = open_scan(&scan, fd, super);
     if (rc != 0)
         return rc;
-    rc = replay_into_file(&scan, file->fd, prefix->end.next_seq - 1);
+    rc = tail_raise(file->fd, super->id, super->checkpoint, prefix->end.next_seq - 1);
+    if (rc != 0)
+        error_set(rc, "cannot write the end of %s: %s", file->path, error_text(rc));
+    if (rc == 0)
+        rc = replay_into_file(&scan, file->fd, prefix->end.next_seq - 1);
     wal_scan_close(&scan);
     if (rc == 0 && (rc = file_sync(file->fd)) != 0)
         error_set(rc, "cannot sync %s: %s", file->path, error_text(rc));
@@ -307,17 +287,14 @@ static int apply_prefix(const struct file *file, const struct superblock *super,
 }
 
 /* Steps 5 and 6. */
-static int begin_anew(const struct file *file, struct superblock *super, const struct prefix *prefix)
+static int begin_anew(const struct file *file, struct superblock *super, const struct prefix *prefix, int fd)
 {
-    struct wal wal;
+    struct wal_next next;
     uint64_t salt;
     if (getrandom(&salt, sizeof salt, 0) != (ssize_t)sizeof salt)
         return error_set(EIO, "no random bytes for the log's salt");
-    int rc = wal_open(&wal, file->log_path, super->id);
-    if (rc != 0)
-        return rc;
-    rc = wal_start(&wal, salt, super->checkpoint + 1, prefix->end.next_seq, prefix->used_bytes);
-    wal_close(&wal);
+    int rc =
+        wal_make(&next, file, false, super->id, salt, super->checkpoint + 1, prefix->end.next_seq, prefix->used_bytes);
     if (rc != 0)
         return rc;
     struct superblock before = *super;
@@ -327,7 +304,10 @@ static int begin_anew(const struct file *file, struct superblock *super, const s
     super->checkpoint++;
     rc = superblock_write(file, super, true);
     if (rc != 0)
-        *super = before;
+        *super = before; /* nobody knows which superblock the disk has: both logs stay */
+    else if ((rc = wal_install(&next, file, fd)) != 0)
+        error_set(rc, "cannot replace the log %s: %s", file->log_path, error_text(rc));
+    file_calls.close(next.fd);
     return rc;
 }
 
@@ -336,8 +316,9 @@ static int clear_tail(const struct file *file, uint64_t used_bytes)
 {
     uint64_t bytes, end = format_file_bytes(used_bytes);
     int rc = file_size(file->fd, &bytes);
+    bytes = tail_offset(bytes);
     if (rc == 0 && bytes > end) {
-        uint64_t have = round_up(format_image_bytes(bytes), PAGE_BYTES);
+        uint64_t have = format_image_bytes(bytes);
         rc = scrub_clear(file->fd, used_bytes, min_u64(have, used_bytes - 1 + format_contiguous(used_bytes - 1)));
         if (rc == 0)
             rc = file_zero(file->fd, end, bytes - end);
@@ -353,7 +334,7 @@ int txn_recover(const struct file *file, struct superblock *super, bool *replaye
     struct prefix prefix;
     int fd;
     *replayed = false;
-    int rc = open_existing_log(file, O_RDWR, &fd);
+    int rc = find_log(file, super, true, &fd);
     if (rc != 0)
         return rc;
     rc = open_scan(&scan, fd, super);
@@ -368,7 +349,7 @@ int txn_recover(const struct file *file, struct superblock *super, bool *replaye
         *replayed = rc == 0;
     }
     if (rc == 0)
-        rc = begin_anew(file, super, &prefix);
+        rc = begin_anew(file, super, &prefix, fd);
     if (rc == 0)
         rc = clear_tail(file, super->used_bytes);
 close_log:
@@ -413,7 +394,7 @@ int txn_private_replay(const struct file *file, struct superblock *super, struct
     struct prefix prefix;
     int fd;
     *replayed = false;
-    int rc = open_existing_log(file, O_RDONLY, &fd);
+    int rc = find_log(file, super, false, &fd);
     if (rc != 0)
         return rc;
     rc = open_scan(&scan, fd, super);

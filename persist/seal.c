@@ -8,11 +8,13 @@
  *
  * image_seal(), step                                 a crash right after it leaves
  *   1 PRIVATE: txn_checkpoint()                      open, the log empty: the last commit
- *   2 checksums_valid = 0 in a superblock, if 3 has  the same; checksums are not believed
+ *   2 the mark at the end of the file raised; then   the same; checksums are not believed
+ *     checksums_valid = 0 in a superblock, if 3 has
  *     anything to do
  *   3 free ranges punched, their checksums cleared;  the same: no live object lies in a free range
  *     LIVE, or not valid before: all computed
- *   4 ranged sync of tables and image                the same
+ *   4 a mark behind the used length, where the file  the same
+ *     will end; ranged sync of tables and image
  *   5 superblock sealed, synced; then its twin       open (1 to 4 are done again or by recovery), or sealed
  *   6 file cut off behind the used length            sealed; the next opener clears what is left of the tail
  *   7 log unlinked                                   sealed; a log that no superblock names is ignored
@@ -30,13 +32,15 @@
 #include "persist/image_internal.h"
 #include "persist/scrub.h"
 #include "persist/superblock.h"
+#include "persist/tail.h"
 #include "persist/txn.h"
 
 static int sync_image(const struct image *image, uint64_t used_bytes)
 {
     if (image->file->in_memory)
         return 0;
-    int rc = file_sync_range(image->file->fd, GROUP0_OFFSET, format_file_bytes(used_bytes) - GROUP0_OFFSET);
+    int rc =
+        file_sync_range(image->file->fd, GROUP0_OFFSET, format_file_bytes(used_bytes) + TAIL_BYTES - GROUP0_OFFSET);
     return rc == 0 ? 0 : error_set(rc, "cannot sync %.300s: %s", image->file->path, error_text(rc));
 }
 
@@ -116,6 +120,30 @@ static int settle_content(struct image *image, struct superblock *super, uint64_
     return rc == 0 ? 0 : error_set(rc, "cannot write the checksums of %.300s: %s", image->file->path, error_text(rc));
 }
 
+/* Before free ranges are punched, which no older superblock and log explain; and where a crash may leave the end. */
+static int raise_mark(const struct image *image, const struct superblock *super)
+{
+    if (image->file->in_memory)
+        return 0;
+    int rc = tail_raise(image->file->fd, super->id, super->checkpoint, super->commit_seq);
+    return rc == 0 ? 0 : error_set(rc, "cannot write the end of %.300s: %s", image->file->path, error_text(rc));
+}
+
+/* Step 4: also where the file will end once it is cut off.  *at: there, or 0. */
+static int mark_cut(const struct image *image, const struct superblock *super, uint64_t used_bytes, uint64_t *at)
+{
+    uint64_t file_bytes, end = format_file_bytes(used_bytes);
+    *at = 0;
+    if (image->file->in_memory)
+        return 0;
+    int rc = file_size(image->file->fd, &file_bytes);
+    if (rc == 0 && end < tail_offset(file_bytes)) {
+        rc = tail_write(image->file->fd, end, super->id, super->checkpoint, super->commit_seq);
+        *at = end;
+    }
+    return rc == 0 ? 0 : error_set(rc, "cannot write the end of %.300s: %s", image->file->path, error_text(rc));
+}
+
 int image_seal(struct image *image, struct superblock *super, uint64_t used_bytes,
                const struct image_free_range *free_ranges, unsigned free_range_count)
 {
@@ -129,23 +157,34 @@ int image_seal(struct image *image, struct superblock *super, uint64_t used_byte
             return rc;
     }
     /* A session without a commit: what the superblocks said when it began is still true, table and length included. */
-    bool same = image->txn != NULL && txn_untouched(image->txn) && used <= super->used_bytes && super->checksums_valid;
-    rc = same ? 0 : settle_content(image, super, used, free_ranges, free_range_count);
-    if (rc == 0 && !same)
-        rc = sync_image(image, used);
-    if (rc != 0)
-        return rc;
+    bool untouched = image->txn != NULL && txn_untouched(image->txn);
+    bool same = untouched && used <= super->used_bytes && super->checksums_valid;
     if (same)
         used = super->used_bytes;
-    super->used_bytes = used;
-    super->checksums_valid = image->file->in_memory ? 0 : 1;
-    rc = superblock_seal(image->file, super);
+    rc = raise_mark(image, super);
+    if (rc == 0 && !same)
+        rc = settle_content(image, super, used, free_ranges, untouched ? 0 : free_range_count);
     if (rc != 0)
         return rc;
+    uint64_t cut;
+    rc = mark_cut(image, super, used, &cut);
+    if (rc == 0 && !same)
+        rc = sync_image(image, used);
+    if (rc == 0) {
+        super->used_bytes = used;
+        super->checksums_valid = image->file->in_memory ? 0 : 1;
+        rc = superblock_seal(image->file, super);
+    }
+    if (rc != 0) {
+        if (cut != 0) /* the image goes on, and that place is in it */
+            (void)tail_erase(image->file->fd, cut);
+        return rc;
+    }
     uint64_t file_bytes;
-    if (file_size(image->file->fd, &file_bytes) == 0 && file_bytes > format_file_bytes(used))
-        (void)file_truncate(image->file->fd, format_file_bytes(used));
+    uint64_t end = format_file_bytes(used) + (image->file->in_memory ? 0 : TAIL_BYTES);
+    if (file_size(image->file->fd, &file_bytes) == 0 && file_bytes > end)
+        (void)file_truncate(image->file->fd, end);
     if (image->txn != NULL)
-        (void)file_unlink(image->file->log_path);
+        (void)file_unlink_log(image->file);
     return 0;
 }

@@ -16,16 +16,15 @@
  * before appended and did not tell is overwritten: its unlock had not returned.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
-#include <sys/stat.h>
 
 #include "base/error.h"
 #include "base/units.h"
 #include "persist/replay.h"
+#include "persist/tail.h"
 #include "persist/txn_internal.h"
 
 #define APPLY_PAGES \
@@ -54,6 +53,14 @@ int txn_refuse_poisoned(struct txn *txn)
 bool txn_failed(const struct txn *txn)
 {
     return atomic_load(&txn->failed) != 0 || (txn->shared != NULL && shared_has_failed(txn->shared));
+}
+
+int txn_raise_tail(struct txn *txn, uint64_t seq)
+{
+    pthread_mutex_lock(&txn->map->mutex); /* image.c moves it */
+    int rc = tail_raise(txn->file->fd, txn->super->id, txn->wal.at.checkpoint, seq);
+    pthread_mutex_unlock(&txn->map->mutex);
+    return rc == 0 ? 0 : error_set(rc, "cannot write the end of %s: %s", txn->file->path, error_text(rc));
 }
 
 uint64_t txn_commit_seq(const struct txn *txn)
@@ -198,11 +205,53 @@ static int drop_everything(struct txn *txn)
     return rc != 0 ? error_set(rc, "cannot drop the private pages: %s", error_text(rc)) : 0;
 }
 
-static int catch_up(struct txn *txn, const struct shared_state *state)
+/* A process was killed in its checkpoint, between the superblock and telling the others: the superblock is right, its log is
+ * empty, and all that was told before is in the file. */
+static int heed_superblock(const struct txn *txn, struct shared_state *state)
 {
+    const struct superblock *super = txn->super;
+    struct wal_scan scan;
+    int fd;
+    if (super->state != SUPER_OPEN_LOGGED || super->checkpoint <= state->at.checkpoint)
+        return 0;
+    int rc = wal_find(&fd, txn->file, true, super->id, super->log_salt, super->checkpoint);
+    if (rc != 0)
+        return rc;
+    rc = wal_scan_open(&scan, fd, super->id, super->log_salt, super->checkpoint, txn->map->capacity);
+    if (rc == 0) {
+        state->at = state->applied_at = scan.at;
+        state->applied_seq = super->commit_seq;
+        state->used_bytes = state->named_bytes = state->applied_used_bytes = super->used_bytes;
+        wal_scan_close(&scan);
+    }
+    file_calls.close(fd);
+    return rc;
+}
+
+/* The log that the words speak of: each checkpoint, whoever made it, began another file. */
+static int follow_log(struct txn *txn, const struct wal_position *at)
+{
+    int fd;
+    if (txn->wal.fd >= 0 && txn->wal.at.checkpoint == at->checkpoint && txn->wal.at.salt == at->salt)
+        return 0;
+    int rc = wal_find(&fd, txn->file, true, txn->super->id, at->salt, at->checkpoint);
+    return rc != 0 ? rc : wal_switch(&txn->wal, fd, at);
+}
+
+static int catch_up(struct txn *txn, struct shared_state *state)
+{
+    int rc = superblock_read(txn->file, txn->super); /* a checkpoint in between wrote another one */
+    if (rc == 0)
+        rc = heed_superblock(txn, state);
+    if (rc == 0)
+        rc = follow_log(txn, &state->at);
+    if (rc != 0)
+        return rc;
     follow(txn, state);
     uint64_t last = state->at.next_seq - 1;
-    int rc = txn_sync_locked(txn, last);
+    rc = txn_sync_locked(txn, last);
+    if (rc == 0 && state->applied_seq < last)
+        rc = txn_raise_tail(txn, last);
     if (rc == 0 && state->applied_seq < last) {
         struct wal_scan scan;
         rc = wal_scan_resume(&scan, txn->wal.fd, txn->super->id, &state->applied_at, txn->map->capacity);
@@ -219,9 +268,7 @@ static int catch_up(struct txn *txn, const struct shared_state *state)
     txn->applied_seq = last;
     txn->applied_at = txn->wal.at;
     txn->applied_used_bytes = txn->used_bytes;
-    rc = superblock_read(txn->file, txn->super); /* a checkpoint in between wrote another one */
-    if (rc == 0)
-        rc = drop_everything(txn);
+    rc = drop_everything(txn);
     if (rc == 0)
         txn_publish(txn);
     return rc;
@@ -256,34 +303,25 @@ int txn_refresh(struct txn *txn, bool *changed)
 /* A new, empty log for a sealed file; the superblock that names it last. */
 static int start_new_log(struct txn *txn)
 {
-    struct stat facts;
+    struct wal_next next;
     uint64_t salt;
-    if (fstat(txn->file->fd, &facts) != 0)
-        return error_set(errno, "cannot stat %s", txn->file->path);
     if (getrandom(&salt, sizeof salt, 0) != (ssize_t)sizeof salt)
         return error_set(EIO, "no random bytes for the log's salt");
-    int rc = wal_create(&txn->wal, txn->file->log_path, facts.st_mode & 0777, txn->super->id);
+    int rc = wal_make(&next, txn->file, true, txn->super->id, salt, txn->super->checkpoint + 1,
+                      txn->super->commit_seq + 1, txn->super->used_bytes);
     if (rc != 0)
         return rc;
-    (void)fchmod(txn->wal.fd,
-                 facts.st_mode & 0777); /* whoever may write the store may write its log, whatever the umask */
-    rc = wal_start(&txn->wal, salt, txn->super->checkpoint + 1, txn->super->commit_seq + 1, txn->super->used_bytes);
-    if (rc == 0 && (rc = file_sync_directory(txn->file->log_path)) != 0)
-        error_set(rc, "cannot sync the directory of %s: %s", txn->file->log_path, error_text(rc));
-    if (rc == 0) {
-        struct superblock before = *txn->super;
-        txn->super->state = SUPER_OPEN_LOGGED;
-        txn->super->log_salt = salt;
-        txn->super->checkpoint = txn->wal.at.checkpoint;
-        rc = superblock_write_both(txn->file, txn->super); /* superblock.c says why both */
-        if (rc != 0)
-            *txn->super = before;
-    }
+    struct superblock before = *txn->super;
+    txn->super->state = SUPER_OPEN_LOGGED;
+    txn->super->log_salt = salt;
+    txn->super->checkpoint = next.at.checkpoint;
+    rc = superblock_write_both(txn->file, txn->super); /* superblock.c says why both */
     if (rc != 0) {
-        wal_close(&txn->wal);
-        (void)file_unlink(txn->file->log_path);
+        *txn->super = before;
+        wal_discard(&next);
+        return rc;
     }
-    return rc;
+    return wal_switch(&txn->wal, next.fd, &next.at);
 }
 
 /* The log that txn_recover() left: the superblock's, and empty. */
@@ -291,33 +329,37 @@ static int continue_log(struct txn *txn)
 {
     struct wal_scan scan;
     struct wal_record record;
-    int rc = wal_open(&txn->wal, txn->file->log_path, txn->super->id);
+    int fd;
+    int rc = wal_find(&fd, txn->file, true, txn->super->id, txn->super->log_salt, txn->super->checkpoint);
     if (rc != 0)
         return rc;
-    rc = wal_scan_open(&scan, txn->wal.fd, txn->super->id, txn->super->log_salt, txn->super->checkpoint,
+    rc = wal_scan_open(&scan, fd, txn->super->id, txn->super->log_salt, txn->super->checkpoint,
                        txn->super->capacity_bytes);
-    if (rc == 0) {
-        rc = wal_scan_next(&scan, &record);
-        if (rc == 0)
-            rc = error_set(EINVAL, "%s was not recovered before it was opened", txn->file->path);
-        else if (rc == ENOENT)
-            rc = 0;
-        txn->wal.at = scan.at;
-        wal_scan_close(&scan);
-    }
     if (rc != 0)
-        wal_close(&txn->wal);
+        goto close_log;
+    rc = wal_scan_next(&scan, &record);
+    wal_scan_close(&scan);
+    if (rc == 0)
+        rc = error_set(EINVAL, "%s was not recovered before it was opened", txn->file->path);
+    if (rc == ENOENT)
+        return wal_switch(&txn->wal, fd, &scan.at);
+close_log:
+    file_calls.close(fd);
     return rc;
 }
 
 static int open_log(struct txn *txn, bool first)
 {
-    if (!first) { /* where it ends is known at the first refresh */
-        txn->stale = true;
-        return wal_open(&txn->wal, txn->file->log_path, txn->super->id);
+    int rc = wal_open(&txn->wal, txn->super->id);
+    if (rc != 0 || !first) {
+        txn->stale = !first; /* the log, and where it ends, is known at the first refresh */
+        return rc;
     }
     txn->untouched = txn->super->state == SUPER_SEALED;
-    int rc = txn->super->state == SUPER_OPEN_LOGGED ? continue_log(txn) : start_new_log(txn);
+    rc = tail_raise(txn->file->fd, txn->super->id, txn->super->checkpoint, txn->super->commit_seq);
+    if (rc != 0)
+        return error_set(rc, "cannot write the end of %s: %s", txn->file->path, error_text(rc));
+    rc = txn->super->state == SUPER_OPEN_LOGGED ? continue_log(txn) : start_new_log(txn);
     if (rc != 0)
         return rc;
     txn->used_bytes = txn->named_bytes = txn->applied_used_bytes = txn->super->used_bytes;
@@ -373,6 +415,7 @@ int txn_open_with(struct txn **out, struct map *map, const struct file *file, st
         rc = open_log(txn, options->first);
     if (rc != 0) {
         dirty_close(txn->dirty);
+        wal_close(&txn->wal);
         free_txn(txn);
         return rc;
     }

@@ -69,6 +69,8 @@ int txn_refuse_poisoned(struct txn *txn);
 void txn_publish(struct txn *txn);
 int txn_sync_locked(struct txn *txn, uint64_t seq);
 uint64_t txn_durable_end(struct txn *txn); /* the log is durable up to here */
+/* Before a byte of commits up to seq goes to the file (tail.c). */
+int txn_raise_tail(struct txn *txn, uint64_t seq);
 
 /* txn_open() with a chosen way to find changed pages (tests). */
 int txn_open_with(struct txn **out, struct map *map, const struct file *file, struct superblock *super,

@@ -14,14 +14,13 @@
  * the record exists, and the log is given up: STEAD_FAILED.
  *
  * Space.  Blocks come from fallocate in growing pieces, before the record that needs them.  A block written for the first
- * time costs its sync a change of the file's metadata; writing zeros ahead of the end (again in growing pieces, and only
- * once: a log is used again from its start after each checkpoint) takes that out of the commits' syncs.
+ * time costs its sync a change of the file's metadata; writing zeros ahead of the end (again in growing pieces) takes that
+ * out of the commits' syncs.
  *
  * Invariants (docs/invariants.d/txn.md):
  *   W1  a record starts at a multiple of WAL_SECTOR, at the end of the one before
  *   W2  record.previous is the checksum of the record before it (of the header for the first), record.seq one more
  *   W3  record.durable_offset <= record.offset, and never decreases from record to record
- *   W4  a header is synced before the superblock that names its salt is written
  */
 #include "persist/wal.h"
 
@@ -30,6 +29,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 #include <xxhash.h>
 
 #include "base/check.h"
@@ -39,7 +39,6 @@
 
 #define BUILD_BYTES (UINT64_C(1) << 20)
 #define GUARD_BYTES UNIT_BYTES /* PROT_NONE around the buffer: a stray write must not reach the log */
-#define RESERVE_FIRST_BYTES (UINT64_C(256) << 10)
 #define RESERVE_STEP_MAX_BYTES (UINT64_C(8) << 20)
 #define ZERO_STEP_MAX_BYTES (UINT64_C(4) << 20)
 
@@ -74,37 +73,12 @@ static int build_open(struct wal *wal)
     return 0;
 }
 
-static int open_file(struct wal *wal, const char *path, int flags, unsigned permissions, const uint8_t id[16])
+int wal_open(struct wal *wal, const uint8_t id[16])
 {
     *wal = (struct wal){.fd = -1};
     memcpy(wal->id, id, sizeof wal->id);
-    int rc = file_open_path(&wal->fd, path, O_RDWR | O_NOFOLLOW | flags, permissions);
-    if (rc != 0)
-        return error_set(rc, "cannot open the log %s: %s", path, error_text(rc));
-    rc = build_open(wal);
-    if (rc != 0)
-        goto close_file;
-    rc = file_size(wal->fd, &wal->reserved_end);
-    if (rc != 0)
-        goto close_file;
-    wal->zeroed_end = WAL_FIRST_RECORD;
-    return 0;
-close_file:
-    wal_close(wal);
-    return error_keep(rc);
-}
-
-int wal_create(struct wal *wal, const char *path, unsigned permissions, const uint8_t id[16])
-{
-    int rc = file_unlink(path); /* a stray one: the superblock names no log */
-    if (rc != 0 && rc != ENOENT)
-        return error_set(rc, "cannot remove the stray log %s: %s", path, error_text(rc));
-    return open_file(wal, path, O_CREAT | O_EXCL, permissions, id);
-}
-
-int wal_open(struct wal *wal, const char *path, const uint8_t id[16])
-{
-    return open_file(wal, path, 0, 0, id);
+    int rc = build_open(wal);
+    return rc == 0 ? 0 : error_set(rc, "no memory to write a log");
 }
 
 void wal_close(struct wal *wal)
@@ -120,26 +94,25 @@ void wal_close(struct wal *wal)
     wal->fd = -1;
 }
 
-int wal_start(struct wal *wal, uint64_t salt, uint64_t checkpoint, uint64_t first_seq, uint64_t used_bytes)
+int wal_switch(struct wal *wal, int fd, const struct wal_position *at)
 {
-    struct wal_header header = {
-        .salt = salt, .checkpoint = checkpoint, .first_seq = first_seq, .used_bytes = used_bytes};
-    memcpy(header.id, wal->id, sizeof header.id);
-    wal_seal_header(&header);
-    if (wal->reserved_end < WAL_FIRST_RECORD) {
-        int rc = file_reserve_fresh(wal->fd, 0, RESERVE_FIRST_BYTES);
-        if (rc != 0)
-            return error_set(rc, "no space for the log: %s", error_text(rc));
-        wal->reserved_end = RESERVE_FIRST_BYTES;
+    uint64_t bytes;
+    int rc = file_size(fd, &bytes);
+    if (rc != 0) {
+        file_calls.close(fd);
+        return error_set(rc, "cannot read the length of the log: %s", error_text(rc));
     }
-    int rc = file_write_at(wal->fd, &header, sizeof header, checkpoint % 2 * WAL_HEADER_STRIDE);
-    if (rc == 0)
-        rc = file_sync(wal->fd);
-    if (rc != 0)
-        return error_set(rc, "cannot write the log's header: %s", error_text(rc));
-    wal->at =
-        (struct wal_position){.salt = salt, .checkpoint = checkpoint, .end = WAL_FIRST_RECORD, .next_seq = first_seq};
-    memcpy(wal->at.chain, header.checksum, sizeof header.checksum);
+    if (wal->fd < 0) {
+        wal->fd = fd;
+    } else { /* the number stays: another thread may be about to sync it, which is as good with the new file */
+        rc = dup3(fd, wal->fd, O_CLOEXEC) < 0 ? errno : 0;
+        file_calls.close(fd);
+        if (rc != 0)
+            return error_set(rc, "cannot go on with a new log: %s", error_text(rc));
+    }
+    wal->at = *at;
+    wal->reserved_end = bytes;
+    wal->zeroed_end = WAL_FIRST_RECORD;
     wal_begin(wal);
     return 0;
 }
@@ -147,11 +120,11 @@ int wal_start(struct wal *wal, uint64_t salt, uint64_t checkpoint, uint64_t firs
 static int reserve_to(struct wal *wal, uint64_t end)
 {
     if (end > wal->reserved_end) {
-        uint64_t step = min_u64(max_u64(wal->reserved_end, RESERVE_FIRST_BYTES), RESERVE_STEP_MAX_BYTES);
-        uint64_t want = round_up(max_u64(end, wal->reserved_end + step), WAL_HEADER_STRIDE);
+        uint64_t step = min_u64(max_u64(wal->reserved_end, WAL_RESERVE_FIRST_BYTES), RESERVE_STEP_MAX_BYTES);
+        uint64_t want = round_up(max_u64(end, wal->reserved_end + step), WAL_BLOCK);
         int rc = file_reserve_fresh(wal->fd, wal->reserved_end, want - wal->reserved_end);
         if (rc == ENOSPC && end < want) { /* no room for the slack: what is needed, then */
-            want = round_up(end, WAL_HEADER_STRIDE);
+            want = round_up(end, WAL_BLOCK);
             rc = file_reserve_fresh(wal->fd, wal->reserved_end, want - wal->reserved_end);
         }
         if (rc != 0)
@@ -168,9 +141,9 @@ static void zero_ahead(struct wal *wal, uint64_t end)
     static const uint8_t zeros[65536];
     if (end <= wal->zeroed_end)
         return;
-    uint64_t from = max_u64(wal->zeroed_end, round_up(end, WAL_HEADER_STRIDE));
+    uint64_t from = max_u64(wal->zeroed_end, round_up(end, WAL_BLOCK));
     uint64_t step = min_u64(max_u64(from, sizeof zeros), ZERO_STEP_MAX_BYTES);
-    uint64_t to = min_u64(round_down(from + step, WAL_HEADER_STRIDE), wal->reserved_end);
+    uint64_t to = min_u64(round_down(from + step, WAL_BLOCK), wal->reserved_end);
     while (from < to) {
         uint64_t piece = min_u64(sizeof zeros, to - from);
         if (file_write_at(wal->fd, zeros, piece, from) != 0)

@@ -1,9 +1,10 @@
 /*
  * wal.h -- the redo log FILE-wal: its bytes, appending to it, reading it back.
  *
- *   offset 0       header slot 0 \  the slot of checkpoint number n is n % 2: a new header never overwrites the one
- *   offset 4096    header slot 1 /  that the superblock on disk names
- *   offset 8192    records, each starting at a multiple of 512
+ *   offset 0       header
+ *   offset 4096    records, each starting at a multiple of 512
+ *
+ * One file (inode) for each checkpoint number, see wal_file.c.
  *
  *   record:  [ struct wal_record | payload: runs | zeros up to the next multiple of 512 ]
  *   run:     one word, (image offset / 8) << 16 | bytes / 8, then the bytes.  It stays within one page.
@@ -22,12 +23,14 @@
 #include <stdint.h>
 
 #include "base/report.h"
+#include "persist/file.h"
 
 #define WAL_VERSION 1
 #define WAL_SECTOR UINT64_C(512) /* what a disk writes whole or not at all; records start at multiples */
-#define WAL_HEADER_STRIDE UINT64_C(4096)
-#define WAL_FIRST_RECORD (2 * WAL_HEADER_STRIDE)
-#define WAL_CHECKSUM_BYTES 16 /* XXH3-128, canonical */
+#define WAL_BLOCK UINT64_C(4096)
+#define WAL_FIRST_RECORD WAL_BLOCK
+#define WAL_RESERVE_FIRST_BYTES (UINT64_C(256) << 10) /* of a new log */
+#define WAL_CHECKSUM_BYTES 16                         /* XXH3-128, canonical */
 
 struct wal_header { /* one sector */
     uint8_t magic[8];
@@ -82,14 +85,11 @@ struct wal {
     struct wal_build *build;
 };
 
-/* A new log file for a store whose commits before first_seq are in its file; replaces a stray one.  Not synced. */
-int wal_create(struct wal *wal, const char *path, unsigned permissions, const uint8_t id[16]);
-/* Opens an existing one; the position is the caller's to set. */
-int wal_open(struct wal *wal, const char *path, const uint8_t id[16]);
+/* Ready to append, to no file yet (fd -1).  ENOMEM. */
+int wal_open(struct wal *wal, const uint8_t id[16]);
 void wal_close(struct wal *wal);
-
-/* Writes and syncs the header of a new, empty log into its slot; on success wal->at is its start. */
-int wal_start(struct wal *wal, uint64_t salt, uint64_t checkpoint, uint64_t first_seq, uint64_t used_bytes);
+/* From now on this file (closing the former one), behind *at.  Takes fd over, also when it fails. */
+int wal_switch(struct wal *wal, int fd, const struct wal_position *at);
 
 /* Blocks on the disk for `bytes` more after the end.  ENOSPC, EINTR: nothing happened. */
 int wal_reserve(struct wal *wal, uint64_t bytes);
@@ -103,6 +103,25 @@ int wal_add_straight(struct wal *wal, uint64_t image_offset, uint64_t checksum);
 bool wal_is_empty(const struct wal *wal); /* no run since wal_begin() */
 /* STEAD_FAILED: it cannot be said whether the record exists; nothing may be appended any more. */
 int wal_finish(struct wal *wal, uint64_t used_bytes, uint64_t durable_offset);
+
+/* ---- the file: wal_file.c ---- */
+
+struct wal_next { /* a new log that no superblock names yet */
+    int fd;
+    struct wal_position at;
+    const char *path; /* in the struct file it was made for */
+};
+
+/* A new, empty log for a store whose commits before first_seq are in its file, durable with its name: FILE-wal.new, or
+ * FILE-wal itself (in_place) where no superblock names a log.  Stray ones are replaced.  On failure nothing is left. */
+int wal_make(struct wal_next *next, const struct file *file, bool in_place, const uint8_t id[16], uint64_t salt,
+             uint64_t checkpoint, uint64_t first_seq, uint64_t used_bytes);
+void wal_discard(struct wal_next *next);
+/* It takes FILE-wal's place, once a durable superblock names it; old_fd: the log that lies there, -1: whatever it is. */
+int wal_install(const struct wal_next *next, const struct file *file, int old_fd);
+/* Opens the log with this salt and number, under whichever of its names (writable: it is FILE-wal afterwards).
+ * STEAD_LOG_MISSING with a sentence; errno. */
+int wal_find(int *fd, const struct file *file, bool writable, const uint8_t id[16], uint64_t salt, uint64_t checkpoint);
 
 /* ---- reading: wal_scan.c ---- */
 

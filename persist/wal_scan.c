@@ -41,7 +41,7 @@ int wal_scan_open(struct wal_scan *scan, int fd, const uint8_t id[16], uint64_t 
     char name[FILE_PATH_BYTES];
     rc = STEAD_LOG_MISSING;
     if (scan->file_bytes >= WAL_FIRST_RECORD)
-        rc = file_read_at(fd, &scan->header, sizeof scan->header, checkpoint % 2 * WAL_HEADER_STRIDE);
+        rc = file_read_at(fd, &scan->header, sizeof scan->header, 0);
     if (rc == 0 && (!wal_header_valid(&scan->header) || memcmp(scan->header.id, id, 16) != 0 ||
                     scan->header.salt != salt || scan->header.checkpoint != checkpoint))
         rc = STEAD_LOG_MISSING;

@@ -286,7 +286,7 @@ int stead_remove(const char *path)
     if (rc != 0)
         return error_keep(rc);
     /* The log's name first: while the store has its own, nobody can make a new store, and a new log, under it. */
-    if (!file.in_memory && (rc = file_unlink(file.log_path)) != 0 && rc != ENOENT)
+    if (!file.in_memory && (rc = file_unlink_log(&file)) != 0)
         return error_set(rc, "%s cannot be removed: %s", file.log_path, error_text(rc));
     rc = file_unlink(file.path);
     if (rc != 0)

@@ -374,6 +374,22 @@ static int call_rename_new(const char *from, const char *to)
     return renamed(file_calls_system.rename_new, from, to);
 }
 
+static int call_exchange(const char *a, const char *b)
+{
+    FAIL_IF_ASKED(CRASH_RENAME, -1)
+    char names[2][CRASH_NAME_BYTES], both[2 * CRASH_NAME_BYTES];
+    bool in = name_in_directory(a, names[0]) != NULL && name_in_directory(b, names[1]) != NULL;
+    int rc = file_calls_system.exchange(a, b);
+    if (rc == 0 && in) {
+        size_t first = strlen(names[0]) + 1, second = strlen(names[1]) + 1;
+        memcpy(both, names[0], first);
+        memcpy(both + first, names[1], second);
+        record(TRACE_EXCHANGE, 0, 0, 0, both, first + second);
+    }
+    after(CRASH_RENAME);
+    return rc;
+}
+
 static int call_unlink(const char *path)
 {
     FAIL_IF_ASKED(CRASH_UNLINK, -1)
@@ -453,6 +469,7 @@ void crash_calls_install(struct crash_shared *trial, const char *directory)
     file_calls.linkat = call_linkat;
     file_calls.rename = call_rename;
     file_calls.rename_new = call_rename_new;
+    file_calls.exchange = call_exchange;
     file_calls.unlink = call_unlink;
     file_calls.clone = call_clone;
     file_calls.copy_file_range = call_copy_file_range;

@@ -25,6 +25,7 @@ enum trace_kind {
     TRACE_LINK,       /* node; payload: the name                                  */
     TRACE_UNLINK,     /* payload: the name                                        */
     TRACE_RENAME,     /* payload: from, zero, to                                  */
+    TRACE_EXCHANGE,   /* payload: one name, zero, the other                       */
     TRACE_SYNC_DIRECTORY,
     TRACE_BEGIN, /* offset: the version                                      */
     TRACE_DONE   /* offset: the version; length: 1 = durable                 */

@@ -115,7 +115,7 @@ static bool add_name(struct disk *disk, const char *text, unsigned node, uint64_
            add_part(disk, (struct disk_part){.kind = PART_NAME, .node = node, .name = name, .order = order});
 }
 
-static bool add_rename(struct disk *disk, const uint8_t *payload, uint64_t bytes, uint64_t order)
+static bool add_rename(struct disk *disk, const uint8_t *payload, uint64_t bytes, bool exchange, uint64_t order)
 {
     const char *from = (const char *)payload;
     size_t first = strnlen(from, bytes) + 1;
@@ -126,10 +126,11 @@ static bool add_rename(struct disk *disk, const uint8_t *payload, uint64_t bytes
     if (f == DISK_NO_NODE || t == DISK_NO_NODE)
         return false;
     unsigned node = name_node(disk, f), old = disk->group[f];
+    unsigned left = exchange ? name_node(disk, t) : DISK_NO_NODE;
     for (unsigned i = 0; i < disk->names; i++)
         if (disk->group[i] == old)
             disk->group[i] = disk->group[t];
-    return add_name(disk, from, DISK_NO_NODE, order) && add_name(disk, to, node, order);
+    return add_name(disk, from, left, order) && add_name(disk, to, node, order);
 }
 
 /* ---- syncs ---- */
@@ -247,7 +248,8 @@ bool disk_apply(struct disk *disk, const struct trace_event *event, const uint8_
     case TRACE_UNLINK:
         return add_name(disk, (const char *)payload, DISK_NO_NODE, order);
     case TRACE_RENAME:
-        return add_rename(disk, payload, event->payload, order);
+    case TRACE_EXCHANGE:
+        return add_rename(disk, payload, event->payload, event->kind == TRACE_EXCHANGE, order);
     case TRACE_SYNC_DIRECTORY:
         return settle_names(disk);
     case TRACE_BEGIN:

@@ -328,10 +328,12 @@ static void try_sampled(struct scene *scene)
 static const char *event_text(const struct trace_event *event, const uint8_t *payload)
 {
     static char text[160];
-    static const char *const names[] = {"new file", "write",  "zero",   "size",           "sync",  "sync range",
-                                        "link",     "unlink", "rename", "sync directory", "begin", "done"};
+    static const char *const names[] = {"new file",       "write", "zero",   "size",   "sync",
+                                        "sync range",     "link",  "unlink", "rename", "exchange",
+                                        "sync directory", "begin", "done"};
     const char *name = event->kind < sizeof names / sizeof names[0] ? names[event->kind] : "?";
-    if (event->kind == TRACE_LINK || event->kind == TRACE_UNLINK || event->kind == TRACE_RENAME)
+    if (event->kind == TRACE_LINK || event->kind == TRACE_UNLINK || event->kind == TRACE_RENAME ||
+        event->kind == TRACE_EXCHANGE)
         snprintf(text, sizeof text, "%s %s", name, payload == NULL ? "" : (const char *)payload);
     else
         snprintf(text, sizeof text, "%s file %u at %" PRIu64 ", %" PRIu64 " bytes", name, event->node, event->offset,
@@ -375,7 +377,7 @@ static int try_point(struct scene *scene)
 static bool is_point(const struct trace_event *event)
 {
     return event->kind == TRACE_DONE || (event->kind >= TRACE_WRITE && event->kind <= TRACE_SIZE) ||
-           (event->kind >= TRACE_LINK && event->kind <= TRACE_RENAME);
+           (event->kind >= TRACE_LINK && event->kind <= TRACE_EXCHANGE);
 }
 
 static int walk(struct scene *scene, struct disk *disk, const uint8_t *trace, uint64_t bytes)

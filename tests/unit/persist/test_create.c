@@ -1,4 +1,5 @@
 /* create.c and file_name.c (S10): a new store is whole or absent, whoever races, whatever fails, wherever it ends. */
+#include "persist/tail.h"
 #include "temp_store.h"
 
 #include <sys/wait.h>
@@ -39,7 +40,7 @@ Test(create, makes_one_sealed_file_with_what_was_asked_for)
     struct stat facts;
     cr_assert_eq(stat(store.path, &facts), 0);
     cr_assert_eq(facts.st_mode & 07777, 0640);
-    cr_assert_eq((uint64_t)facts.st_size, format_file_bytes(UNIT_BYTES));
+    cr_assert_eq((uint64_t)facts.st_size, format_file_bytes(UNIT_BYTES) + TAIL_BYTES);
     cr_assert_eq(facts.st_nlink, 1);
     cr_assert_eq(store_count_files(), 1);
     expect_whole();

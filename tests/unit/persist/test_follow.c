@@ -323,9 +323,10 @@ static void forge_record(uint64_t image_offset, uint64_t used)
     uint64_t bytes[4] = {1, 2, 3, 4};
     (void)snprintf(log, sizeof log, "%s-wal", store.path);
     OK(shared_read(words(), &state));
-    OK(wal_open(&wal, log, store.super.id));
-    wal.at = state.applied_at;
-    wal_begin(&wal);
+    OK(wal_open(&wal, store.super.id));
+    int fd;
+    OK(file_open_path(&fd, log, O_RDWR, 0));
+    OK(wal_switch(&wal, fd, &state.applied_at));
     OK(wal_add_run(&wal, 0, bytes, sizeof bytes));
     OK(wal_add_run(&wal, image_offset, bytes, sizeof bytes));
     OK(wal_finish(&wal, used, 0));

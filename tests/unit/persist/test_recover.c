@@ -436,8 +436,8 @@ static void join(struct fixture *f, struct fixture *mine)
     OK(file_open(&mine->file, true));
     OK(superblock_read(&mine->file, &mine->super));
     OK(file_size(mine->file.fd, &bytes));
-    OK(map_open(&mine->map, mine->file.fd, MAP_IMAGE_PRIVATE, NULL, format_image_bytes(bytes), UINT64_C(256) << 20,
-                false));
+    OK(map_open(&mine->map, mine->file.fd, MAP_IMAGE_PRIVATE, NULL, round_down(format_image_bytes(bytes), UNIT_BYTES),
+                UINT64_C(256) << 20, false));
     OK(txn_open(&mine->txn, &mine->map, &mine->file, &mine->super, &mine->options));
 }
 

@@ -25,6 +25,7 @@ static const uint8_t test_id[16] = "test_replay";
 
 struct log {
     char path[300];
+    struct file store;
     struct wal wal;
 };
 
@@ -32,16 +33,21 @@ static void log_create(struct log *log)
 {
     const char *where = getenv("TMPDIR");
     (void)snprintf(log->path, sizeof log->path, "%s/stead-replay-XXXXXX", where != NULL ? where : "/tmp");
+    struct wal_next next;
     int fd = mkstemp(log->path);
     cr_assert_geq(fd, 0);
-    close(fd);
-    OK(wal_create(&log->wal, log->path, 0600, test_id));
-    OK(wal_start(&log->wal, 1, 1, 1, CAPACITY));
+    OK(file_resolve(&log->store, log->path));
+    log->store.fd = fd;
+    OK(wal_make(&next, &log->store, true, test_id, 1, 1, 1, CAPACITY));
+    OK(wal_open(&log->wal, test_id));
+    OK(wal_switch(&log->wal, next.fd, &next.at));
 }
 
 static void log_remove(struct log *log)
 {
     wal_close(&log->wal);
+    file_close(&log->store);
+    OK(file_unlink_log(&log->store));
     (void)unlink(log->path);
 }
 

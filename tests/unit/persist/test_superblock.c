@@ -108,9 +108,8 @@ Test(superblock, any_flipped_byte_of_both_copies_is_an_error)
 Test(superblock, every_truncation_is_an_error_and_never_a_store)
 {
     struct superblock super;
-    struct stat facts;
-    cr_assert_eq(stat(store.path, &facts), 0);
-    for (off_t length = facts.st_size - 1; length >= 0; length -= length > 8192 ? 1021 : 1) {
+    for (off_t length = (off_t)format_file_bytes(UNIT_BYTES) - 1;
+         /* without the mark behind it: test_tail.c */ length >= 0; length -= length > 8192 ? 1021 : 1) {
         cr_assert_eq(truncate(store.path, length), 0);
         int rc = read_super(&super);
         cr_assert(rc == STEAD_CORRUPT || (rc == STEAD_NOT_A_STORE && length < 16), "length %jd: %d (%s)",

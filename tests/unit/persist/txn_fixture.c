@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "persist/page_checksum.h"
+#include "persist/tail.h"
 
 #define FIXTURE_CAPACITY (UINT64_C(256) << 20)
 
@@ -41,6 +42,7 @@ void fixture_create(struct fixture *f, uint64_t file_image_bytes, uint64_t used_
     f->super.capacity_bytes = FIXTURE_CAPACITY;
     f->super.used_bytes = used_bytes;
     f->super.checksums_valid = 1;
+    OK(tail_raise(f->file.fd, f->super.id, 0, 0));
     OK(superblock_write_both(&f->file, &f->super));
     file_close(&f->file);
 }
@@ -63,7 +65,8 @@ int fixture_open(struct fixture *f)
         rc = file_size(f->file.fd, &bytes);
     if (rc != 0)
         goto close_file;
-    rc = map_open(&f->map, f->file.fd, MAP_IMAGE_PRIVATE, NULL, format_image_bytes(bytes), FIXTURE_CAPACITY, false);
+    rc = map_open(&f->map, f->file.fd, MAP_IMAGE_PRIVATE, NULL, round_down(format_image_bytes(bytes), UNIT_BYTES),
+                  FIXTURE_CAPACITY, false);
     if (rc != 0)
         goto close_file;
     rc = txn_open_with(&f->txn, &f->map, &f->file, &f->super, &f->options, f->kind);
@@ -99,7 +102,7 @@ void fixture_remove(struct fixture *f)
 
 void fixture_extend(struct fixture *f, uint64_t image_bytes)
 {
-    OK(fallocate(f->file.fd, 0, 0, (off_t)format_file_bytes(image_bytes)));
+    OK(tail_move(f->file.fd, format_file_bytes(f->map.bytes), format_file_bytes(image_bytes), f->super.id));
     OK(map_extend(&f->map, image_bytes));
 }
 

@@ -1,0 +1,152 @@
+/*
+ * wal_file.c -- the log as a file: made, found, replaced.
+ *
+ * One inode holds the records of one checkpoint number and no others, ever: a plain copy of a log in use is then a true
+ * prefix of those records, whenever and however slowly it was read (tail.c).  So a checkpoint makes a new file and puts it
+ * in the old one's place; what the old one's blocks cost is given back when the last one who has it open closes it.
+ *
+ *   step                                                 a crash right after it leaves
+ *   1 FILE-wal.new made: blocks reserved, header          the old superblock, whose log is FILE-wal; a stray
+ *     written; the file and the directory synced           FILE-wal.new, replaced by the next step 1
+ *   2 superblock that names its salt written, synced      the new log under the name FILE-wal.new; wal_find() looks there
+ *   3 FILE-wal.new takes FILE-wal's place                 either of the two, the name need not be durable
+ *   4 records                                             the same
+ *
+ * Step 3 and stead_remove().  A store may be removed under its writer, and another one be made under its name.  Then no name
+ * is ours any more: the new log loses its name.  Names are exchanged, not replaced, so that what was there can be looked at
+ * afterwards: if it is not our old log, it goes back.  (Where a file system cannot exchange, the path is asked right before.)
+ *
+ *   W4  the header with a salt is durable under one of the log's two names before the superblock that names it is written
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "base/units.h"
+#include "persist/file.h"
+#include "persist/wal.h"
+
+/* Whoever may write the store may write its log, whatever the umask, and whoever of them made it. */
+static void share_with(int fd, const struct stat *store)
+{
+    struct stat made;
+    if (fstat(fd, &made) == 0 && (made.st_uid != store->st_uid || made.st_gid != store->st_gid) &&
+        fchown(fd, store->st_uid, store->st_gid) != 0)
+        (void)fchown(fd, (uid_t)-1, store->st_gid);
+    (void)fchmod(fd, store->st_mode & 0777);
+}
+
+static int write_header(struct wal_next *next, const uint8_t id[16], uint64_t first_seq, uint64_t used_bytes)
+{
+    struct wal_header header = {
+        .salt = next->at.salt, .checkpoint = next->at.checkpoint, .first_seq = first_seq, .used_bytes = used_bytes};
+    memcpy(header.id, id, sizeof header.id);
+    wal_seal_header(&header);
+    memcpy(next->at.chain, header.checksum, sizeof header.checksum);
+    int rc = file_reserve_fresh(next->fd, 0, WAL_RESERVE_FIRST_BYTES);
+    if (rc != 0)
+        return error_set(rc, "no space for the log: %s", error_text(rc));
+    rc = file_write_at(next->fd, &header, sizeof header, 0);
+    if (rc == 0)
+        rc = file_sync_new(next->fd);
+    return rc == 0 ? 0 : error_set(rc, "cannot write the log's header: %s", error_text(rc));
+}
+
+int wal_make(struct wal_next *next, const struct file *file, bool in_place, const uint8_t id[16], uint64_t salt,
+             uint64_t checkpoint, uint64_t first_seq, uint64_t used_bytes)
+{
+    struct stat store;
+    *next = (struct wal_next){.fd = -1};
+    next->at =
+        (struct wal_position){.salt = salt, .checkpoint = checkpoint, .end = WAL_FIRST_RECORD, .next_seq = first_seq};
+    next->path = in_place ? file->log_path : file->log_next_path;
+    if (fstat(file->fd, &store) != 0)
+        return error_set(errno, "cannot stat %s", file->path);
+    int rc = file_unlink(next->path); /* a stray one: no superblock names it */
+    if (rc == 0 || rc == ENOENT)
+        rc = file_open_path(&next->fd, next->path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, store.st_mode & 0777);
+    if (rc != 0)
+        return error_set(rc, "cannot make the log %s: %s", next->path, error_text(rc));
+    share_with(next->fd, &store);
+    rc = write_header(next, id, first_seq, used_bytes);
+    if (rc == 0 && (rc = file_sync_directory(next->path)) != 0)
+        error_set(rc, "cannot sync the directory of %s: %s", next->path, error_text(rc));
+    if (rc != 0) {
+        wal_discard(next);
+        return error_keep(rc);
+    }
+    return 0;
+}
+
+void wal_discard(struct wal_next *next)
+{
+    if (next->fd < 0)
+        return;
+    file_calls.close(next->fd);
+    next->fd = -1;
+    (void)file_unlink(next->path);
+}
+
+static bool is_inode_of(const char *path, int fd)
+{
+    struct stat named, open;
+    return lstat(path, &named) == 0 && fstat(fd, &open) == 0 && named.st_ino == open.st_ino &&
+           named.st_dev == open.st_dev;
+}
+
+int wal_install(const struct wal_next *next, const struct file *file, int old_fd)
+{
+    int rc;
+    if (!file_is_current(file) || (old_fd >= 0 && !is_inode_of(file->log_path, old_fd)))
+        return file_unlink(next->path); /* removed: nobody will look for it */
+    rc = file_exchange(next->path, file->log_path);
+    if (rc == EINVAL || rc == ENOSYS || rc == EOPNOTSUPP)
+        return file_rename(next->path, file->log_path);
+    if (rc != 0)
+        return rc;
+    if (old_fd >= 0 && !is_inode_of(next->path, old_fd)) /* another store's, made this moment */
+        (void)file_exchange(next->path, file->log_path);
+    return file_unlink(next->path);
+}
+
+/* 0: it is the one; STEAD_LOG_MISSING; errno. */
+static int open_matching(int *fd, const char *path, int flags, const uint8_t id[16], uint64_t salt, uint64_t checkpoint)
+{
+    struct wal_header header;
+    uint64_t bytes;
+    int rc = file_open_path(fd, path, flags | O_NOFOLLOW, 0);
+    if (rc == ENOENT)
+        return STEAD_LOG_MISSING;
+    if (rc != 0)
+        return rc;
+    rc = file_size(*fd, &bytes);
+    if (rc == 0 && bytes < WAL_FIRST_RECORD)
+        rc = STEAD_LOG_MISSING;
+    if (rc == 0)
+        rc = file_read_at(*fd, &header, sizeof header, 0);
+    if (rc == 0 && (!wal_header_valid(&header) || memcmp(header.id, id, sizeof header.id) != 0 || header.salt != salt ||
+                    header.checkpoint != checkpoint))
+        rc = STEAD_LOG_MISSING;
+    if (rc != 0)
+        file_calls.close(*fd);
+    return rc;
+}
+
+int wal_find(int *fd, const struct file *file, bool writable, const uint8_t id[16], uint64_t salt, uint64_t checkpoint)
+{
+    int flags = writable ? O_RDWR : O_RDONLY;
+    int rc = open_matching(fd, file->log_path, flags, id, salt, checkpoint);
+    if (rc == STEAD_LOG_MISSING) {
+        rc = open_matching(fd, file->log_next_path, flags, id, salt, checkpoint);
+        if (rc == 0 && writable && (rc = file_rename(file->log_next_path, file->log_path)) != 0)
+            file_calls.close(*fd);
+    }
+    if (rc == STEAD_LOG_MISSING && access(file->log_path, F_OK) != 0)
+        return error_set(rc, "%s was not closed, and its log %s is missing", file->path, file->log_path);
+    if (rc == STEAD_LOG_MISSING)
+        return error_set(rc, "%s is not the log that the store was left with", file->log_path);
+    return rc == 0 ? 0 : error_set(rc, "cannot open the log %s: %s", file->log_path, error_text(rc));
+}
