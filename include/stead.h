@@ -284,8 +284,14 @@ STEAD_API const char *stead_strerror(int error);
 STEAD_API int stead_last_error(void);
 STEAD_API const char *stead_last_error_text(void);
 
-/* stead_backup -- a consistent, sealed copy of the last commit at path (EEXIST if there), while others
- * work.  Reflinked where the file system can. */
+/*
+ * stead_backup -- a consistent, sealed copy of the last commit at path (EEXIST if there), while others work.
+ * Reflinked where the file system can.
+ *
+ * The copy is of the commit that was the last one when the call began.  SOLE and TURNS: this process commits on meanwhile,
+ * no commit waits, and the log grows until the copy is done; in TURNS another process's turn waits for it.  From a
+ * read-only handle it is one shared section: the writer's log may reach its limit (stead_commit).  LIVE: writers wait.
+ */
 STEAD_API int stead_backup(stead *store, const char *path);
 
 /* stead_pin, stead_unpin -- keep the used range in memory (mlock). */

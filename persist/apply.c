@@ -28,6 +28,7 @@
 #include "base/error.h"
 #include "base/units.h"
 #include "persist/page_checksum.h"
+#include "persist/replay.h"
 #include "persist/txn_internal.h"
 
 #define TABLE_ENTRIES (PAGE_BYTES / 8) /* checksums in one block of the table */
@@ -223,5 +224,31 @@ int txn_checkpoint(struct txn *txn)
     if (rc == 0)
         txn_publish(txn);
     pthread_mutex_unlock(&txn->engine);
+    return rc;
+}
+
+/* ---- a commit to be copied ---- */
+
+void txn_point(struct txn *txn, struct txn_point *point)
+{
+    pthread_mutex_lock(&txn->engine);
+    *point = (struct txn_point){.seq = txn->wal.at.next_seq - 1,
+                                .used_bytes = txn->used_bytes,
+                                .applied_at = txn->applied_at,
+                                .end = txn->wal.at.end};
+    pthread_mutex_unlock(&txn->engine);
+}
+
+int txn_replay_point(struct txn *txn, const struct txn_point *point, int copy_fd)
+{
+    struct wal_scan scan;
+    if (point->applied_at.next_seq > point->seq)
+        return 0;
+    int rc = wal_scan_resume(&scan, txn->wal.fd, txn->super->id, &point->applied_at, txn->map->capacity);
+    if (rc != 0)
+        return rc;
+    scan.file_bytes = min_u64(scan.file_bytes, point->end); /* what is appended meanwhile is not looked at */
+    rc = replay_into_file(&scan, copy_fd, point->seq);
+    wal_scan_close(&scan);
     return rc;
 }

@@ -1,26 +1,37 @@
 /*
  * backup.c -- a sealed copy of the last commit, made while others work.
  *
- * The caller holds still what could move: SOLE and TURNS by the apply lock (the file then holds the last applied commit,
- * and image_backup() first applies what is committed), LIVE by the shared lock that writers must respect.
+ * The caller holds still what could move.  SOLE and TURNS: the apply lock, so that the file stays as the last application
+ * left it and the log is not restarted; but commits go on, into the log and, as pages past the committed end, into the file
+ * behind the used length.  So the copy is made of what stands still: the file's bytes below the used length of the commit
+ * that image_backup_begin() fixed, and the records of the log up to that commit.  LIVE: the shared lock that writers must
+ * respect.
  *
  *   step                                              a crash right after it leaves
- *   1 SOLE, TURNS: sync and apply the log             the store, as after any commit
- *   2 a file without a name beside the target         no copy
- *   3 the whole file cloned (FICLONE), cut off at     no copy
+ *   1 begin: the last commit's number, length and     the store, as after any commit
+ *     place in the log noted
+ *   2 SOLE, TURNS: the log synced up to that commit   the same
+ *   3 a file without a name beside the target         no copy
+ *   4 the whole file cloned (FICLONE), cut off at     no copy
  *     the used length; or the used data copied
- *   4 lock unit cleared; LIVE and pages of our own:   no copy
+ *   5 SOLE, TURNS: records that were not applied yet  no copy
+ *     replayed into the copy, pages and checksums
+ *   6 lock unit cleared; LIVE and pages of our own:   no copy
  *     checksums computed from what was copied
- *   5 both superblocks, sealed                        no copy
- *   6 fsync, then the name (never over another        no copy or a whole one
+ *   7 both superblocks, sealed                        no copy
+ *   8 fsync, then the name (never over another        no copy or a whole one
  *     file), then the directory
+ *
+ * Step 4 may see pages of later commits that are written straight into the file, behind the used length of this one, and
+ * their checksums in a table it copies: the length cuts off the pages, step 6 clears the checksums.
  *
  * LIVE stores are not cloned where overwriting allocates: the clone would share the store's blocks, and the next store
  * instruction into one of them could meet a full disk, that is SIGBUS.  Nor are files cloned in memory.
  *
  * The copy has the id and the address of its original: it is the same store at an earlier time.
  *
- *   P4  a backup opens sealed, with the last commit's bytes, valid checksums and no log
+ *   P4  a backup opens sealed, with the bytes of the commit that was the last one when it began, valid checksums and no log,
+ *       whatever was committed while it was made
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -39,16 +50,12 @@
 #define CHUNK_BYTES ((size_t)1 << 20)
 #define MODE_MASK 0777
 
-/* Step 1 */
-static int settle(struct image *image)
-{
-    if (image->txn == NULL)
-        return 0;
-    int rc = txn_sync(image->txn, txn_commit_seq(image->txn));
-    if (rc == 0 && txn_has_unapplied(image->txn))
-        rc = txn_apply(image->txn);
-    return rc;
-}
+struct image_backup {
+    struct image *image;
+    struct superblock super;
+    struct txn_point point; /* IMAGE_PRIVATE */
+    uint64_t used;
+};
 
 /* Tables and image of the used length, holes left out. */
 static int copy_data(int from, int to, uint64_t end)
@@ -92,7 +99,7 @@ static int copy_image(struct image *image, int to, uint64_t used)
     return rc;
 }
 
-/* Step 3 */
+/* Step 4 */
 static int fill(struct image *image, int to, uint64_t used)
 {
     int rc;
@@ -111,19 +118,23 @@ static int fill(struct image *image, int to, uint64_t used)
     return in_own_pages(image) ? copy_image(image, to, used) : copy_data(from, to, end);
 }
 
-/* Steps 3 to 5 */
-static int write_copy(struct image *image, const struct superblock *super, const struct file *copy, uint64_t used)
+/* Steps 4 to 7 */
+static int write_copy(const struct image_backup *backup, const struct file *copy)
 {
     int rc;
-    struct superblock sealed = *super;
+    struct image *image = backup->image;
+    struct superblock sealed = backup->super;
+    uint64_t used = backup->used;
     rc = fill(image, copy->fd, used);
-    if (rc == 0 && (image_is_live(image) || in_own_pages(image) || super->checksums_valid == 0))
+    if (rc == 0 && image->txn != NULL)
+        rc = txn_replay_point(image->txn, &backup->point, copy->fd);
+    if (rc == 0 && (image_is_live(image) || in_own_pages(image) || sealed.checksums_valid == 0))
         rc = scrub_rebuild(copy->fd, 0, used);
     if (rc == 0) /* of pages that the original has in flight behind the used length */
         rc = scrub_clear(copy->fd, used, min_u64(image_bytes(image), used - 1 + format_contiguous(used - 1)));
     if (rc != 0)
         return rc;
-    sealed.commit_seq = image_commit_seq(image);
+    sealed.commit_seq = image->txn != NULL ? backup->point.seq : image_commit_seq(image);
     sealed.used_bytes = used;
     sealed.checksums_valid = 1;
     sealed.last_detach_s = (int64_t)time(NULL);
@@ -140,31 +151,65 @@ static mode_t mode_of(int fd)
     return fstat(fd, &facts) == 0 ? facts.st_mode & MODE_MASK : 0600;
 }
 
-int image_backup(struct image *image, const struct superblock *super, const char *path)
+int image_backup_begin(struct image_backup **out, struct image *image, const struct superblock *super)
 {
-    int rc;
+    *out = NULL;
+    struct image_backup *backup = calloc(1, sizeof *backup);
+    if (backup == NULL)
+        return error_set(ENOMEM, "no memory to copy %.300s", image->file->path);
+    backup->image = image;
+    backup->super = *super;
+    if (image->txn != NULL) {
+        txn_point(image->txn, &backup->point);
+        backup->used = backup->point.used_bytes;
+    } else {
+        backup->used = follow_has_pages(image) ? image->follow.used_bytes : image_applied_bytes(image);
+    }
+    if (backup->used < UNIT_BYTES) {
+        free(backup);
+        return error_set(STEAD_CORRUPT, "%.300s: the length of the last commit cannot be told", image->file->path);
+    }
+    *out = backup;
+    return 0;
+}
+
+/* Steps 3 to 8 */
+static int make_copy(const struct image_backup *backup, const char *path)
+{
     char temporary[FILE_PATH_BYTES + 24];
     struct file copy = {.fd = -1};
-    rc = settle(image);
-    if (rc != 0)
-        return rc;
-    uint64_t used = follow_has_pages(image) ? image->follow.used_bytes : image_applied_bytes(image);
-    if (used < UNIT_BYTES)
-        return error_set(STEAD_CORRUPT, "%.300s: the length of the last commit cannot be told", image->file->path);
+    const struct file *file = backup->image->file;
     if (access(path, F_OK) == 0)
-        return error_set(EEXIST, "%.300s exists already; a backup replaces nothing", path);
+        return error_set(EEXIST, "%.300s exists already; a backup of %.300s replaces nothing", path, file->path);
     if (strlen(path) >= sizeof copy.path)
         return error_set(ENAMETOOLONG, "the name of the backup is longer than %zu bytes", sizeof copy.path - 1);
     memcpy(copy.path, path, strlen(path) + 1);
-    rc = file_open_nameless(&copy.fd, path, mode_of(image->file->fd), temporary);
+    int rc = file_open_nameless(&copy.fd, path, mode_of(file->fd), temporary);
     if (rc != 0)
         return rc;
-    rc = write_copy(image, super, &copy, used);
+    rc = write_copy(backup, &copy);
     if (rc != 0) {
         file_drop_nameless(copy.fd, temporary);
-        return error_set(rc, "cannot copy %.200s to %.200s: %s", image->file->path, path, error_text(rc));
+        return error_set(rc, "cannot copy %.200s to %.200s: %s", file->path, path, error_text(rc));
     }
     rc = file_link_nameless(copy.fd, path, temporary);
     (void)file_calls.close(copy.fd);
     return rc;
+}
+
+int image_backup_copy(struct image_backup *backup, const char *path)
+{
+    struct image *image = backup->image;
+    int rc = image->txn != NULL ? txn_sync(image->txn, backup->point.seq) : 0;
+    if (rc == 0)
+        rc = make_copy(backup, path);
+    free(backup);
+    return rc;
+}
+
+int image_backup(struct image *image, const struct superblock *super, const char *path)
+{
+    struct image_backup *backup;
+    int rc = image_backup_begin(&backup, image, super);
+    return rc != 0 ? rc : image_backup_copy(backup, path);
 }

@@ -142,9 +142,16 @@ void image_check(struct image *image, struct report *report,
 /* Image bytes at the last commit (file + unapplied log), by pread: for heap_check's reader and backup. */
 int image_read_committed(struct image *image, uint64_t offset, void *buffer, size_t bytes);
 
-/* A sealed copy of the last commit at path; exclusive against commits of this process (IMAGE_PRIVATE), apply lock.
- * Reflink where it can.  EEXIST. */
-int image_backup(struct image *image, const struct superblock *super, const char *path);
+/*
+ * image_backup -- a sealed copy of the last commit at path; apply lock (LIVE: nobody writes).  Reflink where it can.  EEXIST.
+ * IMAGE_PRIVATE in two steps, so that commits go on while bytes are copied: image_backup_begin(), nobody commits, fixes
+ * the commit; image_backup_copy() takes as long as it takes, and gives *backup back.  *super is copied at the first.
+ * Nothing is applied and no log restarted in between (apply lock); this process's log grows meanwhile.
+ */
+struct image_backup;
+int image_backup_begin(struct image_backup **backup, struct image *image, const struct superblock *super);
+int image_backup_copy(struct image_backup *backup, const char *path);
+int image_backup(struct image *image, const struct superblock *super, const char *path); /* both */
 
 /* Keeps [0, used_bytes) in memory: mlock (LIVE, read) or through a second shared read-only mapping (private). */
 int image_pin(struct image *image, uint64_t used_bytes);

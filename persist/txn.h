@@ -15,6 +15,7 @@
 #include "persist/map.h"
 #include "persist/page_list.h"
 #include "persist/superblock.h"
+#include "persist/wal.h"
 
 struct txn;
 
@@ -65,6 +66,17 @@ void txn_stat(struct txn *txn, struct image_stat *stat);
 
 /* Bytes of the image at the last commit: unapplied pages from memory, the rest by pread.  Apply lock. */
 int txn_read_committed(struct txn *txn, uint64_t offset, void *buffer, size_t bytes);
+
+/* A commit that stays findable while nobody applies: the file holds everything up to applied_at, the log the rest. */
+struct txn_point {
+    uint64_t seq, used_bytes;
+    struct wal_position applied_at;
+    uint64_t end; /* of the log */
+};
+/* The last commit.  Good as long as the caller holds the apply lock, whatever is committed meanwhile. */
+void txn_point(struct txn *txn, struct txn_point *point);
+/* Brings a copy of the file, as it is under the apply lock, to the commit of the point. */
+int txn_replay_point(struct txn *txn, const struct txn_point *point, int copy_fd);
 
 /* W-invariants (docs/invariants.d/txn.md): the log's header and every record in it, by pread. */
 void txn_check(struct txn *txn, struct report *report);

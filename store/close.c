@@ -69,7 +69,7 @@ static int seal(struct stead *s)
         (void)heap_each_free_range(s->heap, PUNCH_BYTES_MIN, collect_free_range, &ranges);
     if (readers) /* a shrink under a mapping kills its reader: keep the length */
         used = max_u64(used, image_bytes(s->image));
-    store_fill_super(s);
+    store_fill_super(s, &s->super);
     s->super.last_detach_s = time(NULL);
     if (s->heap != NULL && page_root(s) < used)
         s->super.root = page_root(s);

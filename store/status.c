@@ -18,16 +18,16 @@ void store_note_change(struct stead *s)
     atomic_store_explicit(&s->unit->last_change_pid, s->own_pid, memory_order_relaxed);
 }
 
-void store_fill_super(struct stead *s)
+void store_fill_super(const struct stead *s, struct superblock *super)
 {
     const struct lock_unit *unit = s->unit;
-    s->super.sharing = (uint32_t)s->sharing;
-    s->super.last_attach_s = atomic_load(&unit->last_attach_s);
-    s->super.last_detach_s = atomic_load(&unit->last_detach_s);
-    s->super.last_change_s = atomic_load(&unit->last_change_s);
-    s->super.last_change_pid = atomic_load(&unit->last_change_pid);
-    s->super.accepted_unclean = atomic_load(&unit->accepted_unclean);
-    s->super.root = 0; /* only a sealed superblock has it: here it would go stale */
+    super->sharing = (uint32_t)s->sharing;
+    super->last_attach_s = atomic_load(&unit->last_attach_s);
+    super->last_detach_s = atomic_load(&unit->last_detach_s);
+    super->last_change_s = atomic_load(&unit->last_change_s);
+    super->last_change_pid = atomic_load(&unit->last_change_pid);
+    super->accepted_unclean = atomic_load(&unit->accepted_unclean);
+    super->root = 0; /* only a sealed superblock has it: here it would go stale */
 }
 
 bool store_has_foreign_readers(const struct stead *s)

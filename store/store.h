@@ -86,6 +86,8 @@ struct stead {
     unsigned handles; /* opens minus closes */
     struct stead *next;
 
+    _Atomic unsigned backups; /* by threads of this process, under way: the log may pass its limit */
+
     /* Under the store lock held exclusively. */
     struct superblock super;
     bool seal_failed; /* a close got as far as sealing, and failed at it */
@@ -184,6 +186,7 @@ void *names_find(struct stead *s, const char *name, int *rc);    /* store lock h
 /* ---- status.c */
 void store_note_change(struct stead *s);
 bool store_has_foreign_readers(const struct stead *s); /* may somebody read the file who may not write it? */
-void store_fill_super(struct stead *s); /* times and pids from the lock unit into s->super, before it is written */
+/* Times and pids from the lock unit, before a superblock is written. */
+void store_fill_super(const struct stead *s, struct superblock *super);
 
 #endif

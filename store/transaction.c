@@ -68,7 +68,7 @@ static int apply_now(struct stead *s, bool checkpoint, int64_t deadline_ns)
 
 int store_make_room(struct stead *s)
 {
-    if (!image_wants_checkpoint(s->image))
+    if (!image_wants_checkpoint(s->image) || atomic_load(&s->backups) != 0) /* backup.c */
         return 0;
     int rc = apply_now(s, true, s->timeout_ms == 0 ? 0 : deadline_after_ms(s->timeout_ms));
     if (rc == EBUSY || rc == ETIMEDOUT)
@@ -164,7 +164,7 @@ static int flush_live(struct stead *s)
     int rc = superblock_read(&s->file, &s->super); /* another process may have written the last one */
     if (rc != 0)
         return rc;
-    store_fill_super(s);
+    store_fill_super(s, &s->super);
     s->super.commit_seq = atomic_load(&s->unit->commit_seq) + 1;
     rc = image_flush(s->image, &s->super, heap_used_bytes(s->heap));
     if (rc == 0 || rc == EINTR)
