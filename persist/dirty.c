@@ -7,12 +7,16 @@
  *     hot        private and writable, and in the list of hot pages: a candidate of every collect
  *     protected  private, write-protected by userfaultfd: the next write faults
  *
- *     clean --write fault--> reported --settle--> hot --unchanged for HOT_IDLE commits--> protected --write fault--> reported
+ *     clean, protected --write fault--> reported --settle--> protected
+ *                                          |                    ^
+ *                                          |                    +-- unchanged for HOT_IDLE commits --+
+ *                                          +--settle, changed HOT_RECENT commits ago or later--> hot +
  *
  * So a page that is private, writable and not hot exists only after a fault that dirty_collect() reports, or, where
  * faults may have been missed, that the page tables tell ("written": not protected).  A page that cannot be protected
- * stays hot, however many there are.  A page in use commit after commit (a counter, the heap's own tables) stays hot and
- * costs a comparison; one of many random pages costs one protection and, if ever, one fault without a copy.
+ * stays hot, however many there are.  A page in use commit after commit (a counter, the heap's own tables) becomes hot and
+ * costs a comparison; one of many random pages costs one protection and, if ever, one fault without a copy.  Which pages
+ * changed lately is remembered in a small table, by the page's number; what collides there is forgotten, which costs a fault.
  *
  * Without userfaultfd (DIRTY_PAGEMAP, DIRTY_COMPARE, and DIRTY_SCAN on some systems) there are no states: every private
  * page is a candidate every time, until dirty_drop() gives it back to the file.
@@ -31,11 +35,17 @@
 #include "persist/dirty_internal.h"
 
 #define HOT_IDLE 4            /* collects without a change after which a page is no longer hot */
+#define HOT_RECENT 4          /* a page that changed twice within so many collects is hot */
+#define RECENT_SLOTS 1024     /* power of two */
 #define MISSES_BEFORE_PAUSE 8 /* incomplete fault reports in a row ... */
 #define PAUSE_COLLECTS 64     /* ... after which this many collects scan without asking */
 #ifndef MADV_DONTNEED_LOCKED
 #define MADV_DONTNEED_LOCKED 24 /* Linux 5.18 */
 #endif
+
+struct recent {
+    uint64_t page_plus_1, collect;
+};
 
 struct hot_page {
     uint64_t page;
@@ -51,7 +61,9 @@ struct dirty {
     struct hot_page *hot; /* sorted by page */
     size_t hot_count, hot_room;
     uint64_t bytes; /* of the range, at the last collect */
-    bool scan_next; /* nothing is known yet, or something went wrong */
+    uint64_t collects;
+    struct recent recent[RECENT_SLOTS]; /* pages that changed, and when */
+    bool scan_next;                     /* nothing is known yet, or something went wrong */
     unsigned misses, pause;
     uint64_t scans;
 };
@@ -180,6 +192,7 @@ int dirty_collect(struct dirty *dirty, uint64_t bytes, struct page_list *list)
     if (rc != 0)
         return rc;
     dirty->bytes = bytes;
+    dirty->collects++;
     for (size_t i = 0; i < dirty->hot_count; i++)
         list->page[list->count++] = dirty->hot[i].page;
     if (dirty->pause > 0)
@@ -221,6 +234,15 @@ static int compare_hot(const void *left, const void *right)
     return (a > b) - (a < b);
 }
 
+/* The page, which is not hot, changed: did it lately? */
+static bool changes_often(struct dirty *dirty, uint64_t page)
+{
+    struct recent *recent = &dirty->recent[page * UINT64_C(0x9E3779B97F4A7C15) >> 40 & (RECENT_SLOTS - 1)];
+    bool often = recent->page_plus_1 == page + 1 && dirty->collects - recent->collect <= HOT_RECENT;
+    *recent = (struct recent){.page_plus_1 = page + 1, .collect = dirty->collects};
+    return often;
+}
+
 int dirty_settle(struct dirty *dirty, const struct page_list *pages, const bool *changed)
 {
     if (dirty->protect.fd < 0)
@@ -240,10 +262,12 @@ int dirty_settle(struct dirty *dirty, const struct page_list *pages, const bool 
         while (h < dirty->hot_count && dirty->hot[h].page < page)
             hot[count++] = dirty->hot[h++];
         unsigned idle = HOT_IDLE;
-        if (h < dirty->hot_count && dirty->hot[h].page == page)
-            idle = dirty->hot[h++].idle + 1;
-        if (changed[i])
+        if (h < dirty->hot_count && dirty->hot[h].page == page) {
+            idle = changed[i] ? 0 : dirty->hot[h].idle + 1;
+            h++;
+        } else if (changed[i] && changes_often(dirty, page)) {
             idle = 0;
+        }
         if (idle < HOT_IDLE)
             hot[count++] = (struct hot_page){.page = page, .idle = idle};
         else

@@ -2,7 +2,7 @@
  * overlay.c -- a hash table from page number to a copy of the page.
  *
  * Open addressing with linear probing, at most half full, cleared as a whole (after an application), so it needs no
- * deletion.  Page copies come from chunks of 1 MiB mapped apart from malloc, whose lists a commit should not disturb,
+ * deletion.  Page copies come from chunks of 2 MiB mapped apart from malloc, whose lists a commit should not disturb,
  * and are handed out again without being returned to the kernel until OVERLAY_KEEP_CHUNKS are exceeded.
  *
  * Invariants:
@@ -12,6 +12,7 @@
 #include "persist/overlay.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -20,8 +21,9 @@
 #include "base/units.h"
 
 #define OVERLAY_FIRST_SLOTS 1024
-#define OVERLAY_KEEP_CHUNKS 16
-#define CHUNK_PAGES 256 /* 1 MiB */
+#define OVERLAY_KEEP_CHUNKS 24 /* 48 MiB: more than is gathered between two applications */
+#define CHUNK_PAGES 512 /* 2 MiB, a huge page where the kernel has one: a first touch of each small one costs 1-2 us */
+#define CHUNK_BYTES (CHUNK_PAGES * PAGE_BYTES)
 
 struct overlay_slot {
     uint64_t page_plus_1; /* 0: empty */
@@ -48,7 +50,7 @@ static void free_chunks(struct overlay *overlay)
     while (overlay->chunk != NULL) {
         struct overlay_chunk *chunk = overlay->chunk;
         overlay->chunk = chunk->next;
-        munmap(chunk->bytes, CHUNK_PAGES * PAGE_BYTES);
+        munmap(chunk->bytes, CHUNK_BYTES);
         free(chunk);
     }
     overlay->free_page = NULL;
@@ -69,17 +71,31 @@ static void push_free(struct overlay *overlay, uint8_t *bytes)
     overlay->free_pages++;
 }
 
+/* Aligned to its size.  The first one is not made huge: a store with a few commits should not pay for 2 MiB of zeros. */
+static uint8_t *map_chunk(bool huge)
+{
+    uint8_t *range = mmap(NULL, 2 * CHUNK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (range == MAP_FAILED)
+        return NULL;
+    size_t head = (size_t)(round_up((uintptr_t)range, CHUNK_BYTES) - (uintptr_t)range);
+    if (head != 0)
+        munmap(range, head);
+    munmap(range + head + CHUNK_BYTES, CHUNK_BYTES - head);
+    if (huge)
+        (void)madvise(range + head, CHUNK_BYTES, MADV_HUGEPAGE);
+    return range + head;
+}
+
 static int add_chunk(struct overlay *overlay)
 {
     struct overlay_chunk *chunk = malloc(sizeof *chunk);
     if (chunk == NULL)
         return ENOMEM;
-    void *bytes = mmap(NULL, CHUNK_PAGES * PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (bytes == MAP_FAILED) {
+    chunk->bytes = map_chunk(overlay->chunk != NULL);
+    if (chunk->bytes == NULL) {
         free(chunk);
         return ENOMEM;
     }
-    chunk->bytes = bytes;
     chunk->next = overlay->chunk;
     overlay->chunk = chunk;
     for (size_t i = CHUNK_PAGES; i-- > 0;) /* lowest address on top: neighbours are used together */
