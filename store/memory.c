@@ -98,7 +98,7 @@ struct block_visit {
 static int visit_block(void *block, size_t usable, void *arg)
 {
     const struct block_visit *to = arg;
-    return names_own(to->store, block) ? 0 : to->visit(block, usable, to->arg);
+    return names_own(to->store, block, usable) ? 0 : to->visit(block, usable, to->arg);
 }
 
 int stead_each_block(stead *store, int (*visit)(void *block, size_t usable, void *arg), void *arg)

@@ -275,13 +275,14 @@ int stead_each_name(const stead *store, int (*visit)(const char *name, void *obj
 
 /* ---- the library's own blocks */
 
-bool names_own(const struct stead *s, const void *block)
+bool names_own(const struct stead *s, const void *block, size_t usable)
 {
     name_link *buckets = buckets_of(s);
     if (buckets == NULL || block == (const void *)buckets)
         return buckets != NULL;
     uint64_t offset = (uint64_t)((const uint8_t *)block - s->base);
-    const struct name_node *candidate = node_at(s, offset);
+    /* a smaller block is none, and looking would read its neighbour */
+    const struct name_node *candidate = usable > sizeof *candidate ? node_at(s, offset) : NULL;
     uint64_t left = walk_limit(s);
     uint64_t at = candidate == NULL ? 0 : atomic_load(&buckets[candidate->hash % NAME_BUCKETS]);
     while (at != 0 && at != offset && left-- != 0) {

@@ -170,7 +170,7 @@ uint64_t page_offset_of(const struct stead *s, const void *p);
 void *page_pointer(const struct stead *s, uint64_t offset);
 
 /* ---- names.c */
-bool names_own(const struct stead *s, const void *block);
+bool names_own(const struct stead *s, const void *block, size_t usable);
 void names_count(const struct stead *s, uint64_t *blocks, uint64_t *bytes);
 void names_check(const struct stead *s, struct report *report);
 

@@ -119,6 +119,21 @@ Test(memory, every_live_block_is_enumerated_and_counted)
     OK(stead_close(s));
 }
 
+Test(memory, enumerating_reads_no_neighbour_of_a_small_block) /* AddressSanitizer would tell */
+{
+    stead *s = open_store("s");
+    struct tally tally = {0};
+    void *small[64];
+    OK(stead_bind(s, "so that there are names", stead_malloc(s, 1)));
+    for (unsigned i = 0; i < 64; i++)
+        small[i] = stead_malloc(s, 1);
+    for (unsigned i = 1; i < 64; i += 2)
+        stead_free(small[i]);
+    OK(stead_each_block(s, add_block, &tally));
+    cr_assert_eq(tally.blocks, 33);
+    OK(stead_close(s));
+}
+
 Test(memory, stat_tells_the_truth)
 {
     struct stat st;
