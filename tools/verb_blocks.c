@@ -1,10 +1,5 @@
-/*
- * verb_blocks.c -- the live blocks of a store, one by one or counted by size.
- *
- * As in verb_names.c, blocks are put aside under the store's shared lock and printed when it is gone.  There may be
- * 10^8 of them: they go to a nameless temporary file, not to memory.
- */
-#include "command.h"
+/* verb_blocks.c -- the live blocks of a store, one by one or counted by size. */
+#include "listing.h"
 #include "output.h"
 
 #include <inttypes.h>
@@ -17,8 +12,7 @@ struct blocks_record {
 };
 
 struct blocks_visit {
-    FILE *spool; /* NULL: only count */
-    const char *base;
+    struct listing *listing;
     uint64_t count[BLOCKS_BUCKETS], bytes[BLOCKS_BUCKETS];
 };
 
@@ -33,19 +27,26 @@ static int blocks_put(void *block, size_t usable, void *arg)
     unsigned bucket = blocks_bucket(usable);
     visit->count[bucket]++;
     visit->bytes[bucket] += usable;
-    if (visit->spool == NULL)
+    if (visit->listing->spool == NULL)
         return 0;
-    struct blocks_record record = {.offset = (uint64_t)((const char *)block - visit->base), .usable = usable};
-    return fwrite(&record, sizeof record, 1, visit->spool) == 1 ? 0 : -1;
+    struct blocks_record record = {.offset = (uint64_t)((const char *)block - visit->listing->base), .usable = usable};
+    return listing_put(visit->listing, &record);
 }
 
-static void blocks_print_list(FILE *spool, bool as_json)
+static int blocks_visit_all(struct listing *listing, stead *store, void *ctx)
+{
+    struct blocks_visit *visit = ctx;
+    visit->listing = listing;
+    return stead_each_block(store, blocks_put, visit);
+}
+
+static void blocks_print_list(struct listing *listing, bool as_json)
 {
     struct blocks_record record;
     struct json json = {0};
     if (as_json)
         json_begin(&json, NULL, '[');
-    while (fread(&record, sizeof record, 1, spool) == 1) {
+    while (listing_next(listing, &record)) {
         if (as_json) {
             json_begin(&json, NULL, '{');
             json_number(&json, "offset", record.offset);
@@ -86,34 +87,16 @@ static void blocks_print_summary(const struct blocks_visit *visit, bool as_json)
 
 static int blocks_run(const struct args *args)
 {
-    const char *name = args->names[0];
     bool summary = (args->given & ARGS_SUMMARY) != 0, as_json = (args->given & ARGS_JSON) != 0;
-    struct look look;
-    if (look_open(&look, name, args->timeout_ms) != 0)
-        return command_problem("blocks", name, look.sentence);
-    stead_status status;
-    struct blocks_visit visit = {.spool = summary ? NULL : tmpfile()};
-    int code = COMMAND_FINE;
-    int rc = stead_stat(look.store, &status);
-    visit.base = status.base;
-    if (!summary && visit.spool == NULL)
-        code = command_problem("blocks", name, "no temporary file can be made to hold the list");
-    else if (rc == 0)
-        rc = stead_each_block(look.store, blocks_put, &visit);
-    look_close(&look);
-    if (code == COMMAND_FINE && rc != 0)
-        code = command_problem("blocks", name,
-                               rc == -1 ? "the temporary file for the list is full" : stead_last_error_text());
-    if (code == COMMAND_FINE) {
-        if (summary) {
-            blocks_print_summary(&visit, as_json);
-        } else {
-            rewind(visit.spool);
-            blocks_print_list(visit.spool, as_json);
-        }
-    }
-    if (visit.spool != NULL)
-        fclose(visit.spool);
+    struct listing listing;
+    struct blocks_visit visit = {0};
+    int code =
+        listing_make(&listing, "blocks", args, summary ? 0 : sizeof(struct blocks_record), blocks_visit_all, &visit);
+    if (code == COMMAND_FINE && summary)
+        blocks_print_summary(&visit, as_json);
+    else if (code == COMMAND_FINE)
+        blocks_print_list(&listing, as_json);
+    listing_drop(&listing);
     return code;
 }
 

@@ -1,10 +1,5 @@
-/*
- * verb_names.c -- the named objects of a store.
- *
- * Names are visited under the store's shared lock, so they are only put aside there (in a nameless temporary file) and
- * printed when the lock is gone: a pager must not hold up writers.
- */
-#include "command.h"
+/* verb_names.c -- the named objects of a store. */
+#include "listing.h"
 #include "output.h"
 
 #include <inttypes.h>
@@ -19,27 +14,28 @@ struct names_record {
     char name[NAMES_BYTES_MAX + 1];
 };
 
-struct names_spool {
-    FILE *file;
-    const char *base;
-};
-
 static int names_put(const char *name, void *object, void *arg)
 {
-    struct names_spool *spool = arg;
-    struct names_record record = {.offset = (uint64_t)((const char *)object - spool->base),
+    struct listing *listing = arg;
+    struct names_record record = {.offset = (uint64_t)((const char *)object - listing->base),
                                   .usable = stead_usable_size(object)};
     snprintf(record.name, sizeof record.name, "%s", name);
-    return fwrite(&record, sizeof record, 1, spool->file) == 1 ? 0 : -1;
+    return listing_put(listing, &record);
 }
 
-static void names_print(FILE *spool, bool as_json)
+static int names_visit(struct listing *listing, stead *store, void *ctx)
+{
+    (void)ctx;
+    return stead_each_name(store, names_put, listing);
+}
+
+static void names_print(struct listing *listing, bool as_json)
 {
     struct names_record record;
     struct json json = {0};
     if (as_json)
         json_begin(&json, NULL, '[');
-    while (fread(&record, sizeof record, 1, spool) == 1) {
+    while (listing_next(listing, &record)) {
         if (as_json) {
             json_begin(&json, NULL, '{');
             json_text(&json, "name", record.name);
@@ -58,29 +54,11 @@ static void names_print(FILE *spool, bool as_json)
 
 static int names_run(const struct args *args)
 {
-    const char *name = args->names[0];
-    struct look look;
-    if (look_open(&look, name, args->timeout_ms) != 0)
-        return command_problem("names", name, look.sentence);
-    stead_status status;
-    struct names_spool spool = {.file = tmpfile()};
-    int code = COMMAND_FINE;
-    int rc = stead_stat(look.store, &status);
-    spool.base = status.base;
-    if (spool.file == NULL)
-        code = command_problem("names", name, "no temporary file can be made to hold the list");
-    else if (rc == 0)
-        rc = stead_each_name(look.store, names_put, &spool);
-    look_close(&look);
-    if (code == COMMAND_FINE && rc != 0)
-        code = command_problem("names", name,
-                               rc == -1 ? "the temporary file for the list is full" : stead_last_error_text());
-    if (code == COMMAND_FINE) {
-        rewind(spool.file);
-        names_print(spool.file, (args->given & ARGS_JSON) != 0);
-    }
-    if (spool.file != NULL)
-        fclose(spool.file);
+    struct listing listing;
+    int code = listing_make(&listing, "names", args, sizeof(struct names_record), names_visit, NULL);
+    if (code == COMMAND_FINE)
+        names_print(&listing, (args->given & ARGS_JSON) != 0);
+    listing_drop(&listing);
     return code;
 }
 
