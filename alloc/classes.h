@@ -2,9 +2,10 @@
  * classes.h -- the sizes of small blocks, and the slabs they are cut from.
  *
  * A request up to CLASS_BYTES_MAX is rounded up to a class; a slab holds blocks of one class.  Steps: 8 bytes to 64
- * (16 above 32 would cost a third at 40), 16 to 512, 32 to 1024: with 16..1024 byte requests this loses 2.3 % inside
- * blocks, and fewer classes would lose more there than they save in half-filled slabs.  Above 1 KiB a class is a slab
- * divided by a whole number, so that no slab has a useless end.
+ * (16 above 32 would cost a third at 40), 16 to 256, 32 to 1024: with 16..1024 byte requests this loses 2.6 % inside
+ * blocks.  A class costs one to two slabs that are not full, for every thread: finer steps would lose more there than
+ * they save inside blocks, coarser ones the reverse.  Above 1 KiB a class is a slab divided by a whole number, so that
+ * no slab has a useless end.
  *
  * Every class above 64 is a multiple of 16, and slabs start at multiples of 32 KiB: that is the alignment promise.
  * The numbers are part of the file format: a class may be added at the end of the table, never changed.
@@ -17,7 +18,7 @@
 
 #define CLASS_BYTES_MAX 32768u
 #define CLASS_SMALL_MAX 1024u /* looked up by (bytes + 7) / 8 */
-#define CLASS_COUNT 81u
+#define CLASS_COUNT 73u
 #define CLASS_NONE 255u
 
 struct class_geometry {

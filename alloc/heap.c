@@ -57,7 +57,9 @@ static __attribute__((noinline)) void *malloc_class(struct heap *heap, unsigned 
     if (owner == NULL)
         return fail(error_last());
     struct bin *bin = &owner->bins[class];
-    void *block = bin_take(heap, bin, size);
+    void *block = slab_take_hint(heap, bin, size);
+    if (block == NULL)
+        block = bin_take(heap, bin, size);
     while (UNLIKELY(block == NULL)) {
         int rc = slab_refill(heap, owner, class);
         if (rc != 0)
@@ -100,7 +102,10 @@ void *heap_malloc(struct heap *heap, size_t size)
     struct owner *owner = owner_cached(heap);
     if (LIKELY(size <= CLASS_SMALL_MAX)) {
         if (LIKELY(owner != NULL)) {
-            void *block = bin_take(heap, owner->by_8[(size + 7) / 8], size);
+            struct bin *bin = owner->by_8[(size + 7) / 8];
+            void *block = slab_take_hint(heap, bin, size);
+            if (block == NULL)
+                block = bin_take(heap, bin, size);
             if (LIKELY(block != NULL))
                 return block;
         }
@@ -190,9 +195,9 @@ static __attribute__((noinline)) int free_remote(struct heap *heap, struct owner
     uint32_t token = atomic_load_explicit(&note->owner, memory_order_acquire);
     if (UNLIKELY(token <= atomic_load_explicit(&heap->token_floor, memory_order_relaxed)))
         return free_other(heap, owner, p);
-    uint64_t product = (offset & (SLOT_BYTES - 1)) * note->inverse;
+    uint64_t product = slab_divide(note, p);
     uint32_t index = (uint32_t)(product >> 32);
-    struct descriptor *descriptor = note_descriptor(heap, note, offset);
+    struct descriptor *descriptor = note->descriptor;
     if (UNLIKELY((uint32_t)product >= note->inverse || index >= note->capacity ||
                  atomic_load_explicit(&descriptor->head, memory_order_relaxed) != note->head ||
                  atomic_load_explicit(&note->owner, memory_order_acquire) != token))
@@ -211,14 +216,6 @@ static __attribute__((noinline)) int free_slowly(struct heap *heap, struct owner
     return rc;
 }
 
-static __attribute__((noinline)) int after_free(struct heap *heap, struct owner *owner, struct note *note)
-{
-    int saved_errno = errno;
-    slab_after_free(heap, owner, note);
-    errno = saved_errno;
-    return 0;
-}
-
 int heap_free(struct heap *heap, void *p)
 {
     struct owner *owner = owner_cached(heap);
@@ -226,29 +223,15 @@ int heap_free(struct heap *heap, void *p)
     if (UNLIKELY(owner == NULL || offset >= heap->capacity))
         return free_slowly(heap, owner, p, free_other);
     struct note *note = &heap->notes[offset >> SLOT_SHIFT];
-    if (atomic_load_explicit(&note->owner, memory_order_relaxed) != owner->token)
+    if (UNLIKELY(atomic_load_explicit(&note->owner, memory_order_relaxed) != owner->token))
         return free_slowly(heap, owner, p, free_remote);
-    struct descriptor *descriptor = note_descriptor(heap, note, offset);
-    uint64_t product =
-        (offset & (SLOT_BYTES - 1)) * note->inverse; /* block number << 32 + what lies beyond its start */
+    uint64_t product = slab_divide(note, p);
     uint32_t index = (uint32_t)(product >> 32);
-    struct map_pair *pair = &descriptor->map[index / 64];
-    uint64_t bit = UINT64_C(1) << index % 64;
     if (UNLIKELY((uint32_t)product >= note->inverse || index >= note->capacity ||
-                 atomic_load_explicit(&descriptor->head, memory_order_relaxed) != note->head))
+                 atomic_load_explicit(&note->descriptor->head, memory_order_relaxed) != note->head))
         return free_slowly(heap, owner, p, free_other);
-    uint64_t allocated = atomic_load_explicit(&pair->allocated, memory_order_relaxed);
-    if (UNLIKELY((allocated & ~atomic_load_explicit(&pair->freed, memory_order_relaxed) & bit) == 0))
-        return wrong_pointer(heap, p, STEAD_WRONG_POINTER);
-    if (GUARD_ACTIVE && heap->guards)
-        GUARD_HIDE(p, class_table[note->class].bytes);
-    allocated ^= bit;
-    atomic_store_explicit(&pair->allocated, allocated, memory_order_relaxed);
-    if (note->state == SLAB_CURRENT)
-        return 0;
-    if (UNLIKELY(note->state == SLAB_FULL || allocated == 0))
-        return after_free(heap, owner, note);
-    return 0;
+    int rc = slab_free_own(heap, note, p, index);
+    return LIKELY(rc == 0) ? 0 : wrong_pointer(heap, p, rc);
 }
 
 /* True if the block could be made to hold size bytes where it is. */

@@ -189,13 +189,14 @@ struct owner *owner_get(struct heap *heap)
         }
     }
     if (owner == NULL) {
-        owner = calloc(1, sizeof *owner);
+        owner = aligned_alloc(64, round_up(sizeof *owner, 64));
         if (owner == NULL || pthread_setspecific(thread_end_key, owner) != 0) {
             free(owner);
             pthread_mutex_unlock(&registry);
             error_set(ENOMEM, "No memory for a thread's part of the heap");
             return NULL;
         }
+        memset(owner, 0, sizeof *owner);
         owner->heap = heap;
         owner->next_of_thread = thread_owners;
         thread_owners = owner;

@@ -9,8 +9,8 @@ extern struct map_pair slab_no_pair; /* what an empty bin points to */
 /* Gives the bin of a class at least one free block: 0, or an error with a sentence. */
 int slab_refill(struct heap *heap, struct owner *owner, unsigned class);
 
-/* The calling thread's own slab lost a block and is not the bin's current one: relist or remove it. */
-void slab_after_free(struct heap *heap, struct owner *owner, struct note *note);
+/* The calling thread's own slab lost a block: what slab_free_own() leaves to it.  Returns 0, keeps errno. */
+int slab_after_free(struct heap *heap, struct note *note);
 
 /* Frees block `index` of a slab that need not be the caller's.  owner NULL: the thread has none.
  * 0, STEAD_WRONG_POINTER (not allocated), STEAD_CORRUPT. */
@@ -39,6 +39,63 @@ static inline uint64_t slab_valid_bits(const struct class_geometry *geometry, un
 static inline unsigned slab_pairs(const struct class_geometry *geometry)
 {
     return (geometry->capacity + 63) / 64;
+}
+
+static inline uint32_t slab_slot(const struct heap *heap, const struct note *note)
+{
+    return (uint32_t)(note - heap->notes);
+}
+
+/* Block number << 32 + what lies beyond its start: of an address in the slab. */
+static inline uint64_t slab_divide(const struct note *note, const void *p)
+{
+    return ((uintptr_t)p - (uintptr_t)note->start) * note->inverse;
+}
+
+/* Frees a block of the calling thread's own slab, whose head was just proved: no lock, no atomic read-modify-write.
+ * STEAD_WRONG_POINTER: not allocated. */
+static inline int slab_free_own(struct heap *heap, struct note *note, void *block, uint32_t index)
+{
+    struct map_pair *pair = &note->descriptor->map[index / 64];
+    uint64_t allocated = atomic_load_explicit(&pair->allocated, memory_order_relaxed);
+    if (UNLIKELY(((allocated & ~atomic_load_explicit(&pair->freed, memory_order_relaxed)) >> index % 64 & 1) == 0))
+        return STEAD_WRONG_POINTER;
+    if (GUARD_ACTIVE && heap->guards)
+        GUARD_HIDE(block, note->bytes);
+    atomic_store_explicit(&pair->allocated, allocated & ~(UINT64_C(1) << index % 64), memory_order_relaxed);
+    uint16_t used = (uint16_t)(note->used - 1);
+    note->used = used;
+    struct bin *bin = note->bin;
+    uint32_t hints = bin->hint_count;
+    bin->hints[hints] = (struct hint){block, note}; /* counts only if the slab is full */
+    hints += note->state == SLAB_FULL;
+    if (UNLIKELY(hints > BIN_HINTS || used == 0))
+        return slab_after_free(heap, note);
+    bin->hint_count = hints;
+    return 0;
+}
+
+/* The block freed last of those the bin has hints for, handed out again; NULL: none. */
+static inline void *slab_take_hint(struct heap *heap, struct bin *bin, size_t size)
+{
+    for (uint32_t hints; (hints = bin->hint_count) != 0;) {
+        struct hint hint = bin->hints[--hints];
+        bin->hint_count = hints;
+        struct note *note = hint.note;
+        uint32_t index = (uint32_t)(slab_divide(note, hint.block) >> 32);
+        struct map_pair *pair = &note->descriptor->map[index / 64];
+        uint64_t allocated = atomic_load_explicit(&pair->allocated, memory_order_relaxed);
+        if (UNLIKELY(note->state == SLAB_CURRENT || (allocated >> index % 64 & 1) != 0))
+            continue; /* the bin's, or handed out by it */
+        atomic_store_explicit(&pair->allocated, allocated | UINT64_C(1) << index % 64, memory_order_relaxed);
+        note->used++;
+        if (GUARD_ACTIVE && heap->guards)
+            GUARD_SHOW(hint.block, size);
+        (void)heap;
+        (void)size;
+        return hint.block;
+    }
+    return NULL;
 }
 
 #endif

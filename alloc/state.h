@@ -28,25 +28,39 @@ enum slab_state {
 };
 
 /* What this process knows about the slab that starts in a slot.  `owner` equal to a thread's token means: that thread
- * owns the slab, all other fields are true, and the links and the state are that thread's alone. */
+ * owns the slab, all other fields are true, and what follows `class` is that thread's alone.  A line each: two threads'
+ * slabs lie side by side, and every free counts. */
 struct note {
-    _Atomic uint32_t owner; /* token, 0 = none                                              */
-    uint32_t inverse;       /* of the class: see class_table                                */
-    uint16_t capacity;      /* blocks                                                       */
+    _Alignas(64) _Atomic uint32_t owner; /* token, 0 = none                                              */
+    uint32_t inverse;                    /* of the class: see class_table                                */
+    uint64_t head;                       /* as it must stand in the descriptor                           */
+    struct descriptor *descriptor;
+    uint8_t *start;    /* of the slab                                                  */
+    uint16_t capacity; /* blocks                                                       */
+    uint16_t bytes;    /* of a block                                                   */
     uint8_t class;
     uint8_t state;           /* enum slab_state                                              */
-    uint32_t descriptor;     /* bytes from the start of the slab's segment to its descriptor */
+    uint16_t used;           /* set bits of `allocated`, and what the bin holds in free_bits */
+    struct bin *bin;         /* of the owner, for the class                                  */
     uint32_t next, previous; /* slots; 0 = none                                              */
-    uint64_t head;           /* as it must stand in the descriptor                           */
 };
-static_assert(sizeof(struct note) == 32, "two notes a cache line");
+static_assert(sizeof(struct note) == 64, "a note a cache line");
 
 struct slab_list {
     uint32_t first, last; /* slots; 0 = none */
 };
 
+/* A block that its owner freed lately: its bytes are in the cache.  Nothing but a hint: the image says whether it is
+ * still free. */
+struct hint {
+    void *block;
+    struct note *note;
+};
+#define BIN_HINTS 16u
+
 /*
- * Where a thread takes blocks of one class from: one word of the current slab's `allocated`.
+ * Where a thread takes blocks of one class from: the hints, newest first; then one word of the current slab's
+ * `allocated`.
  * free_bits are zero bits of that word when it was looked at; since then only this thread could have set any, and it
  * takes them out here too.  Bits that became free since are seen when the word is looked at again.
  */
@@ -56,8 +70,10 @@ struct bin {
     struct map_pair *pair; /* never NULL                                         */
     uint8_t *block0;       /* the block of bit 0                                 */
     uint32_t block_bytes;
-    uint32_t current; /* slot of the current slab, 0 = none                 */
+    uint32_t current;    /* slot of the current slab, 0 = none                 */
+    uint32_t hint_count; /* at most BIN_HINTS                                  */
     struct slab_list partial, full;
+    struct hint hints[BIN_HINTS + 1]; /* oldest first; the last one is only ever written                   */
 };
 
 /* One thread's part of one heap. */
@@ -135,11 +151,6 @@ static inline struct owner *owner_cached(const struct heap *heap)
 {
     return LIKELY(owner_last.serial == atomic_load_explicit(&heap->serial, memory_order_relaxed)) ? owner_last.owner
                                                                                                   : NULL;
-}
-
-static inline struct descriptor *note_descriptor(const struct heap *heap, const struct note *note, uint64_t offset)
-{
-    return (struct descriptor *)(void *)(heap->base + (offset & ~(SEGMENT_BYTES - 1)) + note->descriptor);
 }
 
 /* Does a thread of this process own the slab?  Exact under the gate. */

@@ -248,6 +248,33 @@ Test(heap, a_reload_forgets_what_was_believed)
     arena_close(&arena);
 }
 
+/* What is freed in a full slab is handed out again while it is in the cache, newest first; and no more than once. */
+Test(heap, what_was_freed_last_is_handed_out_first)
+{
+    EACH_KIND(kind)
+    for (size_t size = 24; size < 30000; size *= 5) {
+        enum { COUNT = 2000, LAST = 10 };
+        static void *blocks[COUNT];
+        struct arena arena;
+        arena_open(&arena, kind, UINT64_C(128) << 20, false);
+        for (unsigned i = 0; i < COUNT; i++)
+            cr_assert_not_null(blocks[i] = heap_malloc(arena.heap, size));
+        for (unsigned i = 0; i < COUNT / 2; i += 3) {
+            cr_assert_eq(heap_free(arena.heap, blocks[i]), 0);
+            cr_assert_eq(heap_malloc(arena.heap, size), blocks[i], "%zu bytes, block %u", size, i);
+        }
+        for (unsigned i = 0; i < LAST; i++)
+            cr_assert_eq(heap_free(arena.heap, blocks[i * 64]), 0); /* far apart: no slab becomes empty */
+        for (unsigned i = LAST; i-- > 0;)
+            cr_assert_eq(heap_malloc(arena.heap, size), blocks[i * 64]);
+        check_counts(&arena, COUNT);
+        for (unsigned i = 0; i < COUNT; i++)
+            cr_assert_eq(heap_free(arena.heap, blocks[i]), 0);
+        check_counts(&arena, 0);
+        arena_close(&arena);
+    }
+}
+
 Test(heap, freed_memory_is_reused_before_growth)
 {
     static const size_t sizes[] = {24, 100, 1000, 5000, 50000, 1000000, 6000000};

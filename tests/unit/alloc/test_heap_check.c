@@ -7,6 +7,7 @@
  */
 #include "arena.h"
 
+#include "alloc/block.h"
 #include "alloc/classes.h"
 #include "alloc/extent.h"
 
@@ -166,6 +167,35 @@ Test(heap_check, A8_A9_bitmaps_and_marks)
     BREAK("A9", extent[1].head, 0);
     BREAK("A9", extent[1].head, extent[1].head ^ 1u << 14);
     arena_close(&arena);
+}
+
+/* The checker cannot know what a bitmap should hold; its owner does, and asks before it takes a slab up again. */
+Test(heap_check, A12_bits_of_owned_slabs)
+{
+    static const enum heap_kind kinds[] = {HEAP_SOLE, HEAP_TURNS, HEAP_LIVE};
+    static void *many[4000];
+    for (unsigned n = 0; n < 12; n++) {
+        arena_open(&arena, kinds[n % 3], UINT64_C(64) << 20, false);
+        for (unsigned i = 0; i < 4000; i++)
+            cr_assert_not_null(many[i] = heap_malloc(arena.heap, 300));
+        for (unsigned i = 0; i < 4000; i += 2)
+            cr_assert_eq(heap_free(arena.heap, many[i]), 0);
+        struct block block;
+        const void *live = many[2001 + n * 2];
+        cr_assert_eq(block_find(arena.heap, live, &block), 0);
+        struct map_pair *pair = &block.run.descriptor->map[block.index / 64];
+        if (n < 6)
+            pair->allocated &= ~(UINT64_C(1) << block.index % 64); /* the live block would be handed out */
+        else
+            pair->allocated |= pair->allocated << 1; /* free ones would be lost */
+        unsigned handed_out = 0;
+        for (void *p; (p = heap_malloc(arena.heap, 300)) != NULL; handed_out++)
+            cr_assert_neq(p, live, "the bits of its slab were believed");
+        cr_assert_eq(error_last(), STEAD_CORRUPT, "%s", error_last_text());
+        cr_assert_lt(handed_out, 2000u);
+        cr_assert_null(heap_malloc(arena.heap, 100000), "a damaged heap was carved further");
+        arena_close(&arena);
+    }
 }
 
 static int touch_block(void *block, size_t usable, void *arg)
