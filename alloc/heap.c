@@ -1,14 +1,5 @@
 /*
- * heap.c -- the face: attach, malloc, free, and the fast paths.
- *
- * malloc of a small block: the thread's bin points at a word of an `allocated` bitmap in the image; take its lowest
- * zero bit that is a block, store the word.  free by the owner: the note of the slot says it is ours, the descriptor
- * still holds the head that was proved, the bit is set: clear it.  No lock, no atomic read-modify-write, no look at the
- * block's own memory: free of a cold block costs two cache lines of metadata, shared with its neighbours.
- *
- * What a damaged image can do here: bits decide only which block of a proved slab is handed out (masked with the
- * slab's capacity); geometry comes from volatile memory or from sealed heads.  So an error or a wrong block inside the
- * heap, never a write outside it.
+ * heap.c -- the face: malloc, free and realloc, but for the fast paths of the first two (fast.h).
  */
 #include "alloc/heap.h"
 
@@ -17,6 +8,7 @@
 
 #include "alloc/block.h"
 #include "alloc/extent.h"
+#include "alloc/fast.h"
 #include "alloc/gate.h"
 #include "alloc/owner.h"
 
@@ -24,29 +16,6 @@ static void *fail(int code)
 {
     errno = error_to_errno(code);
     return NULL;
-}
-
-/* Hands out the lowest free block of the bin's word, or NULL.  The block after it is fetched ahead: by the time it is
- * asked for, its first line is there. */
-static inline void *bin_take(const struct heap *heap, struct bin *bin, size_t size)
-{
-    uint64_t free_bits = bin->free_bits;
-    if (UNLIKELY(free_bits == 0))
-        return NULL;
-    struct map_pair *pair = bin->pair;
-    uint8_t *block = bin->next;
-    uint64_t rest = free_bits & (free_bits - 1);
-    atomic_store_explicit(&pair->allocated,
-                          atomic_load_explicit(&pair->allocated, memory_order_relaxed) | (free_bits ^ rest),
-                          memory_order_relaxed);
-    bin->free_bits = rest;
-    bin->next = bin->block0 + (uint64_t)((unsigned)__builtin_ctzll(rest | UINT64_C(1) << 63)) * bin->block_bytes;
-    __builtin_prefetch(bin->next, 1);
-    if (GUARD_ACTIVE && heap->guards)
-        GUARD_SHOW(block, size);
-    (void)heap;
-    (void)size;
-    return block;
 }
 
 static __attribute__((noinline)) void *malloc_class(struct heap *heap, unsigned class, size_t size)
@@ -99,18 +68,11 @@ static __attribute__((noinline)) void *malloc_extent(struct heap *heap, size_t a
 
 void *heap_malloc(struct heap *heap, size_t size)
 {
-    struct owner *owner = owner_cached(heap);
-    if (LIKELY(size <= CLASS_SMALL_MAX)) {
-        if (LIKELY(owner != NULL)) {
-            struct bin *bin = owner->by_8[(size + 7) / 8];
-            void *block = slab_take_hint(heap, bin, size);
-            if (block == NULL)
-                block = bin_take(heap, bin, size);
-            if (LIKELY(block != NULL))
-                return block;
-        }
+    void *block = heap_malloc_fast(heap, size);
+    if (LIKELY(block != NULL))
+        return block;
+    if (size <= CLASS_SMALL_MAX)
         return malloc_class(heap, class_by_8[(size + 7) / 8], size);
-    }
     if (size <= CLASS_BYTES_MAX)
         return malloc_class(heap, class_for_medium(size), size);
     return malloc_extent(heap, PAGE_BYTES, size, false);
@@ -186,14 +148,14 @@ static int free_other(struct heap *heap, struct owner *owner, void *p)
     return rc == 0 ? 0 : wrong_pointer(heap, p, rc);
 }
 
-/* A small block of a slab that another thread of this process owns.  The caller holds a live block in it, so the note
+/* Perhaps a small block of a slab that another thread of this process owns.  The caller holds a live block in it, so the note
  * does not change; where it does not, the second look at the owner notices. */
 static __attribute__((noinline)) int free_remote(struct heap *heap, struct owner *owner, void *p)
 {
     uint64_t offset = (uint64_t)((uintptr_t)p - (uintptr_t)heap->base);
     const struct note *note = &heap->notes[offset >> SLOT_SHIFT];
     uint32_t token = atomic_load_explicit(&note->owner, memory_order_acquire);
-    if (UNLIKELY(token <= atomic_load_explicit(&heap->token_floor, memory_order_relaxed)))
+    if (UNLIKELY(token <= atomic_load_explicit(&heap->token_floor, memory_order_relaxed) || token == owner->token))
         return free_other(heap, owner, p);
     uint64_t product = slab_divide(note, p);
     uint32_t index = (uint32_t)(product >> 32);
@@ -206,32 +168,24 @@ static __attribute__((noinline)) int free_remote(struct heap *heap, struct owner
     return LIKELY(rc == 0) ? 0 : wrong_pointer(heap, p, rc);
 }
 
-/* What free(3) promises on its fast path by doing nothing, the slow ones keep. */
-static __attribute__((noinline)) int free_slowly(struct heap *heap, struct owner *owner, void *p,
-                                                 int (*how)(struct heap *heap, struct owner *owner, void *p))
+/* Whatever heap_free_fast() did not do, for whichever reason. */
+static __attribute__((noinline)) int free_slowly(struct heap *heap, void *p)
 {
-    int saved_errno = errno;
-    int rc = how(heap, owner, p);
-    errno = saved_errno;
-    return rc;
+    struct owner *owner = owner_cached(heap);
+    uint64_t offset = (uint64_t)((uintptr_t)p - (uintptr_t)heap->base);
+    if (owner == NULL || offset >= heap->capacity)
+        return free_other(heap, owner, p);
+    return free_remote(heap, owner, p);
 }
 
 int heap_free(struct heap *heap, void *p)
 {
-    struct owner *owner = owner_cached(heap);
-    uint64_t offset = (uint64_t)((uintptr_t)p - (uintptr_t)heap->base);
-    if (UNLIKELY(owner == NULL || offset >= heap->capacity))
-        return free_slowly(heap, owner, p, free_other);
-    struct note *note = &heap->notes[offset >> SLOT_SHIFT];
-    if (UNLIKELY(atomic_load_explicit(&note->owner, memory_order_relaxed) != owner->token))
-        return free_slowly(heap, owner, p, free_remote);
-    uint64_t product = slab_divide(note, p);
-    uint32_t index = (uint32_t)(product >> 32);
-    if (UNLIKELY((uint32_t)product >= note->inverse || index >= note->capacity ||
-                 atomic_load_explicit(&note->descriptor->head, memory_order_relaxed) != note->head))
-        return free_slowly(heap, owner, p, free_other);
-    int rc = slab_free_own(heap, note, p, index);
-    return LIKELY(rc == 0) ? 0 : wrong_pointer(heap, p, rc);
+    if (LIKELY(heap_free_fast(heap, p)))
+        return 0;
+    int saved_errno = errno; /* free(3) keeps it */
+    int rc = free_slowly(heap, p);
+    errno = saved_errno;
+    return rc;
 }
 
 /* True if the block could be made to hold size bytes where it is. */

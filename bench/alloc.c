@@ -1,7 +1,10 @@
 /*
  * alloc.c -- the heap beside the allocators made for speed, in one run.
  *
- *   alloc [--works pair,churn,...] [--peers stead,mimalloc,...] [--threads 1,2] [--reps N] [--scale N] [--csv]
+ *   alloc [--works pair,churn,...] [--peers stead,mimalloc,...] [--threads 1,2] [--reps N] [--scale N] [--objects N]
+ *         [--dir D] [--csv]
+ *
+ * --objects: of bulk, instead of a million; --scale: divides the operations.  Files are made in D, default here.
  *
  * Every sample is a process of its own, so that none inherits another's memory; the peers take turns within each
  * repetition, so that a noisy moment hits all.  Reported: the median, the spread, the ratio to mimalloc of the same
@@ -16,15 +19,16 @@
 
 #include "alloc_work.h"
 #include "support/row.h"
+#include "support/scratch.h"
 #include "support/series.h"
 
 #define PEERS_MAX 8
 #define REFERENCE "mimalloc"
 
 struct options {
-    const char *works, *peers, *threads;
+    const char *works, *peers, *threads, *directory;
     unsigned reps;
-    uint64_t scale;
+    uint64_t scale, objects;
     bool csv;
 };
 
@@ -52,8 +56,9 @@ static bool sample(const struct alloc_work *work, const struct alloc_peer *peer,
     if (child < 0)
         return false;
     if (child == 0) {
-        if (peer->open(UINT64_C(8) << 30))
-            work->run(peer, threads, options->scale, result);
+        /* Room for what the works hold: 64 MiB each, or the objects of bulk at the 48 bytes that boost takes. */
+        if (peer->open(options->directory, (UINT64_C(1) << 30) + options->objects * 64))
+            work->run(peer, threads, options->scale, options->objects, result);
         else
             result->absent = true;
         _exit(0);
@@ -127,7 +132,7 @@ static bool run_work(const struct alloc_work *work, unsigned threads, const stru
 
 static bool parse(int argc, char **argv, struct options *options)
 {
-    *options = (struct options){.threads = "1,2", .reps = 5, .scale = 1};
+    *options = (struct options){.threads = "1,2", .reps = 5, .scale = 1, .objects = 1000000, .directory = "."};
     for (int i = 1; i < argc; i++) {
         const char *value = i + 1 < argc ? argv[i + 1] : NULL;
         if (strcmp(argv[i], "--csv") == 0) {
@@ -146,18 +151,25 @@ static bool parse(int argc, char **argv, struct options *options)
             options->reps = (unsigned)strtoul(value, NULL, 10);
         else if (strcmp(argv[i], "--scale") == 0)
             options->scale = strtoull(value, NULL, 10);
+        else if (strcmp(argv[i], "--objects") == 0)
+            options->objects = strtoull(value, NULL, 10);
+        else if (strcmp(argv[i], "--dir") == 0)
+            options->directory = value;
         else
             return false;
         i++;
     }
-    return options->reps >= 1 && options->reps <= 1000 && options->scale >= 1 && options->scale <= 1000;
+    return options->reps >= 1 && options->reps <= 1000 && options->scale >= 1 && options->scale <= 1000 &&
+           options->objects >= 1000 && options->objects <= UINT64_C(1) << 34;
 }
 
 int main(int argc, char **argv)
 {
     struct options options;
     if (!parse(argc, argv, &options)) {
-        fprintf(stderr, "usage: alloc [--works LIST] [--peers LIST] [--threads LIST] [--reps N] [--scale N] [--csv]\n");
+        fprintf(stderr,
+                "usage: alloc [--works LIST] [--peers LIST] [--threads LIST] [--reps N] [--scale N] [--objects N]"
+                " [--dir D] [--csv]\n");
         return 2;
     }
     /* jemalloc's thread-local memory does not fit what the loader keeps free for late libraries. */
@@ -167,7 +179,12 @@ int main(int argc, char **argv)
     if (result == MAP_FAILED)
         return 1;
     bool all_right = true;
-    row_begin(options.csv, "/");
+    options.directory = scratch_begin(options.directory);
+    if (options.directory == NULL) {
+        perror("no directory for files");
+        return 1;
+    }
+    row_begin(options.csv, options.directory);
     for (unsigned w = 0; w < alloc_work_count; w++) {
         if (!listed(options.works, alloc_works[w].name))
             continue;
@@ -178,5 +195,6 @@ int main(int argc, char **argv)
             all_right = run_work(&alloc_works[w], threads, &options, result) && all_right;
         }
     }
+    scratch_end();
     return all_right ? 0 : 1;
 }

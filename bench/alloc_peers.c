@@ -1,20 +1,74 @@
 /*
- * alloc_peers.c -- stead's heap on the memory each kind has (SOLE and TURNS: private; LIVE: shared), and the volatile
- * allocators.  Those are loaded with RTLD_LOCAL, so that their malloc does not replace the program's; everybody is
- * called through a pointer.
+ * alloc_peers.c -- who is measured.
  *
- * The heap is measured without a file: what a first write to a page of a file costs is the file's (bench/commit).
+ *   stead(sole), stead(live)   the public calls on a store in a file: what a program gets, with what the first write to a
+ *                              page of a file costs
+ *   heap(sole), heap(live)     the same heap on anonymous memory (SOLE: private, LIVE: shared), without a store around it
+ *   mimalloc, jemalloc, glibc  volatile.  The first two are loaded with RTLD_LOCAL, so that their malloc does not replace
+ *                              the program's
+ *   boost                      Boost.Interprocess, managed_mapped_file (peers/alloc_boost.cc), if it was found at build
  */
 #include "alloc_peers.h"
 
 #include <dlfcn.h>
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "alloc/heap.h"
 #include "base/error.h"
+#include "stead.h"
+
+typedef void *allocate_function(size_t bytes);
+typedef void release_function(void *block);
+
+/* ---- the public calls ---- */
+
+static stead *store;
+
+static bool store_open_sharing(const char *directory, uint64_t capacity, stead_sharing sharing)
+{
+    char path[4096];
+    const stead_options options = {.flags = STEAD_NEW, .sharing = sharing, .capacity_bytes = capacity};
+    snprintf(path, sizeof path, "%s/alloc-%ld.stead", directory, (long)getpid());
+    if (stead_open(&store, path, &options) != 0 || stead_remove(path) != 0) { /* it stays until we end */
+        fprintf(stderr, "%s\n", stead_last_error_text());
+        return false;
+    }
+    return true;
+}
+
+static bool store_sole_open(const char *directory, uint64_t capacity)
+{
+    return store_open_sharing(directory, capacity, STEAD_SOLE);
+}
+
+static bool store_live_open(const char *directory, uint64_t capacity)
+{
+    return store_open_sharing(directory, capacity, STEAD_LIVE);
+}
+
+static void *store_allocate(size_t bytes)
+{
+    return stead_malloc(store, bytes);
+}
+
+static void store_release(void *block)
+{
+    stead_free(block);
+}
+
+/* A free that was refused is seen here: aborts, so that the sample does not count. */
+static uint64_t store_used(void)
+{
+    stead_status status;
+    if (stead_stat(store, &status) != 0 || status.bad_frees != 0)
+        fprintf(stderr, "%s\n", stead_last_error_text()), abort();
+    return status.used_bytes;
+}
+
+/* ---- the heap alone ---- */
 
 static struct heap *heap;
 
@@ -31,7 +85,7 @@ static bool alive(void *ctx, uint32_t id)
     return id == 1;
 }
 
-static bool stead_open_kind(uint64_t capacity, enum heap_kind kind)
+static bool heap_open_kind(uint64_t capacity, enum heap_kind kind)
 {
     const struct heap_host host = {.extend = extend, .alive = alive, .self = 1};
     int flags = MAP_ANONYMOUS | MAP_NORESERVE | (kind == HEAP_LIVE ? MAP_SHARED : MAP_PRIVATE);
@@ -43,72 +97,107 @@ static bool stead_open_kind(uint64_t capacity, enum heap_kind kind)
     return heap_attach(&heap, base, capacity, HEAP_INITIAL_BYTES, kind, true, &host) == 0;
 }
 
-static bool stead_sole_open(uint64_t capacity)
+static bool heap_sole_open(const char *directory, uint64_t capacity)
 {
-    return stead_open_kind(capacity, HEAP_SOLE);
+    (void)directory;
+    return heap_open_kind(capacity, HEAP_SOLE);
 }
 
-static bool stead_live_open(uint64_t capacity)
+static bool heap_live_open(const char *directory, uint64_t capacity)
 {
-    return stead_open_kind(capacity, HEAP_LIVE);
+    (void)directory;
+    return heap_open_kind(capacity, HEAP_LIVE);
 }
 
-static void *stead_allocate(size_t bytes)
+static void *heap_allocate(size_t bytes)
 {
     return heap_malloc(heap, bytes);
 }
 
-static void stead_release(void *block)
+static void heap_release(void *block)
 {
     if (heap_free(heap, block) != 0)
         fprintf(stderr, "%s\n", error_last_text()), abort();
 }
 
-static uint64_t stead_used(void)
+static uint64_t heap_used(void)
 {
     struct heap_stats stats;
     heap_stat(heap, &stats);
     return stats.used_bytes;
 }
 
-static bool glibc_open(uint64_t capacity)
+/* ---- volatile ---- */
+
+static bool glibc_open(const char *directory, uint64_t capacity)
 {
+    (void)directory;
     (void)capacity;
     return true;
 }
 
-static bool load(struct alloc_peer *peer, const char *const *names, const char *allocate, const char *release)
+static void *glibc_allocate(size_t bytes)
+{
+    return malloc(bytes);
+}
+
+static void glibc_release(void *block)
+{
+    free(block);
+}
+
+static allocate_function *loaded_allocate; /* a process measures one peer */
+static release_function *loaded_release;
+
+static void *call_allocate(size_t bytes)
+{
+    return loaded_allocate(bytes);
+}
+
+static void call_release(void *block)
+{
+    loaded_release(block);
+}
+
+static bool load(const char *const *names, const char *allocate, const char *release)
 {
     for (; *names != NULL; names++) {
         void *library = dlopen(*names, RTLD_NOW | RTLD_LOCAL);
         if (library == NULL)
             continue;
-        *(void **)&peer->allocate = dlsym(library, allocate);
-        *(void **)&peer->release = dlsym(library, release);
-        return peer->allocate != NULL && peer->release != NULL;
+        *(void **)&loaded_allocate = dlsym(library, allocate);
+        *(void **)&loaded_release = dlsym(library, release);
+        return loaded_allocate != NULL && loaded_release != NULL;
     }
     return false;
 }
 
-static bool mimalloc_open(uint64_t capacity)
+static bool mimalloc_open(const char *directory, uint64_t capacity)
 {
     static const char *const names[] = {"libmimalloc.so.3", "libmimalloc.so.2", "libmimalloc.so", NULL};
+    (void)directory;
     (void)capacity;
-    return load(&alloc_peers[2], names, "mi_malloc", "mi_free");
+    return load(names, "mi_malloc", "mi_free");
 }
 
-static bool jemalloc_open(uint64_t capacity)
+static bool jemalloc_open(const char *directory, uint64_t capacity)
 {
     static const char *const names[] = {"libjemalloc.so.2", "libjemalloc.so", NULL};
+    (void)directory;
     (void)capacity;
-    return load(&alloc_peers[3], names, "malloc", "free");
+    return load(names, "malloc", "free");
 }
 
-struct alloc_peer alloc_peers[] = {
-    {"stead(sole)", stead_sole_open, stead_allocate, stead_release, stead_used},
-    {"stead(live)", stead_live_open, stead_allocate, stead_release, stead_used},
-    {"mimalloc", mimalloc_open, NULL, NULL, NULL},
-    {"jemalloc", jemalloc_open, NULL, NULL, NULL},
-    {"glibc", glibc_open, malloc, free, NULL},
+const struct alloc_peer alloc_peers[] = {
+    {"stead(sole)", store_sole_open, store_allocate, store_release, store_used},
+    {"stead(live)", store_live_open, store_allocate, store_release, store_used},
+    {"heap(sole)", heap_sole_open, heap_allocate, heap_release, heap_used},
+    {"heap(live)", heap_live_open, heap_allocate, heap_release, heap_used},
+    {"mimalloc", mimalloc_open, call_allocate, call_release, NULL},
+    {"jemalloc", jemalloc_open, call_allocate, call_release, NULL},
+    {"glibc", glibc_open, glibc_allocate, glibc_release, NULL},
+#if BENCH_BOOST
+    {"boost", boost_open, boost_allocate, boost_release, boost_used},
+#endif
 };
 const unsigned alloc_peer_count = sizeof alloc_peers / sizeof *alloc_peers;

@@ -2,7 +2,7 @@
  * alloc_work.c -- the workloads.
  *
  *   pair      malloc(24), free, again and again
- *   bulk      1,000,000 x 24 bytes, then freed in random order
+ *   bulk      1,000,000 (--objects) x 24 bytes, then freed in random order
  *   churn     100,000 live blocks of 16..1024 bytes, replaced at random
  *   cross     one thread allocates, the other frees: batches of 256 through a ring
  *   larson    every thread replaces blocks at random in a table that then goes to the next thread: what one allocated
@@ -36,7 +36,7 @@ struct shared {
     const struct alloc_peer *peer;
     struct alloc_result *result;
     unsigned threads;
-    uint64_t scale;
+    uint64_t scale, objects;
     pthread_barrier_t start;
     atomic_bool wrong;
     struct block *blocks;
@@ -192,7 +192,7 @@ static void *bulk_allocate(void *arg)
 static void bulk_run(struct shared *shared)
 {
     struct worker workers[THREADS_MAX];
-    make_blocks(shared, 1000000 / shared->scale / shared->threads * shared->threads);
+    make_blocks(shared, shared->objects / shared->scale / shared->threads * shared->threads);
     uint64_t n = shared->block_count, each = n / shared->threads, seed = 88172645463325252u;
     uint64_t resident = resident_bytes();
     pthread_barrier_init(&shared->start, NULL, shared->threads + 1);
@@ -425,10 +425,11 @@ static void fragment_run(struct shared *shared)
 }
 
 #define WORK(name) \
-    static void name##_work(const struct alloc_peer *peer, unsigned threads, uint64_t scale, \
+    static void name##_work(const struct alloc_peer *peer, unsigned threads, uint64_t scale, uint64_t objects, \
                             struct alloc_result *result) \
     { \
-        struct shared shared = {.peer = peer, .result = result, .threads = threads, .scale = scale}; \
+        struct shared shared = { \
+            .peer = peer, .result = result, .threads = threads, .scale = scale, .objects = objects}; \
         name##_run(&shared); \
         result->verified = !atomic_load(&shared.wrong); \
     }

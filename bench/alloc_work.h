@@ -20,7 +20,8 @@ struct alloc_work {
     const char *name;
     const char *phases[PHASES]; /* NULL: none */
     bool pairs_of_threads;      /* needs an even number of them */
-    void (*run)(const struct alloc_peer *peer, unsigned threads, uint64_t scale, struct alloc_result *result);
+    void (*run)(const struct alloc_peer *peer, unsigned threads, uint64_t scale, uint64_t objects,
+                struct alloc_result *result);
 };
 
 extern const struct alloc_work alloc_works[];

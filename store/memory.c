@@ -1,14 +1,13 @@
 /*
  * memory.c -- stead_malloc and its family: the gate, then straight into the heap.
  *
- * The fast path is one relaxed load of s->gate (0 in SOLE and LIVE) and the call; stead_free adds the search of the
- * address table, usually its first entry.
+ * The fast path is one relaxed load of s->gate (0 in SOLE and LIVE) and the heap's own, inline; stead_free adds the
+ * search of the address table, usually its first entry.
  */
 #include <errno.h>
 
+#include "alloc/fast.h"
 #include "store/page.h"
-
-#define UNLIKELY(condition) __builtin_expect((condition), 0)
 
 static __attribute__((noinline)) bool may_write(struct stead *s)
 {
@@ -23,11 +22,19 @@ static inline bool may_allocate(struct stead *s)
     return __builtin_expect(atomic_load_explicit(&s->gate, memory_order_relaxed) == 0, 1) || may_write(s);
 }
 
+static __attribute__((noinline)) void *malloc_slowly(struct stead *s, size_t size)
+{
+    return may_allocate(s) ? heap_malloc(s->heap, size) : NULL;
+}
+
 void *stead_malloc(stead *store, size_t size)
 {
-    if (UNLIKELY(!may_allocate(store)))
-        return NULL;
-    return heap_malloc(store->heap, size);
+    if (LIKELY(atomic_load_explicit(&store->gate, memory_order_relaxed) == 0)) {
+        void *block = heap_malloc_fast(store->heap, size);
+        if (LIKELY(block != NULL))
+            return block;
+    }
+    return malloc_slowly(store, size);
 }
 
 void *stead_calloc(stead *store, size_t n, size_t size)
@@ -49,29 +56,27 @@ void *stead_aligned_alloc(stead *store, size_t alignment, size_t size)
     return may_allocate(store) ? heap_aligned_alloc(store->heap, alignment, size) : NULL;
 }
 
-/* Everything but a plain free into an open store that may be written; keeps errno. */
-static __attribute__((noinline)) void free_slowly(struct stead *s, void *block)
+/* Everything but a free of one of this thread's own blocks in a store that it may write; keeps errno. */
+static __attribute__((noinline)) void free_slowly(void *block)
 {
+    struct stead *s = registry_find(block);
     int saved_errno = errno;
     if (s == NULL) {
         if (block != NULL)
             error_set(STEAD_WRONG_POINTER, "stead_free: %p lies in no open store", block);
     } else if (may_allocate(s)) {
-        store_follow_now(s); /* LIVE: it may lie where another process extended the image */
-        (void)heap_free(s->heap, block);
+        store_follow(s);                 /* LIVE: it may lie where another process extended the image */
+        (void)heap_free(s->heap, block); /* counts what it refuses */
     }
     errno = saved_errno;
 }
 
 void stead_free(void *block)
 {
-    struct stead *s = registry_find(block);
-    if (UNLIKELY(s == NULL || atomic_load_explicit(&s->gate, memory_order_relaxed) != 0)) {
-        free_slowly(s, block);
-        return;
-    }
-    store_follow(s);
-    (void)heap_free(s->heap, block); /* counts what it refuses, and keeps errno */
+    struct stead *s = registry_find_first(block);
+    if (UNLIKELY(s == NULL || atomic_load_explicit(&s->gate, memory_order_relaxed) != 0 ||
+                 !heap_free_fast(s->heap, block)))
+        free_slowly(block);
 }
 
 size_t stead_usable_size(const void *block)

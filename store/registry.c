@@ -6,9 +6,10 @@
  *
  *  - The list, phases and handle counts are under one mutex, never held across a wait for another process: an open
  *    or close in progress is a phase, and others wait for it on a condition variable (CLOCK_MONOTONIC).
- *  - The address table is read without a lock by every stead_free().  A slot is published by storing length last and
- *    withdrawn by storing length 0 first, so a reader sees an empty slot or a whole one.  A reader that still holds
- *    the store after it was withdrawn is a free() that races with the close of its own store: the caller's error.
+ *  - The address table is read without a lock by every stead_free().  A slot is published by storing its range, one
+ *    word, after the store, and withdrawn by storing 0 there first.  A reader that finds its pointer in a range and then
+ *    no store, or another one, is a free() that races with the close of its own store: the caller's error, for ranges
+ *    of open stores do not overlap.
  *
  * fork(2): the child keeps the handles but not what is behind them: the heap range is not inherited (MADV_DONTFORK),
  * descriptors are closed here so that the child keeps no kernel lock alive, the table is emptied so that the child
@@ -64,7 +65,7 @@ static void after_fork_child(void)
     }
     list = NULL;
     for (unsigned i = 0; i < REGISTRY_SLOTS; i++)
-        atomic_store(&range_at(i)->bytes, 0);
+        atomic_store(&range_at(i)->where, 0);
     condition_init();
     pthread_mutex_unlock(&mutex);
 }
@@ -130,11 +131,10 @@ int registry_claim(struct stead *fresh, int64_t deadline_ns, struct stead **exis
 static int publish_range(struct stead *s)
 {
     for (unsigned i = 0; i < REGISTRY_SLOTS; i++) {
-        if (atomic_load(&range_at(i)->bytes) != 0)
+        if (atomic_load(&range_at(i)->where) != 0)
             continue;
-        atomic_store(&range_at(i)->base, (uintptr_t)s->base);
         atomic_store(&range_at(i)->store, s);
-        atomic_store_explicit(&range_at(i)->bytes, s->capacity, memory_order_release);
+        atomic_store(&range_at(i)->where, (uint64_t)((uintptr_t)s->base / UNIT_BYTES) << 32 | s->capacity / UNIT_BYTES);
         if (atomic_load(&range_limit) <= i)
             atomic_store(&range_limit, i + 1);
         return 0;
@@ -156,7 +156,7 @@ void registry_unpublish(struct stead *s)
     pthread_mutex_lock(&mutex);
     for (unsigned i = 0; i < atomic_load(&range_limit); i++)
         if (atomic_load(&range_at(i)->store) == s) {
-            atomic_store(&range_at(i)->bytes, 0);
+            atomic_store(&range_at(i)->where, 0);
             atomic_store(&range_at(i)->store, NULL);
         }
     pthread_mutex_unlock(&mutex);
@@ -205,18 +205,8 @@ void registry_cancel_close(struct stead *s)
 struct stead *registry_find_further(const void *p)
 {
     unsigned limit = atomic_load_explicit(&range_limit, memory_order_acquire);
-    for (unsigned i = 0; i < limit; i++) {
-        uint64_t bytes = atomic_load_explicit(&range_at(i)->bytes, memory_order_acquire);
-        uintptr_t base = atomic_load_explicit(&range_at(i)->base, memory_order_acquire);
-        if ((uintptr_t)p - base >= bytes)
-            continue;
-        struct stead *s = atomic_load_explicit(&range_at(i)->store, memory_order_acquire);
-        /* The slot was reused meanwhile: its old store is closed, so p is not of the old one; look again. */
-        if (atomic_load_explicit(&range_at(i)->bytes, memory_order_acquire) != bytes ||
-            atomic_load_explicit(&range_at(i)->base, memory_order_relaxed) != base)
-            i = UINT32_MAX;
-        else
-            return s;
-    }
+    for (unsigned i = 0; i < limit; i++)
+        if (registry_covers(atomic_load_explicit(&range_at(i)->where, memory_order_acquire), p))
+            return atomic_load_explicit(&range_at(i)->store, memory_order_relaxed);
     return NULL;
 }

@@ -5,32 +5,41 @@
 #define STEAD_STORE_REGISTRY_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 struct stead;
 
+/* `where` is one word, so that whoever reads it has a base and a length that belong together: base / 64 KiB in the upper
+ * half, length / 64 KiB in the lower; 0 = empty.  Addresses have 48 bits, capacities 46. */
 struct registry_range {
-    _Atomic uintptr_t base;
-    _Atomic uint64_t bytes; /* 0 = empty */
-    struct stead *_Atomic store;
+    _Atomic uint64_t where;
+    struct stead *_Atomic store; /* written before `where`, cleared after it */
 };
 
 extern struct registry_range registry_first; /* of the table: the only one in most processes */
 
 struct stead *registry_find_further(const void *p);
 
+static inline bool registry_covers(uint64_t where, const void *p)
+{
+    return (uint64_t)((uintptr_t)p >> 16) - (where >> 32) < (uint32_t)where;
+}
+
+/* The store of the table's first range if p lies in it; NULL: perhaps another's. */
+static inline struct stead *registry_find_first(const void *p)
+{
+    uint64_t where = atomic_load_explicit(&registry_first.where, memory_order_acquire);
+    return __builtin_expect(registry_covers(where, p), 1)
+               ? atomic_load_explicit(&registry_first.store, memory_order_relaxed)
+               : NULL;
+}
+
 static inline struct stead *registry_find(const void *p)
 {
-    uint64_t bytes = atomic_load_explicit(&registry_first.bytes, memory_order_acquire);
-    uintptr_t base = atomic_load_explicit(&registry_first.base, memory_order_acquire);
-    struct stead *s = atomic_load_explicit(&registry_first.store, memory_order_acquire);
-    if (__builtin_expect((uintptr_t)p - base < bytes, 1) &&
-        __builtin_expect(atomic_load_explicit(&registry_first.base, memory_order_relaxed) == base &&
-                             atomic_load_explicit(&registry_first.bytes, memory_order_relaxed) == bytes,
-                         1))
-        return s;
-    return registry_find_further(p);
+    struct stead *s = registry_find_first(p);
+    return __builtin_expect(s != NULL, 1) ? s : registry_find_further(p);
 }
 
 #endif
