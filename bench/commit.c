@@ -2,12 +2,14 @@
  * commit.c -- what it costs to make a change permanent, beside LMDB, SQLite and the bare disk, in one interleaved run.
  *
  *   commit [--size MIB] [--rounds N] [--batch COMMITS] [--resident MIB] [--load MIB] [--recover MIB]
- *          [--only durable,buffered,load,recover] [--stead-only] [--csv] [--dir D]
+ *          [--latency SECONDS] [--only durable,buffered,latency,load,recover] [--stead-only] [--csv] [--dir D]
  *
  *   durable   records of 64 B on 1, 8 and 64 random pages of a 256 MiB data set; a commit returns when power loss can no
  *             longer undo it                                                           commit_rounds.c
  *   buffered  one record: the same page again and again; a random page of 256 MiB; a random page of a 16 MiB and of a
  *             fully resident 4 GiB store                                               commit_rounds.c
+ *   latency   records of 64 B on 8 and 64 random pages, each peer for some seconds, so that logs are paid back several times:
+ *             the median, the tails and the longest single commit                     commit_rounds.c
  *   load      1 GiB of new objects in one commit: time, and bytes written to the device  commit_load.c
  *   recover   a process is killed with a long log: the next open's speed               commit_recover.c
  *
@@ -27,7 +29,8 @@ static int usage(void)
 {
     fprintf(stderr,
             "usage: commit [--size MIB] [--rounds N] [--batch COMMITS] [--resident MIB] [--load MIB] [--recover MIB]\n"
-            "              [--only durable,buffered,load,recover] [--stead-only] [--csv] [--dir DIRECTORY]\n");
+            "              [--latency SECONDS] [--only durable,buffered,latency,load,recover] [--stead-only] [--csv] "
+            "[--dir DIRECTORY]\n");
     return 2;
 }
 
@@ -48,23 +51,20 @@ enum {
     OPT_RESIDENT,
     OPT_LOAD,
     OPT_RECOVER,
+    OPT_LATENCY,
     OPT_ONLY,
     OPT_STEAD,
     OPT_CSV,
     OPT_DIR
 };
 
-static const struct option long_options[] = {{"size", required_argument, NULL, OPT_SIZE},
-                                             {"rounds", required_argument, NULL, OPT_ROUNDS},
-                                             {"batch", required_argument, NULL, OPT_BATCH},
-                                             {"resident", required_argument, NULL, OPT_RESIDENT},
-                                             {"load", required_argument, NULL, OPT_LOAD},
-                                             {"recover", required_argument, NULL, OPT_RECOVER},
-                                             {"only", required_argument, NULL, OPT_ONLY},
-                                             {"stead-only", no_argument, NULL, OPT_STEAD},
-                                             {"csv", no_argument, NULL, OPT_CSV},
-                                             {"dir", required_argument, NULL, OPT_DIR},
-                                             {NULL, 0, NULL, 0}};
+static const struct option long_options[] = {
+    {"size", required_argument, NULL, OPT_SIZE},       {"rounds", required_argument, NULL, OPT_ROUNDS},
+    {"batch", required_argument, NULL, OPT_BATCH},     {"resident", required_argument, NULL, OPT_RESIDENT},
+    {"load", required_argument, NULL, OPT_LOAD},       {"recover", required_argument, NULL, OPT_RECOVER},
+    {"latency", required_argument, NULL, OPT_LATENCY}, {"only", required_argument, NULL, OPT_ONLY},
+    {"stead-only", no_argument, NULL, OPT_STEAD},      {"csv", no_argument, NULL, OPT_CSV},
+    {"dir", required_argument, NULL, OPT_DIR},         {NULL, 0, NULL, 0}};
 
 struct arguments {
     struct commit_options options;
@@ -75,7 +75,7 @@ static bool parse_option(int option, const char *text, struct arguments *a)
 {
     struct commit_options *o = &a->options;
     uint64_t number = 0;
-    if (option >= OPT_SIZE && option <= OPT_RECOVER && !parse_number(text, &number))
+    if (option >= OPT_SIZE && option <= OPT_LATENCY && !parse_number(text, &number))
         return false;
     switch (option) {
     case OPT_SIZE:
@@ -95,6 +95,9 @@ static bool parse_option(int option, const char *text, struct arguments *a)
         return true;
     case OPT_RECOVER:
         o->recover_mib = number;
+        return true;
+    case OPT_LATENCY:
+        o->latency_s = number;
         return true;
     case OPT_ONLY:
         a->only = text;
@@ -118,13 +121,20 @@ int main(int argc, char **argv)
     static const struct {
         const char *name;
         int (*run)(const struct commit_options *);
-    } parts[] = {
-        {"durable", commit_durable}, {"buffered", commit_buffered}, {"load", commit_load}, {"recover", commit_recover}};
-    struct arguments a = {
-        .options =
-            {.size_mib = 256, .resident_mib = 4096, .load_mib = 1024, .recover_mib = 48, .rounds = 5, .batch = 200},
-        .only = "durable,buffered,load,recover",
-        .directory = "."};
+    } parts[] = {{"durable", commit_durable},
+                 {"buffered", commit_buffered},
+                 {"latency", commit_latency},
+                 {"load", commit_load},
+                 {"recover", commit_recover}};
+    struct arguments a = {.options = {.size_mib = 256,
+                                      .resident_mib = 4096,
+                                      .load_mib = 1024,
+                                      .recover_mib = 44,
+                                      .latency_s = 20,
+                                      .rounds = 5,
+                                      .batch = 200},
+                          .only = "durable,buffered,latency,load,recover",
+                          .directory = "."};
     int option, rc = 0;
     while ((option = getopt_long(argc, argv, "", long_options, NULL)) != -1)
         if (!parse_option(option, optarg, &a))

@@ -3,7 +3,8 @@
  *
  * All peers have their store open at once; in each round each makes one batch of commits, so that a noisy minute hits
  * everybody.  Every commit's time goes into one series: median and 99th percentile are over all rounds; low and high are the
- * medians of the best and the worst round.  At the end every store is closed, opened, and every record that was written is
+ * medians of the best and the worst round.  A workload with `seconds` runs by time, and its 99.9th percentile and its longest
+ * commit are reported as well.  At the end every store is closed, opened, and every record that was written is
  * compared with the last version written to it.
  */
 #include "bench/commit.h"
@@ -42,6 +43,7 @@ struct workload {
     bool hot;         /* always the same record */
     bool touch_all;   /* every page read first: fully resident */
     unsigned batch_scale;
+    uint64_t seconds; /* 0, or how long each peer commits in all: the tail of its latencies is the result */
 };
 
 static int complain(const struct contest *c, const char *what, int error)
@@ -74,11 +76,12 @@ static int touch_all(struct contest *c)
     return rc;
 }
 
-static int batch(struct contest *c, const struct workload *w, unsigned commits, uint64_t *version)
+static int batch(struct contest *c, const struct workload *w, unsigned commits, int64_t until_ns, uint64_t *version)
 {
     struct series round = {0};
     uint64_t records = c->peer->records(c->handle), written = machine_written_bytes();
-    for (unsigned i = 0; i < commits; i++) {
+    unsigned i = 0;
+    for (; i < commits && (until_ns == 0 || bench_now_ns() < until_ns); i++) {
         uint64_t chosen[RECORDS_A_COMMIT_MAX];
         ++*version;
         for (unsigned n = 0; n < w->records; n++) {
@@ -97,7 +100,7 @@ static int batch(struct contest *c, const struct workload *w, unsigned commits, 
     series_add(&c->round_us, series_median(&round));
     series_release(&round);
     c->written_bytes += machine_written_bytes() - written;
-    c->commits += commits;
+    c->commits += i;
     return 0;
 }
 
@@ -170,6 +173,8 @@ static void print_rows(struct contest *contests, unsigned count, const struct wo
                           .low = series_quantile(&c->round_us, 0),
                           .high = series_quantile(&c->round_us, 1),
                           .p99 = series_quantile(&c->us, 0.99),
+                          .p999 = w->seconds != 0 ? series_quantile(&c->us, 0.999) : 0,
+                          .most = series_quantile(&c->us, 1),
                           .written_per_op = c->commits == 0 ? -1 : (double)c->written_bytes / (double)c->commits,
                           .verified = !c->wrong,
                           .remark = c->peer->remark};
@@ -202,7 +207,7 @@ static int contest(const struct commit_options *o, const struct workload *w, con
         if (rc == 0 && w->touch_all)
             rc = touch_all(c);
         if (rc == 0)
-            rc = batch(c, w, o->batch / 4 + 1, &version[i]); /* warm up */
+            rc = batch(c, w, o->batch / 4 + 1, 0, &version[i]); /* warm up */
         if (rc != 0)
             complain(c, "load", rc);
         c->us.count = c->round_us.count = 0;
@@ -211,7 +216,9 @@ static int contest(const struct commit_options *o, const struct workload *w, con
     for (unsigned round = 0; rc == 0 && round < o->rounds; round++) {
         for (unsigned i = 0; rc == 0 && i < count; i++) {
             progress("%s: round %u of %u: %s", w->bench, round + 1, o->rounds, peers[i]->name);
-            rc = batch(&contests[i], w, o->batch * w->batch_scale, &version[i]);
+            rc = w->seconds == 0 ? batch(&contests[i], w, o->batch * w->batch_scale, 0, &version[i])
+                                 : batch(&contests[i], w, UINT32_MAX,
+                                         bench_now_ns() + (int64_t)(w->seconds * 1000000000 / o->rounds), &version[i]);
             if (rc != 0)
                 complain(&contests[i], "commit", rc);
         }
@@ -252,6 +259,27 @@ int commit_durable(const struct commit_options *o)
         rc = contest(o,
                      &(struct workload){.bench = names[i], .records = records[i], .mib = o->size_mib, .batch_scale = 1},
                      peers, o->only_stead ? 1 : sizeof peers / sizeof peers[0]);
+    return rc;
+}
+
+/* Long enough that each peer pays its log back several times: how long does the unluckiest commit take? */
+int commit_latency(const struct commit_options *o)
+{
+    static const struct store_peer *const peers[] = {
+        &store_stead_durable,
+        &store_lmdb_sync,
+#if defined(BENCH_SQLITE)
+        &store_sqlite_full
+#endif
+    };
+    static const unsigned records[] = {8, 64};
+    static const char *const names[] = {"latency.8", "latency.64"};
+    int rc = 0;
+    for (unsigned i = 0; rc == 0 && i < 2 && o->latency_s != 0; i++)
+        rc = contest(
+            o,
+            &(struct workload){.bench = names[i], .records = records[i], .mib = o->size_mib, .seconds = o->latency_s},
+            peers, o->only_stead ? 1 : sizeof peers / sizeof peers[0]);
     return rc;
 }
 

@@ -1,7 +1,7 @@
 /*
  * apply.c -- commits reach the store file, and the log begins anew.
  *
- * Application.  Only what is durable in the log may go to the file (the write-ahead rule), so the log is synced first.
+ * Application (of everything at once; in pieces: slice.c).  Only what is durable in the log may go to the file (the write-ahead rule), so the log is synced first.
  * Then the mark at the end of the file says how far its pages may go (tail.c, T1).
  * Then the overlay's pages are written in ascending order, whole: the bytes that no record names are the same in both
  * versions, so a page torn by a power cut differs from both only in places that recovery writes again.  The checksum
@@ -110,7 +110,7 @@ int apply_zeros(int fd, uint64_t from, uint64_t to, uint8_t *scratch)
     return rc;
 }
 
-static const uint8_t *bytes_in_overlay(const void *overlay, uint64_t page)
+const uint8_t *apply_from_overlay(const void *overlay, uint64_t page)
 {
     return overlay_get(overlay, page);
 }
@@ -119,26 +119,23 @@ int txn_apply_locked(struct txn *txn)
 {
     if (txn->overlay.count == 0 && txn->applied_seq + 1 == txn->wal.at.next_seq)
         return 0;
-#ifndef STEAD_PLANT_APPLY_EARLY
-    int rc = txn_sync_locked(txn, txn->wal.at.next_seq - 1);
+    int rc = slice_announce(txn); /* the log synced, the mark raised */
     if (rc != 0)
         return rc;
-#else
-    int rc;
-#endif
     txn->work.count = 0;
-    rc = txn_raise_tail(txn, txn->wal.at.next_seq - 1);
-    if (rc == 0)
-        rc = overlay_pages(&txn->overlay, &txn->work);
+    rc = overlay_pages(&txn->overlay, &txn->work);
     if (rc == 0)
         rc = page_list_reserve(&txn->resident, txn->work.count);
     if (rc == 0)
-        rc = apply_pages(txn->file->fd, &txn->work, 0, txn->work.count, bytes_in_overlay, &txn->overlay, txn->scratch);
+        rc =
+            apply_pages(txn->file->fd, &txn->work, 0, txn->work.count, apply_from_overlay, &txn->overlay, txn->scratch);
     if (rc != 0) /* the log holds it all: nothing is lost, and the next attempt starts from the same place */
         return error_set(rc, "cannot write committed pages into %s: %s", txn->file->path, error_text(rc));
     for (size_t i = 0; i < txn->work.count; i++)
         txn->resident.page[txn->resident.count++] = txn->work.page[i];
+    unsynced_add(txn, &txn->work, 0, txn->work.count);
     overlay_clear(&txn->overlay);
+    slice_forget_round(txn);
     txn->applied_seq = txn->wal.at.next_seq - 1;
     txn->applied_at = txn->wal.at;
     txn->applied_used_bytes = txn->used_bytes;
@@ -161,7 +158,10 @@ static int sync_file(struct txn *txn)
 {
     uint64_t end = format_file_bytes(max_u64(txn->named_bytes, txn->used_bytes));
     int rc = file_sync_range(txn->file->fd, GROUP0_OFFSET, end - GROUP0_OFFSET);
-    return rc != 0 ? txn_poison(txn, rc, "the store file could not be synced") : 0;
+    if (rc != 0)
+        return txn_poison(txn, rc, "the store file could not be synced");
+    unsynced_clear(txn);
+    return 0;
 }
 
 static int restart_log(struct txn *txn)

@@ -279,6 +279,7 @@ static void take_over(struct txn *txn, const struct parts *parts, uint64_t used_
     for (size_t i = 0; i < logged; i++)
         if (txn->changed[i])
             memcpy(overlay_put(&txn->overlay, list->page[i]), image_page(txn, list->page[i]), PAGE_BYTES);
+    txn->last_pages = parts->changed_pages - (parts->straight ? parts->fresh - parts->compared : 0);
     txn->used_bytes = used_bytes;
     txn->named_bytes = max_u64(txn->named_bytes, used_bytes);
     txn->straight_from = txn->straight_to = 0;

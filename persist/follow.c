@@ -34,6 +34,10 @@
  * 1.5 us each, against 7-16 us by mprotect there and back, which splits mappings; side by side they cost the same.  Where
  * the kernel or a sandbox forbids it, mprotect is the way.
  *
+ * An application in slices (slice.c) leaves pages in the file that are newer than `applied`, none newer than `durable`: the
+ * records of step 3 name them all, so that the view after step 4 is whole.  Without the log the file is no commit then, and
+ * the look fails (EBUSY).
+ *
  * No words (nobody attached, or they are torn): what is shown stays, unless the superblock says that the log that was
  * followed is done with, so that the file holds it all.  No log under its name: if the store was removed or the words
  * belong to another session, there is nothing to follow; so too if this reader may not read the log.  The view is then
@@ -263,10 +267,14 @@ static bool names_log(const struct image *image, const struct wal_position *at)
 }
 
 /* The log cannot be had: is that to be expected?  Then 0: see the top. */
-static int judge_missing(const struct image *image, const struct wal_position *at, int rc)
+static int judge_missing(const struct image *image, const struct shared_state *state, int rc)
 {
+    const struct wal_position *at = &state->at;
     if (rc == EACCES || rc == EPERM ||
         ((rc == ENOENT || rc == STEAD_LOG_MISSING) && (!file_is_current(image->file) || !names_log(image, at)))) {
+        if (state->file_seq > state->applied_seq)
+            return error_set(EBUSY, "%s is being brought from one commit to another, and its log cannot be read",
+                             image->file->path);
         error_clear();
         return 0;
     }
@@ -284,11 +292,11 @@ static int catch_up(struct image *image, const struct shared_state *state, uint6
     int fd;
     int rc = file_open_path(&fd, image->file->log_path, O_RDONLY | O_NOFOLLOW, 0);
     if (rc != 0)
-        return judge_missing(image, &state->at, rc);
+        return judge_missing(image, state, rc);
     rc = wal_scan_open(&scan, fd, image->super->id, state->at.salt, state->at.checkpoint, image->map.capacity);
     if (rc != 0) {
         file_calls.close(fd);
-        return rc == STEAD_LOG_MISSING ? judge_missing(image, &state->at, rc) : rc;
+        return rc == STEAD_LOG_MISSING ? judge_missing(image, state, rc) : rc;
     }
     scan.at = follow->at;
     scan.file_bytes = min_u64(scan.file_bytes, state->at.end); /* nothing behind it is read, or searched */

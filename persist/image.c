@@ -427,9 +427,19 @@ bool image_has_unapplied(const struct image *image)
     return image->txn != NULL && txn_has_unapplied(image->txn);
 }
 
-bool image_wants_apply(const struct image *image)
+enum image_work image_work_due(const struct image *image)
 {
-    return image->txn != NULL && txn_wants_apply(image->txn);
+    return image->txn != NULL ? txn_work_due(image->txn) : IMAGE_REST;
+}
+
+int image_apply_some(struct image *image)
+{
+    return image->txn != NULL ? txn_apply_some(image->txn) : refuse_transaction(image);
+}
+
+int image_sync_some(struct image *image)
+{
+    return image->txn != NULL ? txn_sync_some(image->txn) : refuse_transaction(image);
 }
 
 bool image_wants_checkpoint(const struct image *image)

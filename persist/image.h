@@ -102,9 +102,18 @@ int image_refresh(struct image *image, bool *changed);
 /* Applies every durable commit to the file; apply lock.  Does not sync the file. */
 int image_apply(struct image *image);
 bool image_has_unapplied(const struct image *image);
-/* Log over its limit, or enough unapplied pages: a checkpoint (or at least an apply) is due. */
+/* Log over its limit: no commit before a checkpoint. */
 bool image_wants_checkpoint(const struct image *image);
-bool image_wants_apply(const struct image *image); /* enough unapplied pages that they should go home */
+/* What should be done next, a small piece at a time, so that no commit pays for all of a checkpoint (slice.c). */
+enum image_work {
+    IMAGE_REST,
+    IMAGE_APPLY,     /* image_apply_some() */
+    IMAGE_SYNC,      /* image_sync_some()  */
+    IMAGE_CHECKPOINT /* image_checkpoint() */
+};
+enum image_work image_work_due(const struct image *image);
+int image_apply_some(struct image *image); /* some pages of durable commits into the file; apply lock */
+int image_sync_some(struct image *image);  /* some of the file's pages made durable; no lock needed */
 /* image_sync + image_apply, file synced, log emptied; apply lock. */
 int image_checkpoint(struct image *image);
 bool image_failed(const struct image *image);

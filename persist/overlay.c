@@ -1,8 +1,9 @@
 /*
  * overlay.c -- a hash table from page number to a copy of the page.
  *
- * Open addressing with linear probing, at most half full, cleared as a whole (after an application), so it needs no
- * deletion.  Page copies come from chunks of 2 MiB mapped apart from malloc, whose lists a commit should not disturb,
+ * Open addressing with linear probing, at most half full, cleared as a whole (after an application) or page by page; a page
+ * that leaves draws those behind it that were pushed on, so that no chain is cut and no tombstone stays.  Page copies come
+ * from chunks of 2 MiB mapped apart from malloc, whose lists a commit should not disturb,
  * and are handed out again without being returned to the kernel until OVERLAY_KEEP_CHUNKS are exceeded.
  *
  * Invariants:
@@ -164,6 +165,24 @@ uint8_t *overlay_put(struct overlay *overlay, uint64_t page)
     insert(overlay->slot, overlay->slots, page, bytes);
     overlay->count++;
     return bytes;
+}
+
+void overlay_remove(struct overlay *overlay, uint64_t page)
+{
+    const size_t mask = overlay->slots - 1;
+    size_t hole = slot_of(page, overlay->slots);
+    while (overlay->slot[hole].page_plus_1 != page + 1)
+        hole = (hole + 1) & mask;
+    push_free(overlay, overlay->slot[hole].bytes);
+    for (size_t i = (hole + 1) & mask; overlay->slot[i].page_plus_1 != 0; i = (i + 1) & mask) {
+        size_t home = slot_of(overlay->slot[i].page_plus_1 - 1, overlay->slots);
+        if (((i - home) & mask) >= ((i - hole) & mask)) { /* its search passes the hole */
+            overlay->slot[hole] = overlay->slot[i];
+            hole = i;
+        }
+    }
+    overlay->slot[hole] = (struct overlay_slot){0};
+    overlay->count--;
 }
 
 void overlay_clear(struct overlay *overlay)

@@ -28,6 +28,8 @@ int overlay_reserve(struct overlay *overlay, size_t more);
 uint8_t *overlay_get(const struct overlay *overlay, uint64_t page);
 /* The same, made if absent (content undefined); room was reserved. */
 uint8_t *overlay_put(struct overlay *overlay, uint64_t page);
+/* The page has none any more; it must have one. */
+void overlay_remove(struct overlay *overlay, uint64_t page);
 void overlay_clear(struct overlay *overlay); /* keeps some memory for the next pages */
 /* All pages, ascending, appended to list. */
 int overlay_pages(const struct overlay *overlay, struct page_list *list);

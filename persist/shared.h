@@ -23,6 +23,8 @@ struct shared_state {
     uint64_t applied_seq;           /* commits up to this one are in the file                            */
     struct wal_position applied_at; /* the log's position behind them                               */
     uint64_t applied_used_bytes;
+    uint64_t
+        file_seq; /* no page of the file is newer than this; past applied_seq: an application is under way (slice.c) */
 };
 
 int shared_read(const struct image_shared *shared, struct shared_state *state); /* ENOENT: no valid copy */

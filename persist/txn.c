@@ -27,9 +27,6 @@
 #include "persist/tail.h"
 #include "persist/txn_internal.h"
 
-#define APPLY_PAGES \
-    8192 /* then an application is due: a pause of tens of ms (6-8 us a page; small batches cost double) */
-
 uint64_t txn_log_limit_bytes = UINT64_C(64) << 20;
 
 int txn_poison(struct txn *txn, int cause, const char *what)
@@ -80,7 +77,8 @@ static void share(const struct txn *txn)
                                  .named_bytes = txn->named_bytes,
                                  .applied_seq = txn->applied_seq,
                                  .applied_at = txn->applied_at,
-                                 .applied_used_bytes = txn->applied_used_bytes};
+                                 .applied_used_bytes = txn->applied_used_bytes,
+                                 .file_seq = max_u64(txn->file_seq, txn->applied_seq)};
     shared_write(txn->shared, &state);
 }
 
@@ -105,6 +103,7 @@ void txn_publish(struct txn *txn)
     atomic_store(&txn->seen_log_end, txn->wal.at.end);
     atomic_store(&txn->seen_used_bytes, txn->used_bytes);
     atomic_store(&txn->seen_overlay, txn->overlay.count);
+    atomic_store(&txn->seen_last_pages, txn->last_pages);
 }
 
 /* ---- group commit ---- */
@@ -175,6 +174,7 @@ static void follow(struct txn *txn, const struct shared_state *state)
     txn->applied_seq = state->applied_seq;
     txn->applied_at = state->applied_at;
     txn->applied_used_bytes = state->applied_used_bytes;
+    txn->file_seq = state->file_seq;
     pthread_mutex_lock(&txn->sync);
     txn->sync_seq = state->at.next_seq - 1;
     txn->sync_end = state->at.end;
@@ -198,6 +198,7 @@ static int drop_everything(struct txn *txn)
         txn->work.page[txn->work.count++] = txn->resident.page[i];
     page_list_sort(&txn->work);
     overlay_clear(&txn->overlay);
+    slice_forget_round(txn);
     txn->resident.count = txn->resident_head = 0;
     if (txn->drop_all && madvise(txn->map->base, txn->map->bytes, MADV_DONTNEED) == 0)
         txn->drop_all = false;
@@ -377,6 +378,7 @@ static int open_log(struct txn *txn, bool first)
 static void free_txn(struct txn *txn)
 {
     overlay_release(&txn->overlay);
+    slice_release(txn);
     page_list_free(&txn->candidates);
     page_list_free(&txn->carry);
     page_list_free(&txn->work);
@@ -464,11 +466,6 @@ bool txn_untouched(struct txn *txn)
 bool txn_has_unapplied(const struct txn *txn)
 {
     return atomic_load(&txn->seen_applied_seq) != atomic_load(&txn->seen_seq);
-}
-
-bool txn_wants_apply(const struct txn *txn)
-{
-    return atomic_load(&txn->seen_overlay) >= APPLY_PAGES;
 }
 
 bool txn_wants_checkpoint(const struct txn *txn)

@@ -21,6 +21,8 @@ struct txn;
 
 /* Of log: longer, and a checkpoint is due.  A variable so that a test has checkpoints without 64 MiB of commits. */
 extern uint64_t txn_log_limit_bytes;
+/* Pages of unapplied commits in memory: more, and slices of them go home.  A variable for the same reason. */
+extern size_t txn_overlay_limit_pages;
 
 /*
  * txn_recover -- bring the file to the last commit of its log; alone, gate held, nothing mapped.
@@ -54,8 +56,10 @@ int txn_refresh(struct txn *txn, bool *changed);
 int txn_apply(struct txn *txn);
 bool txn_has_unapplied(const struct txn *txn);
 bool txn_untouched(struct txn *txn);              /* opened sealed, and nothing was committed since */
-bool txn_wants_apply(const struct txn *txn);      /* enough unapplied pages that txn_apply() should bring them home */
 bool txn_wants_checkpoint(const struct txn *txn); /* the log is over its limit */
+enum image_work txn_work_due(const struct txn *txn);
+int txn_apply_some(struct txn *txn);
+int txn_sync_some(struct txn *txn);
 int txn_checkpoint(struct txn *txn);
 bool txn_failed(const struct txn *txn);
 uint64_t txn_commit_seq(const struct txn *txn);

@@ -16,6 +16,22 @@
 #include "persist/txn.h"
 #include "persist/wal.h"
 
+/* An application in slices: the pages that were in the overlay when it began, ascending, and the commit it will reach. */
+struct apply_round {
+    struct page_list pages;
+    size_t next; /* pages before it are in the file */
+    uint64_t seq, used_bytes;
+    struct wal_position at;
+};
+
+/* Pages that were written into the file since it was last synced, counted by stretches of the image. */
+struct unsynced {
+    uint32_t *of_stretch;
+    size_t stretches;
+    size_t hand; /* of the sweep: the next stretch to look at */
+    uint64_t pages;
+};
+
 struct txn {
     struct map *map;
     const struct file *file;
@@ -36,6 +52,10 @@ struct txn {
     uint64_t length_synced; /* the file is durably long enough for this much image                       */
     uint64_t applied_seq, applied_used_bytes;
     struct wal_position applied_at;
+    uint64_t file_seq; /* no page of the file is newer than this commit                               */
+    struct apply_round round;
+    struct unsynced unsynced;
+    size_t last_pages; /* of the last commit: what slices are measured by                             */
 
     /* Pages, sorted unless said otherwise. */
     struct page_list candidates; /* of the commit or rollback in hand                                    */
@@ -56,7 +76,8 @@ struct txn {
     _Atomic int failed; /* not 0: poisoned */
     /* Copies for threads that hold no lock (txn_publish). */
     _Atomic uint64_t seen_seq, seen_applied_seq, seen_log_end, seen_used_bytes;
-    _Atomic size_t seen_overlay;
+    _Atomic size_t seen_overlay, seen_last_pages;
+    _Atomic uint64_t seen_unsynced;
 };
 
 #define SCRATCH_PAGES 64
@@ -76,11 +97,21 @@ int txn_raise_tail(struct txn *txn, uint64_t seq);
 int txn_open_with(struct txn **out, struct map *map, const struct file *file, struct superblock *super,
                   const struct image_options *options, enum dirty_kind kind);
 
+/* ---- slice.c ---- */
+/* Before a page is written into the file, whatever of the overlay it holds: every commit durable, and told (W9, W16, T1). */
+int slice_announce(struct txn *txn);
+void slice_forget_round(struct txn *txn); /* the overlay was emptied in another way */
+/* Pages [from, to) of the list were written into the file. */
+void unsynced_add(struct txn *txn, const struct page_list *list, size_t from, size_t to);
+void unsynced_clear(struct txn *txn); /* the file was synced */
+void slice_release(struct txn *txn);
+
 /* ---- commit.c ---- */
 int txn_rollback_locked(struct txn *txn);
 
 /* ---- apply.c ---- */
 int txn_apply_locked(struct txn *txn);
+const uint8_t *apply_from_overlay(const void *overlay, uint64_t page);
 typedef const uint8_t *apply_bytes_of(const void *ctx, uint64_t page);
 /* Writes pages [from, to) of the list into the file and their checksums into the table.  scratch: SCRATCH_PAGES. */
 int apply_pages(int fd, const struct page_list *list, size_t from, size_t to, apply_bytes_of *bytes_of, const void *ctx,

@@ -7,7 +7,8 @@
  *   3 capture the image, append it to the log            store lock
  *   4 give the lock up, unless the caller held it        -
  *   5 DURABLE: wait for the disk                         -      commits of several threads share this sync
- *   6 readers attached, or a checkpoint due: apply       store lock + apply lock, both only tried
+ *   6 readers attached: apply; a piece of the next        store lock + apply lock, both only tried
+ *     checkpoint due (slice.c): that
  * A failure before the end of step 3 leaves everything as it was.  After it the commit stands in the log whatever
  * happens later; a failure of step 5 poisons the store; step 6 never fails a commit: what could not be applied now is
  * applied by the next one, by close, or by recovery.
@@ -51,13 +52,13 @@ int store_make_durable(struct stead *s, uint64_t seq)
 }
 
 /* Store lock held exclusively.  0 also when there was nothing to do. */
-static int apply_now(struct stead *s, bool checkpoint, int64_t deadline_ns)
+static int apply_now(struct stead *s, int (*work)(struct image *), int64_t deadline_ns)
 {
     int rc = store_apply_lock(s, true, deadline_ns);
     if (rc != 0)
         return rc;
     heap_guard_pause(s->heap);
-    rc = checkpoint ? image_checkpoint(s->image) : image_apply(s->image);
+    rc = work(s->image);
     heap_guard_resume(s->heap);
     struct image_stat stat;
     image_stat(s->image, &stat);
@@ -70,7 +71,7 @@ int store_make_room(struct stead *s)
 {
     if (!image_wants_checkpoint(s->image) || atomic_load(&s->backups) != 0) /* backup.c */
         return 0;
-    int rc = apply_now(s, true, s->timeout_ms == 0 ? 0 : deadline_after_ms(s->timeout_ms));
+    int rc = apply_now(s, image_checkpoint, s->timeout_ms == 0 ? 0 : deadline_after_ms(s->timeout_ms));
     if (rc == EBUSY || rc == ETIMEDOUT)
         return error_set(ETIMEDOUT, "%s: the log is over its limit and a reader's section holds off its application",
                          s->file.path);
@@ -82,18 +83,31 @@ bool store_readers_attached(const struct stead *s)
     return presence_count_role(s->presence, PRESENCE_READER) != 0 || lock_byte_taken(s->lock_fd, LOCK_BYTE_READERS, 1);
 }
 
+/* A commit with readers attached goes home at once. */
+static bool readers_wait(const struct stead *s, bool durable)
+{
+    return durable && image_has_unapplied(s->image) && store_readers_attached(s);
+}
+
 /* Store lock held exclusively. */
 void store_settle(struct stead *s, bool durable)
 {
     if (image_failed(s->image))
         return;
-    if (image_wants_checkpoint(s->image)) {
-        (void)apply_now(s, true, 0);
-    } else if (image_has_unapplied(s->image) &&
-               (image_wants_apply(s->image) || (durable && store_readers_attached(s)))) {
+    enum image_work due = image_work_due(s->image);
+    if (due == IMAGE_SYNC) {
+        (void)image_sync_some(s->image);
+    } else if (due == IMAGE_CHECKPOINT) {
+        (void)apply_now(s, image_checkpoint, 0);
+    } else {
+        bool all = readers_wait(s, durable);
+        if (due == IMAGE_REST && !all)
+            return;
         if (!durable && store_make_durable(s, image_commit_seq(s->image)) != 0)
             return;
-        (void)apply_now(s, false, 0);
+        /* A store without a name is read without its log: the file must be a commit whenever nobody changes it. */
+        all = all || !file_is_current(&s->file);
+        (void)apply_now(s, all ? image_apply : image_apply_some, 0);
     }
 }
 
@@ -131,9 +145,12 @@ static int commit_sole(struct stead *s, bool durable)
     }
     store_unlock_quietly(s);
     rc = store_make_durable(s, seq);
-    if (rc == 0 && image_has_unapplied(s->image) &&
-        (image_wants_checkpoint(s->image) || image_wants_apply(s->image) || store_readers_attached(s)) &&
-        store_lock_exclusive(s, 0) == 0) {
+    if (rc != 0)
+        return rc;
+    enum image_work due = image_work_due(s->image);
+    if (due == IMAGE_SYNC) {
+        (void)image_sync_some(s->image); /* needs no lock; a failure is every later commit's */
+    } else if ((due != IMAGE_REST || readers_wait(s, true)) && store_lock_exclusive(s, 0) == 0) {
         store_settle(s, true);
         store_unlock_quietly(s);
     }

@@ -17,7 +17,8 @@ void row_begin(bool csv, const char *directory)
     if (directory != NULL)
         file_system = machine_file_system(directory);
     if (csv)
-        printf("bench,impl,processes,threads,n,unit,median,min,max,p99,written_B_per_op,ratios,check,remark,commit,fs,"
+        printf("bench,impl,processes,threads,n,unit,median,min,max,p99,p999,longest,written_B_per_op,ratios,check,"
+               "remark,commit,fs,"
                "cpu\n");
     else
         printf("# commit %s, %s, %s\n", machine_commit(), file_system, machine_cpu());
@@ -29,6 +30,12 @@ static void print_csv(const struct row *row)
            row->unit, row->median, row->low, row->high);
     if (row->p99 > 0)
         printf("%.2f", row->p99);
+    printf(",");
+    if (row->p999 > 0)
+        printf("%.2f", row->p999);
+    printf(",");
+    if (row->p999 > 0)
+        printf("%.2f", row->most);
     printf(",");
     if (row->written_per_op >= 0)
         printf("%.1f", row->written_per_op);
@@ -50,6 +57,8 @@ static void print_text(const struct row *row)
            row->low, row->high);
     if (row->p99 > 0)
         printf("  p99 %.1f", row->p99);
+    if (row->p999 > 0)
+        printf("  p99.9 %.1f  max %.1f", row->p999, row->most);
     if (row->written_per_op >= 0)
         printf("  %.0f B written/op", row->written_per_op);
     for (unsigned i = 0; i < ROW_RATIOS && row->ratios[i].to != NULL; i++)

@@ -21,6 +21,7 @@ struct row {
     const char *unit; /* of median, low, high: "ns/op", "us", "MiB/s"     */
     double median, low, high;
     double p99;            /* 0 = not measured; same unit                      */
+    double p999, most;     /* the same                                         */
     double written_per_op; /* bytes sent to the device an operation; < 0 = not measured */
     struct {
         const char *to; /* "malloc+rwlock"; NULL ends the list              */

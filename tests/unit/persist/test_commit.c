@@ -72,7 +72,10 @@ static void random_operation(struct fixture *f, struct model *m, uint64_t *rando
         memcpy(m->now, m->committed, BYTES);
         break;
     case 1:
-        OK(txn_apply(f->txn));
+        if (random_next(random) % 2 == 0)
+            OK(txn_apply(f->txn));
+        else
+            OK(txn_apply_some(f->txn));
         break;
     case 2:
         OK(txn_checkpoint(f->txn));

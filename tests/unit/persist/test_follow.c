@@ -684,7 +684,10 @@ static void model_step(void)
             memset((uint8_t *)image_base(store.image) + model.used[model.seq], 0x5a, used - model.used[model.seq]);
         model_commit(used, next_random() % 2 == 0);
     } else if (dice < 18) {
-        OK(image_apply(store.image));
+        for (uint64_t slices = next_random() % 4; slices > 0; slices--)
+            OK(image_apply_some(store.image));
+        if (next_random() % 2 == 0)
+            OK(image_apply(store.image));
     } else if (dice < 19) {
         OK(image_checkpoint(store.image));
     } else if (dice < 20) {

@@ -29,6 +29,12 @@ Test(txn_overlay, holds_what_was_put_and_nothing_else)
             has[page] = true;
             memset(bytes, fill[page], PAGE_BYTES);
         }
+        for (int i = 0; i < 600; i++) {
+            uint64_t page = random_next(&random) % SPACE;
+            if (has[page])
+                overlay_remove(&overlay, page * 1000003);
+            has[page] = false;
+        }
         struct page_list list = {0};
         OK(overlay_pages(&overlay, &list));
         size_t at = 0;

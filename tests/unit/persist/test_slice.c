@@ -1,0 +1,251 @@
+/*
+ * test_slice.c -- checkpoints paid for in pieces: whatever is due after a commit is done at once, a small piece, and a kill, a
+ * rollback, a reader or a check at any moment in between sees commits.
+ */
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "txn_fixture.h"
+
+static const uint64_t log_limit = 512 << 10;
+
+static void setup(void)
+{
+    txn_log_limit_bytes = log_limit;
+    txn_overlay_limit_pages = 64;
+}
+
+TestSuite(txn_slice, .init = setup, .timeout = 120);
+
+#define PAGES 10240 /* 40 MiB: two groups of the file */
+#define BYTES (PAGES * PAGE_BYTES)
+#define SLICE_LIMIT 1024 /* pages that one piece may write, for commits of at most 100 */
+
+/* Pages written into the store file (not into its tables). */
+static uint64_t written_pages, syncs;
+static int store_fd = -1;
+static struct fixture *watched;
+
+static bool is_page_write(int fd, size_t bytes)
+{
+    return fd == store_fd && bytes >= PAGE_BYTES && bytes % PAGE_BYTES == 0;
+}
+
+/* W16: before a page is written, what it may hold is durable and told. */
+static ssize_t watching_pwrite(int fd, const void *buffer, size_t bytes, off_t offset)
+{
+    if (is_page_write(fd, bytes)) {
+        struct shared_state state;
+        OK(shared_read(watched->options.shared, &state));
+        uint64_t durable = shared_durable_seq(watched->options.shared), last = txn_commit_seq(watched->txn);
+        cr_assert_eq(state.file_seq, last, "pages of commit %llu are written, told is %llu", (unsigned long long)last,
+                     (unsigned long long)state.file_seq);
+        cr_assert_geq(durable, state.file_seq, "not durable: %llu of %llu", (unsigned long long)durable,
+                      (unsigned long long)state.file_seq);
+        written_pages += bytes / PAGE_BYTES;
+    }
+    return file_calls_system.pwrite(fd, buffer, bytes, offset);
+}
+
+static int counting_sync_range(int fd, off_t offset, off_t bytes)
+{
+    syncs++;
+    return file_calls_system.sync_range(fd, offset, bytes);
+}
+
+static void watch(struct fixture *f)
+{
+    watched = f;
+    store_fd = f->file.fd;
+    file_calls.pwrite = watching_pwrite;
+    file_calls.sync_range = counting_sync_range;
+}
+
+/* What store/ does after a commit. */
+static enum image_work do_what_is_due(struct fixture *f)
+{
+    enum image_work due = txn_work_due(f->txn);
+    switch (due) {
+    case IMAGE_APPLY:
+        OK(txn_apply_some(f->txn));
+        break;
+    case IMAGE_SYNC:
+        OK(txn_sync_some(f->txn));
+        break;
+    case IMAGE_CHECKPOINT:
+        OK(txn_checkpoint(f->txn));
+        break;
+    default:
+        break;
+    }
+    return due;
+}
+
+static uint64_t commit_pages(struct fixture *f, uint8_t *model, unsigned pages, uint64_t *random, bool durable)
+{
+    uint64_t seq;
+    for (unsigned i = 0; i < pages; i++) {
+        uint64_t at = random_next(random) % (BYTES / 8) * 8, word = random_next(random);
+        memcpy(f->map.base + at, &word, sizeof word);
+        memcpy(model + at, &word, sizeof word);
+    }
+    OK(txn_commit(f->txn, BYTES, &seq));
+    if (durable)
+        OK(txn_sync(f->txn, seq));
+    return seq;
+}
+
+Test(txn_slice, no_piece_is_long_and_the_log_stays_below_its_limit)
+{
+    static const unsigned sizes[] = {1, 8, 64, 100};
+    uint64_t random = random_seed();
+    for (unsigned n = 0; n < sizeof sizes / sizeof sizes[0]; n++) {
+        struct fixture f;
+        uint64_t seen[4] = {0}, longest_log = 0;
+        uint8_t *model = calloc(1, BYTES);
+        fixture_create(&f, BYTES, BYTES);
+        OK(fixture_open(&f));
+        watch(&f);
+        for (unsigned i = 0; seen[IMAGE_CHECKPOINT] < 3; i++) {
+            commit_pages(&f, model, sizes[n], &random, i % 3 != 0);
+            longest_log = max_u64(longest_log, f.txn->wal.at.end);
+            written_pages = 0;
+            seen[do_what_is_due(&f)]++;
+            cr_assert_leq(written_pages, SLICE_LIMIT, "%llu pages at once", (unsigned long long)written_pages);
+            cr_assert_leq(i, 100000);
+        }
+        cr_assert(seen[IMAGE_APPLY] > 0 && seen[IMAGE_SYNC] > 0, "commits of %u pages: %llu slices, %llu syncs",
+                  sizes[n], (unsigned long long)seen[IMAGE_APPLY], (unsigned long long)seen[IMAGE_SYNC]);
+        cr_assert_lt(longest_log, log_limit, "commits of %u pages: slices could not keep up", sizes[n]);
+        cr_assert_eq(memcmp(f.map.base, model, BYTES), 0);
+        file_calls = file_calls_system;
+        OK(txn_checkpoint(f.txn));
+        cr_assert_eq(fixture_bad_checksums(&f, BYTES), 0);
+        fixture_kill(&f);
+        fixture_remove(&f);
+        free(model);
+    }
+}
+
+/* Killed at any moment, also with a round half done: recovery comes to the last commit. */
+Test(txn_slice, a_kill_between_slices_leaves_the_last_commit)
+{
+    fixture_skip_syncs();
+    struct fixture f;
+    uint64_t random = random_seed(), between = 0;
+    uint8_t *model = calloc(1, BYTES);
+    fixture_create(&f, BYTES, BYTES);
+    for (long round = 0; round < random_rounds(60); round++) {
+        OK(fixture_open(&f));
+        cr_assert_eq(memcmp(f.map.base, model, BYTES), 0, "round %ld", round);
+        cr_assert_eq(fixture_bad_checksums(&f, BYTES), 0);
+        for (uint64_t i = random_next(&random) % 60; i > 0; i--) {
+            commit_pages(&f, model, (unsigned)(random_next(&random) % 20 + 1), &random, random_next(&random) % 4 != 0);
+            do_what_is_due(&f);
+        }
+        between += f.txn->round.next != f.txn->round.pages.count && f.txn->round.next != 0;
+        fixture_kill(&f);
+    }
+    cr_assert_gt(between, 0, "never killed in the middle of a round");
+    fixture_remove(&f);
+    free(model);
+}
+
+/* The last commit, and nothing else, is what a rollback and a reader of committed bytes get between two slices. */
+Test(txn_slice, a_rollback_between_slices_returns_to_the_last_commit)
+{
+    struct fixture f;
+    uint64_t random = random_seed();
+    uint8_t *model = calloc(1, BYTES), *read = malloc(BYTES);
+    fixture_create(&f, BYTES, BYTES);
+    OK(fixture_open(&f));
+    for (unsigned i = 0; i < 200; i++) {
+        commit_pages(&f, model, 30, &random, true);
+        if (f.txn->overlay.count > 100)
+            OK(txn_apply_some(f.txn));
+        memset(f.map.base + random_next(&random) % (BYTES - 9000), 0x77, 9000);
+        OK(txn_rollback(f.txn));
+        cr_assert_eq(memcmp(f.map.base, model, BYTES), 0, "after %u commits", i);
+        if (i % 20 == 0) {
+            OK(txn_read_committed(f.txn, 0, read, BYTES));
+            cr_assert_eq(memcmp(read, model, BYTES), 0);
+        }
+        if (i % 70 == 69) /* all at once in the middle of a round */
+            OK(txn_apply(f.txn));
+    }
+    cr_assert_gt(f.txn->applied_seq, 0);
+    fixture_kill(&f);
+    fixture_remove(&f);
+    free(model);
+    free(read);
+}
+
+/* A page that could not be written stays where it was, and the round goes on from there. */
+Test(txn_slice, a_failed_slice_loses_nothing)
+{
+    struct fixture f;
+    uint64_t random = random_seed();
+    uint8_t *model = calloc(1, BYTES);
+    fixture_create(&f, BYTES, BYTES);
+    OK(fixture_open(&f));
+    for (unsigned i = 0; i < 50; i++)
+        commit_pages(&f, model, 10, &random, true);
+    OK(txn_apply_some(f.txn));
+    cr_assert_gt(f.txn->overlay.count, 100);
+    faults = (struct faults){
+        .path_suffix = "/store", .pwrite = true, .fault = FAULT_ERROR, .error = ENOSPC, .skip = 3, .count = 1000};
+    faults_install();
+    FAILS(ENOSPC, txn_apply_some(f.txn));
+    faults_remove();
+    OK(txn_rollback(f.txn));
+    cr_assert_eq(memcmp(f.map.base, model, BYTES), 0);
+    while (f.txn->overlay.count != 0)
+        OK(txn_apply_some(f.txn));
+    OK(txn_apply_some(f.txn)); /* an empty round */
+    cr_assert_eq(f.txn->applied_seq, txn_commit_seq(f.txn));
+    cr_assert_eq(fixture_bad_checksums(&f, BYTES), 0);
+    faults = (struct faults){.sync_range = true, .fault = FAULT_ERROR, .error = EIO, .count = 1000};
+    faults_install();
+    FAILS(STEAD_FAILED, txn_sync_some(f.txn));
+    faults_remove();
+    FAILS(STEAD_FAILED, txn_apply_some(f.txn));
+    fixture_kill(&f);
+    OK(fixture_open(&f));
+    cr_assert_eq(memcmp(f.map.base, model, BYTES), 0);
+    fixture_kill(&f);
+    fixture_remove(&f);
+    free(model);
+}
+
+/* The sweep syncs what was written, once. */
+Test(txn_slice, a_sweep_comes_to_an_end)
+{
+    struct fixture f;
+    uint64_t random = random_seed();
+    uint8_t *model = calloc(1, BYTES);
+    fixture_create(&f, BYTES, BYTES);
+    OK(fixture_open(&f));
+    for (unsigned i = 0; i < 20; i++) {
+        commit_pages(&f, model, 100, &random, true);
+        OK(txn_apply(f.txn));
+    }
+    cr_assert_gt(f.txn->unsynced.pages, 1500);
+    watch(&f);
+    uint64_t left = f.txn->unsynced.pages;
+    while (left != 0) {
+        OK(txn_sync_some(f.txn));
+        cr_assert_lt(f.txn->unsynced.pages, left);
+        left = f.txn->unsynced.pages;
+    }
+    cr_assert(syncs > 1 && syncs <= BYTES >> 20, "%llu syncs of 1 MiB and more", (unsigned long long)syncs);
+    OK(txn_sync_some(f.txn));
+    file_calls = file_calls_system;
+    fixture_kill(&f);
+    fixture_remove(&f);
+    free(model);
+}
