@@ -22,12 +22,14 @@ static void open_lock_file(struct stead *s)
         return;
     s->lock_file = s->file;
     s->lock_file.fd = -1;
+    registry_fork_hold(); /* until the descriptor stands where a fork child looks for it */
     if (file_open(&s->lock_file, true) == 0) {
         if (s->lock_file.device == s->file.device && s->lock_file.inode == s->file.inode)
             s->lock_fd = s->lock_file.fd;
         else
             file_close(&s->lock_file);
     }
+    registry_fork_release();
     error_clear(); /* no permission is no failure */
 }
 

@@ -98,9 +98,11 @@ void store_detach(struct stead *s)
     s->unit = NULL;
     for (unsigned i = 0; s->lock_fd >= 0 && i < sizeof bytes / sizeof bytes[0]; i++)
         (void)lock_byte_drop(s->lock_fd, bytes[i]);
+    registry_fork_hold(); /* or a fork child could close a number that is somebody else's by then */
     file_close(&s->lock_file);
     file_close(&s->file);
     s->lock_fd = -1;
+    registry_fork_release();
 }
 
 void store_free(struct stead *s)
@@ -245,6 +247,28 @@ static void undo_create(struct stead *s)
         (void)file_unlink(s->file.path);
 }
 
+/* The file is open and s in the registry; or *existing is the store that this process has open already, and s->file is
+ * closed.  On failure it is closed, too. */
+static int open_claimed(struct stead *s, const stead_options *o, int64_t deadline_ns, struct stead **existing)
+{
+    for (;;) {
+        registry_fork_hold();
+        int rc = open_file(s, o);
+        if (rc == 0) {
+            rc = registry_claim(s, existing);
+            if (rc != 0 || *existing != NULL)
+                file_close(&s->file);
+        }
+        registry_fork_release();
+        if (rc == EAGAIN)
+            rc = registry_wait(&s->file, deadline_ns);
+        else
+            return rc;
+        if (rc != 0)
+            return rc;
+    }
+}
+
 static int open_once(stead **out, const char *path, const stead_options *o, int64_t deadline_ns)
 {
     struct stead *existing = NULL;
@@ -253,16 +277,11 @@ static int open_once(stead **out, const char *path, const stead_options *o, int6
         return error_set(ENOMEM, "%s: no memory for a handle", path);
     int rc = file_resolve(&s->file, path);
     if (rc == 0)
-        rc = open_file(s, o);
-    if (rc != 0)
-        goto free_handle;
-    rc = registry_claim(s, store_grace(deadline_ns), &existing);
+        rc = open_claimed(s, o, store_grace(deadline_ns), &existing);
     if (rc == 0 && existing != NULL)
         rc = second_handle(existing, path, o, out);
-    if (rc != 0 || existing != NULL) {
-        file_close(&s->file);
+    if (rc != 0 || existing != NULL)
         goto free_handle;
-    }
     rc = store_attach(s, o, deadline_ns);
     if (rc == 0)
         rc = registry_publish(s);

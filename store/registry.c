@@ -15,7 +15,8 @@
  * descriptors are closed here so that the child keeps no kernel lock alive, the table is emptied so that the child
  * may open the same files anew.  What alloc/ and lock/ keep in memory is freed by the child's stead_close() and not here:
  * their own fork handlers may run after this one and still hold their mutexes.  A store that another thread was just
- * opening or closing is half made: only its descriptors are closed.
+ * opening or closing is half made: only its descriptors are closed.  For that the list must know every descriptor that may
+ * carry locks: from the moment before one is opened until its store is in the list, forks wait (registry_fork_hold).
  */
 #include <errno.h>
 #include <pthread.h>
@@ -27,6 +28,8 @@
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t phase_changed;
+static unsigned fork_holds; /* forks wait until there are none */
+static pthread_cond_t fork_released;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static struct stead *list;
 struct registry_range registry_first;
@@ -44,12 +47,15 @@ static void condition_init(void)
     pthread_condattr_init(&attributes);
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
     pthread_cond_init(&phase_changed, &attributes);
+    pthread_cond_init(&fork_released, &attributes);
     pthread_condattr_destroy(&attributes);
 }
 
 static void before_fork(void)
 {
     pthread_mutex_lock(&mutex);
+    while (fork_holds != 0)
+        pthread_cond_wait(&fork_released, &mutex);
 }
 
 static void after_fork_parent(void)
@@ -96,36 +102,54 @@ static struct stead *find_file(dev_t device, ino_t inode)
     return NULL;
 }
 
-int registry_claim(struct stead *fresh, int64_t deadline_ns, struct stead **existing)
+void registry_fork_hold(void)
 {
-    int rc;
-    *existing = NULL;
     pthread_once(&once, registry_init);
     pthread_mutex_lock(&mutex);
-    for (;;) {
-        struct stead *s = find_file(fresh->file.device, fresh->file.inode);
-        if (s == NULL) {
-            fresh->phase = STORE_OPENING;
-            fresh->handles = 1;
-            fresh->next = list;
-            list = fresh;
-            rc = 0;
-            break;
-        }
-        if (s->phase == STORE_OPEN) {
-            s->handles++;
-            *existing = s;
-            rc = 0;
-            break;
-        }
-        rc = wait_for_phase(deadline_ns);
-        if (rc != 0) {
-            rc = error_set(rc, "%s is being opened or closed by another thread of this process", fresh->file.path);
-            break;
-        }
+    fork_holds++;
+    pthread_mutex_unlock(&mutex);
+}
+
+void registry_fork_release(void)
+{
+    pthread_mutex_lock(&mutex);
+    if (--fork_holds == 0)
+        pthread_cond_broadcast(&fork_released);
+    pthread_mutex_unlock(&mutex);
+}
+
+int registry_claim(struct stead *fresh, struct stead **existing)
+{
+    int rc = 0;
+    pthread_mutex_lock(&mutex);
+    struct stead *s = find_file(fresh->file.device, fresh->file.inode);
+    *existing = NULL;
+    if (s == NULL) {
+        fresh->phase = STORE_OPENING;
+        fresh->handles = 1;
+        fresh->next = list;
+        list = fresh;
+    } else if (s->phase == STORE_OPEN) {
+        s->handles++;
+        *existing = s;
+    } else {
+        rc = EAGAIN;
     }
     pthread_mutex_unlock(&mutex);
     return rc;
+}
+
+int registry_wait(const struct file *file, int64_t deadline_ns)
+{
+    int rc = 0;
+    pthread_mutex_lock(&mutex);
+    for (struct stead *s; rc == 0; rc = wait_for_phase(deadline_ns)) {
+        s = find_file(file->device, file->inode);
+        if (s == NULL || s->phase == STORE_OPEN)
+            break;
+    }
+    pthread_mutex_unlock(&mutex);
+    return rc == 0 ? 0 : error_set(rc, "%s is being opened or closed by another thread of this process", file->path);
 }
 
 static int publish_range(struct stead *s)

@@ -101,9 +101,14 @@ struct stead {
 
 /* ---- registry.c: the stores open in this process */
 
+/* No fork in between, by any thread: from before a descriptor is opened until a store in the registry has it. */
+void registry_fork_hold(void);
+void registry_fork_release(void);
 /* Inserts fresh (phase OPENING) unless the same file is open here: then *existing is that store with one handle
- * more.  Waits for one that is being opened or closed.  0, EBUSY, ETIMEDOUT. */
-int registry_claim(struct stead *fresh, int64_t deadline_ns, struct stead **existing);
+ * more.  0; EAGAIN: it is being opened or closed, close the file and registry_wait(). */
+int registry_claim(struct stead *fresh, struct stead **existing);
+/* Until the store of this device and inode is open or gone.  0, EBUSY, ETIMEDOUT. */
+int registry_wait(const struct file *file, int64_t deadline_ns);
 int registry_publish(struct stead *s);    /* findable by address (an upgrade callback frees); EMFILE: table full */
 void registry_opened(struct stead *s);    /* OPENING -> OPEN: others get this store */
 void registry_unpublish(struct stead *s); /* no longer findable by address: before anything is unmapped */

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -496,6 +497,56 @@ Test(section, a_fork_child_keeps_nothing_and_may_open_again)
         OK(stead_unlock(s));
         OK(stead_close(s));
     }
+}
+
+/* True if a descriptor of this process is the store's file. */
+static bool has_open(const char *path)
+{
+    char link[64], target[4096];
+    for (int fd = 3; fd < 256; fd++) {
+        snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+        ssize_t length = readlink(link, target, sizeof target - 1);
+        if (length < 0)
+            continue;
+        target[length] = '\0';
+        if (strcmp(target, path) == 0)
+            return true;
+    }
+    return false;
+}
+
+static void *open_and_close(void *arg)
+{
+    atomic_bool *stop = arg;
+    while (!atomic_load(stop)) {
+        stead *writer, *reader = NULL;
+        if (stead_open(&writer, path_in("s"), NULL) != 0 || stead_close(writer) != 0 ||
+            stead_open(&reader, path_in("s"), &(stead_options){.flags = STEAD_READ_ONLY}) != 0 ||
+            stead_close(reader) != 0)
+            return (void *)(uintptr_t) "an open or close failed";
+    }
+    return NULL;
+}
+
+/* Such a descriptor would keep the locks of a parent that died. */
+Test(section, forks_beside_opens_and_closes_inherit_no_descriptor)
+{
+    atomic_bool stop = false;
+    pthread_t thread;
+    char *path = realpath(support_folder(), NULL), whole[4096];
+    snprintf(whole, sizeof whole, "%s/s", path);
+    free(path);
+    cr_assert(pthread_create(&thread, NULL, open_and_close, &stop) == 0);
+    for (unsigned i = 0; i < (test_long() ? 5000 : 300); i++) {
+        pid_t pid = fork();
+        if (pid == 0)
+            _exit(has_open(whole) ? 1 : 0);
+        cr_assert_eq(reap(pid), 0, "fork %u: the child has the store's file open", i);
+    }
+    atomic_store(&stop, true);
+    void *problem;
+    cr_assert(pthread_join(thread, &problem) == 0);
+    cr_assert(problem == NULL, "%s", (const char *)problem);
 }
 
 static void *nothing(void *arg)
