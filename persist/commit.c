@@ -298,7 +298,7 @@ static void drop_unchanged(struct txn *txn, const struct page_list *list)
     for (size_t i = 0; i < list->count; i++)
         if (!txn->changed[i] && overlay_get(&txn->overlay, list->page[i]) == NULL)
             txn->work.page[txn->work.count++] = list->page[i];
-    if (dirty_drop(txn->dirty, &txn->work) != 0)
+    if (dirty_drop(txn->dirty, &txn->work) != 0 || dirty_leaves_private(txn->dirty))
         txn->drop_all = true;
 }
 
@@ -394,6 +394,7 @@ int txn_rollback_locked(struct txn *txn)
     rc = dirty_drop(txn->dirty, &txn->work);
     if (rc != 0)
         return error_set(rc, "cannot drop the private pages: %s", error_text(rc));
+    txn->drop_all = txn->drop_all || (txn->turns && dirty_leaves_private(txn->dirty));
     (void)dirty_settle(txn->dirty, &txn->candidates, txn->changed);
     if (txn->straight_to != 0) { /* the next commit may count on zeros past the end, also after a crash */
         rc = apply_zeros(txn->file->fd, txn->straight_from, txn->straight_to, txn->scratch);

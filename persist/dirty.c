@@ -21,6 +21,10 @@
  * Without userfaultfd (DIRTY_PAGEMAP, DIRTY_COMPARE, and DIRTY_SCAN on some systems) there are no states: every private
  * page is a candidate every time, until dirty_drop() gives it back to the file.
  *
+ * Kernels with pages of 16 or 64 KiB: a first write makes all of our pages in one of theirs private, and a fault, a protection
+ * and madvise are about all of them.  Fault reports and protection are not used there: every private page is a candidate each
+ * time, which is right whatever their size.  What is dropped in part is read from the file instead (dirty_drop).
+ *
  * W5  every private page is hot, protected or reported since it was settled (test_dirty.c)
  */
 #include "persist/dirty.h"
@@ -33,6 +37,8 @@
 
 #include "base/units.h"
 #include "persist/dirty_internal.h"
+#include "persist/file.h"
+#include "persist/map.h"
 
 #define HOT_IDLE 4            /* collects without a change after which a page is no longer hot */
 #define HOT_RECENT 4          /* a page that changed twice within so many collects is hot */
@@ -55,6 +61,8 @@ struct hot_page {
 struct dirty {
     uint8_t *base;
     enum dirty_kind kind;
+    uint64_t frame_pages; /* of ours in one of the kernel's */
+    int file_fd;
     int pagemap_fd;
     struct dirty_protect protect; /* fd -1: no page is ever protected */
     struct dirty_faults *faults;
@@ -68,11 +76,15 @@ struct dirty {
     uint64_t scans;
 };
 
+uint64_t dirty_kernel_page_bytes;
+
 static int open_kind(struct dirty *dirty, enum dirty_kind kind)
 {
     int rc = 0;
     dirty->kind = kind;
-    if (kind == DIRTY_FAULTS || kind == DIRTY_SCAN) {
+    if (kind == DIRTY_FAULTS && dirty->frame_pages > 1)
+        return ENOTSUP;
+    if ((kind == DIRTY_FAULTS || kind == DIRTY_SCAN) && dirty->frame_pages == 1) {
         rc = dirty_protect_open(&dirty->protect);
         if (kind == DIRTY_FAULTS && rc != 0)
             return rc;
@@ -109,7 +121,9 @@ int dirty_open(struct dirty **out, uint8_t *base, enum dirty_kind kind)
     struct dirty *dirty = calloc(1, sizeof *dirty);
     if (dirty == NULL)
         return ENOMEM;
-    *dirty = (struct dirty){.base = base, .pagemap_fd = -1, .protect = {.fd = -1}, .scan_next = true};
+    *dirty = (struct dirty){.base = base, .file_fd = -1, .pagemap_fd = -1, .protect = {.fd = -1}, .scan_next = true};
+    uint64_t kernel_page = dirty_kernel_page_bytes != 0 ? dirty_kernel_page_bytes : (uint64_t)sysconf(_SC_PAGESIZE);
+    dirty->frame_pages = max_u64(kernel_page / PAGE_BYTES, 1);
     enum dirty_kind first = kind == DIRTY_BEST ? DIRTY_FAULTS : kind;
     enum dirty_kind last = kind == DIRTY_BEST ? DIRTY_COMPARE : kind;
     int rc = ENOTSUP;
@@ -287,6 +301,46 @@ int dirty_settle(struct dirty *dirty, const struct page_list *pages, const bool 
     return 0;
 }
 
+bool dirty_leaves_private(const struct dirty *dirty)
+{
+    return dirty->frame_pages > 1;
+}
+
+void dirty_set_file(struct dirty *dirty, int fd)
+{
+    dirty->file_fd = fd;
+}
+
+static int drop_run(struct dirty *dirty, uint64_t page, uint64_t count)
+{
+    void *start = dirty->base + page * PAGE_BYTES;
+    /* EINVAL: the program locked its memory (mlockall), which made the pages private in the first place. */
+    if (madvise(start, count * PAGE_BYTES, MADV_DONTNEED) == 0 ||
+        madvise(start, count * PAGE_BYTES, MADV_DONTNEED_LOCKED) == 0)
+        return 0;
+    dirty->scan_next = true;
+    return errno;
+}
+
+/* Kernel pages that are all in the list are dropped; of the others, what is in it is read from the file. */
+static int drop_frames(struct dirty *dirty, const struct page_list *pages)
+{
+    int rc = 0;
+    for (size_t i = 0; i < pages->count && rc == 0;) {
+        uint64_t first = pages->page[i], frame = first / dirty->frame_pages, count = 1;
+        while (i + count < pages->count && pages->page[i + count] / dirty->frame_pages == frame)
+            count++;
+        if (count == dirty->frame_pages)
+            rc = drop_run(dirty, first, count);
+        else
+            for (uint64_t n = 0; n < count && rc == 0; n++)
+                rc = file_read_at(dirty->file_fd, dirty->base + pages->page[i + n] * PAGE_BYTES, PAGE_BYTES,
+                                  format_file_offset(pages->page[i + n] * PAGE_BYTES));
+        i += count;
+    }
+    return rc;
+}
+
 int dirty_drop(struct dirty *dirty, const struct page_list *pages)
 {
     size_t h = 0, kept = 0;
@@ -299,16 +353,13 @@ int dirty_drop(struct dirty *dirty, const struct page_list *pages)
     while (h < dirty->hot_count)
         dirty->hot[kept++] = dirty->hot[h++];
     dirty->hot_count = kept;
-    for (size_t i = 0; i < pages->count;) {
+    if (dirty->frame_pages > 1)
+        return drop_frames(dirty, pages);
+    int rc = 0;
+    for (size_t i = 0; i < pages->count && rc == 0;) {
         size_t run = page_list_run(pages, i, pages->count);
-        void *start = dirty->base + pages->page[i] * PAGE_BYTES;
-        /* EINVAL: the program locked its memory (mlockall), which made the pages private in the first place. */
-        if (madvise(start, run * PAGE_BYTES, MADV_DONTNEED) != 0 &&
-            madvise(start, run * PAGE_BYTES, MADV_DONTNEED_LOCKED) != 0) {
-            dirty->scan_next = true;
-            return errno;
-        }
+        rc = drop_run(dirty, pages->page[i], run);
         i += run;
     }
-    return 0;
+    return rc;
 }

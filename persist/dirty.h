@@ -44,8 +44,16 @@ int dirty_collect(struct dirty *dirty, uint64_t bytes, struct page_list *list);
  * changed[i]: it differed from what was known before (the pages worth watching closely).  Sorted. */
 int dirty_settle(struct dirty *dirty, const struct page_list *pages, const bool *changed);
 
-/* Drops the private copies of the pages (sorted): the range shows the file again. */
+/* Drops the private copies of the pages (sorted): the range shows the file again.  Where the kernel's pages are larger than
+ * ours, one that holds other pages too cannot be dropped: its pages get the file's bytes and stay private. */
 int dirty_drop(struct dirty *dirty, const struct page_list *pages);
+/* May dirty_drop() leave pages private? */
+bool dirty_leaves_private(const struct dirty *dirty);
+/* The file under the range, for that. */
+void dirty_set_file(struct dirty *dirty, int fd);
+
+/* Bytes of a kernel page; 0: as the system says.  A variable so that a test finds itself on a kernel with larger ones. */
+extern uint64_t dirty_kernel_page_bytes;
 
 /* How many full scans were needed because the fault reports were incomplete (tests, statistics). */
 uint64_t dirty_scans(const struct dirty *dirty);

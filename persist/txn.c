@@ -413,6 +413,8 @@ int txn_open_with(struct txn **out, struct map *map, const struct file *file, st
     int rc = txn->scratch == NULL ? ENOMEM : dirty_open(&txn->dirty, map->base, kind);
     if (rc != 0)
         error_set(rc, "cannot watch the pages of %s: %s", file->path, error_text(rc));
+    else
+        dirty_set_file(txn->dirty, file->fd);
     if (rc == 0)
         rc = open_log(txn, options->first);
     if (rc != 0) {

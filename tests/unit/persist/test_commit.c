@@ -162,6 +162,15 @@ Test(txn_commit, follows_the_model_with_comparison)
     run_model(DIRTY_COMPARE);
 }
 
+Test(txn_commit, follows_the_model_where_kernel_pages_are_larger)
+{
+    static const enum dirty_kind kinds[] = {DIRTY_BEST, DIRTY_SCAN, DIRTY_PAGEMAP, DIRTY_COMPARE};
+    for (unsigned i = 0; i < 8; i++) {
+        fixture_kernel_pages(i % 2 == 0 ? 16384 : UNIT_BYTES);
+        run_model(kinds[i / 2]);
+    }
+}
+
 /* What the kernel writes into the image is committed, page by page, hot or protected or never touched before. */
 static void kernel_writes(enum dirty_kind kind)
 {

@@ -469,7 +469,7 @@ static int take_turn(struct fixture *f, bool pass_on, bool checkpoint)
     return rc;
 }
 
-Test(txn_recover, turns_see_each_others_commits)
+static void pass_turns(void)
 {
     fixture_skip_syncs();
     struct fixture a, b, *turn;
@@ -499,6 +499,17 @@ Test(txn_recover, turns_see_each_others_commits)
     cr_assert_eq(count, 200);
     fixture_kill(&a);
     fixture_remove(&a);
+}
+
+Test(txn_recover, turns_see_each_others_commits)
+{
+    pass_turns();
+}
+
+Test(txn_recover, turns_see_each_others_commits_where_kernel_pages_are_larger)
+{
+    fixture_kernel_pages(UNIT_BYTES);
+    pass_turns();
 }
 
 /* A holder of the turn is killed at each of its system calls; the next one goes on from its last told commit. */

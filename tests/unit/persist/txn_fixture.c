@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "persist/page_checksum.h"
@@ -233,6 +234,25 @@ void faults_remove(void)
 {
     faults = (struct faults){0};
     file_calls = file_calls_system;
+}
+
+/* ---- a kernel with larger pages ---- */
+
+static uint64_t kernel_page_bytes = 4096;
+
+void fixture_kernel_pages(uint64_t bytes)
+{
+    dirty_kernel_page_bytes = kernel_page_bytes = bytes;
+}
+
+/* In place of the C library's, for the whole program: refuses what that kernel would, and takes as much as it would. */
+int madvise(void *address, size_t bytes, int advice)
+{
+    if ((uintptr_t)address % kernel_page_bytes != 0) {
+        errno = EINVAL;
+        return -1;
+    }
+    return (int)syscall(SYS_madvise, address, round_up(bytes, kernel_page_bytes), advice);
 }
 
 /* ---- random numbers ---- */

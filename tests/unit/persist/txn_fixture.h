@@ -60,6 +60,8 @@ struct faults {
     long seen; /* counted calls so far */
 };
 extern struct faults faults;
+/* From now on: a kernel whose pages are so large, as far as madvise and our own arithmetic can tell. */
+void fixture_kernel_pages(uint64_t bytes);
 /* Process death needs no syncs: a test of a thousand reopenings runs without them. */
 void fixture_skip_syncs(void);
 void faults_install(void);
