@@ -11,14 +11,17 @@
  *     into the file, the file synced
  *   3 the others compared with the last commit,       the last commit
  *     differing runs built into a record
- *   4 the record written (wal.c)                      process death: the new commit; power loss: old or new
+ *   4 the record written (wal.c); for a caller who    process death: the new commit; power loss: old or new
+ *     goes on to step 6 it may wait in memory         (waiting: the last commit)
  *   5 overlay takes the new pages                     the same
  *   6 txn_sync: the log synced                        the new commit
  * Everything that can fail - memory, disk space, the limit - fails before step 4 ends; then the commit did not happen, the
  * memory is as it was, and the pages are remembered for the next attempt.
  *
  * The base of the comparison is the last commit: the overlay's copy of a page that is logged and not yet applied, the file's
- * bytes (read, not mapped: an error there is a number and no signal) of all others, zeros for a page that is new.
+ * bytes (read, not mapped: an error there is a number and no signal) of all others, zeros for a page that is new.  What is read
+ * from the file is verified by its checksum each time: application will write the whole page with a new one, and bytes that rotted
+ * beside the changed ones would be taken for good ever after (W17).
  *
  * Pages past the end.  used_bytes grows with the heap.  Pages at or past named_bytes, the longest the image has been
  * since the log was started, are named by no record, so a crash cannot replay an older record over them (W7); many of
@@ -110,13 +113,33 @@ static void remember(struct txn *txn)
     txn->candidates.count = 0;
 }
 
-/* The file's bytes of `count` pages from `page` on into scratch. */
+/* W17.  The pages in scratch are what was committed: else a new checksum would bless the damage. */
+static int verify_base(struct txn *txn, uint64_t page, size_t count)
+{
+    uint64_t sum[SCRATCH_PAGES];
+    if (txn->super->checksums_valid == 0)
+        return 0; /* after a crash in LIVE there are none */
+    int rc = file_read_at(txn->file->fd, sum, count * sizeof sum[0], format_checksum_offset(page * PAGE_BYTES));
+    if (rc != 0)
+        return error_set(rc, "cannot read the checksum of page %llu of %s: %s", (unsigned long long)page,
+                         txn->file->path, error_text(rc));
+    for (size_t i = 0; i < count; i++)
+        if (page_checksum(txn->scratch + i * PAGE_BYTES) != sum[i])
+            return error_set(
+                STEAD_CORRUPT,
+                "page %llu of %s was damaged on the disk (its checksum does not match): what was changed in "
+                "it cannot be committed",
+                (unsigned long long)(page + i), txn->file->path);
+    return 0;
+}
+
+/* The file's bytes of `count` pages from `page` on into scratch; side by side in the file. */
 static int read_base(struct txn *txn, uint64_t page, size_t count)
 {
     int rc = file_read_at(txn->file->fd, txn->scratch, count * PAGE_BYTES, format_file_offset(page * PAGE_BYTES));
     return rc != 0 ? error_set(rc, "cannot read page %llu of %s: %s", (unsigned long long)page, txn->file->path,
                                error_text(rc))
-                   : 0;
+                   : verify_base(txn, page, count);
 }
 
 static int log_difference(struct txn *txn, uint64_t page, const void *base, bool *changed)
@@ -325,7 +348,7 @@ static void settle(struct txn *txn, const struct parts *parts)
     list->count = count;
 }
 
-static int commit_locked(struct txn *txn, uint64_t used_bytes)
+static int commit_locked(struct txn *txn, uint64_t used_bytes, bool deferred)
 {
     struct parts parts;
     int rc = txn_refuse_poisoned(txn);
@@ -342,7 +365,8 @@ static int commit_locked(struct txn *txn, uint64_t used_bytes)
     }
     txn->untouched = false;
     if (rc == 0) {
-        rc = wal_finish(&txn->wal, used_bytes, txn_durable_end(txn));
+        rc = deferred ? wal_finish_deferred(&txn->wal, used_bytes, txn_durable_end(txn))
+                      : wal_finish(&txn->wal, used_bytes, txn_durable_end(txn));
         if (rc == STEAD_FAILED)
             rc = txn_poison(txn, EIO, "the log could not be written, nor the failed record taken back");
     }
@@ -355,13 +379,23 @@ static int commit_locked(struct txn *txn, uint64_t used_bytes)
     return 0;
 }
 
-int txn_commit(struct txn *txn, uint64_t used_bytes, uint64_t *seq)
+static int commit(struct txn *txn, uint64_t used_bytes, bool deferred, uint64_t *seq)
 {
     pthread_mutex_lock(&txn->engine);
-    int rc = commit_locked(txn, used_bytes);
+    int rc = commit_locked(txn, used_bytes, deferred);
     *seq = txn->wal.at.next_seq - 1;
     pthread_mutex_unlock(&txn->engine);
     return rc;
+}
+
+int txn_commit(struct txn *txn, uint64_t used_bytes, uint64_t *seq)
+{
+    return commit(txn, used_bytes, false, seq);
+}
+
+int txn_commit_deferred(struct txn *txn, uint64_t used_bytes, uint64_t *seq)
+{
+    return commit(txn, used_bytes, !txn->turns, seq); /* TURNS: the words tell of it, so it must be there */
 }
 
 int txn_rollback_locked(struct txn *txn)

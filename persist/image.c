@@ -393,6 +393,11 @@ int image_commit(struct image *image, uint64_t used_bytes, uint64_t *seq)
     return image->txn != NULL ? txn_commit(image->txn, used_bytes, seq) : refuse_transaction(image);
 }
 
+int image_commit_deferred(struct image *image, uint64_t used_bytes, uint64_t *seq)
+{
+    return image->txn != NULL ? txn_commit_deferred(image->txn, used_bytes, seq) : refuse_transaction(image);
+}
+
 int image_sync(struct image *image, uint64_t seq)
 {
     return image->txn != NULL ? txn_sync(image->txn, seq) : refuse_transaction(image);

@@ -92,6 +92,9 @@ int image_look(struct image *image, const struct image_shared *shared);
  * If nothing changed, *seq is the last commit's and nothing is written.  ENOSPC, EINTR, EFBIG, STEAD_LIMIT: nothing
  * happened.  STEAD_FAILED: poisoned. */
 int image_commit(struct image *image, uint64_t used_bytes, uint64_t *seq);
+/* The same for a caller who goes on to image_sync() and has promised nothing before: the record may wait in memory till then,
+ * and leave with others' in one write to the disk. */
+int image_commit_deferred(struct image *image, uint64_t used_bytes, uint64_t *seq);
 /* Returns when commits up to seq are durable.  Any number of threads at once; they share a sync. */
 int image_sync(struct image *image, uint64_t seq);
 /* Drops every change since the last commit; exclusive. */

@@ -50,6 +50,7 @@ void txn_forget(struct txn *txn); /* fork child: frees memory and closes descrip
 
 /* The contracts of image_commit(), image_sync(), ... */
 int txn_commit(struct txn *txn, uint64_t used_bytes, uint64_t *seq);
+int txn_commit_deferred(struct txn *txn, uint64_t used_bytes, uint64_t *seq);
 int txn_sync(struct txn *txn, uint64_t seq);
 int txn_rollback(struct txn *txn);
 int txn_refresh(struct txn *txn, bool *changed);

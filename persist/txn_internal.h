@@ -88,8 +88,8 @@ int txn_poison(struct txn *txn, int cause, const char *what);
 int txn_refuse_poisoned(struct txn *txn);
 /* Under `engine`: the sync words follow wal.at; `shared` is told. */
 void txn_publish(struct txn *txn);
-int txn_sync_locked(struct txn *txn, uint64_t seq);
-uint64_t txn_durable_end(struct txn *txn); /* the log is durable up to here */
+int txn_sync_locked(struct txn *txn, uint64_t seq); /* `engine` is held */
+uint64_t txn_durable_end(struct txn *txn);          /* the log is durable up to here */
 /* Before a byte of commits up to seq goes to the file (tail.c). */
 int txn_raise_tail(struct txn *txn, uint64_t seq);
 

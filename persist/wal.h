@@ -90,6 +90,8 @@ int wal_open(struct wal *wal, const uint8_t id[16]);
 void wal_close(struct wal *wal);
 /* From now on this file (closing the former one), behind *at.  Takes fd over, also when it fails. */
 int wal_switch(struct wal *wal, int fd, const struct wal_position *at);
+/* Another position in the same file, as another process left it. */
+void wal_seek(struct wal *wal, const struct wal_position *at);
 
 /* Blocks on the disk for `bytes` more after the end.  ENOSPC, EINTR: nothing happened. */
 int wal_reserve(struct wal *wal, uint64_t bytes);
@@ -101,8 +103,24 @@ int wal_add_run(struct wal *wal, uint64_t image_offset, const void *bytes, unsig
 int wal_add_zeroed(struct wal *wal, uint64_t image_offset);
 int wal_add_straight(struct wal *wal, uint64_t image_offset, uint64_t checksum);
 bool wal_is_empty(const struct wal *wal); /* no run since wal_begin() */
-/* STEAD_FAILED: it cannot be said whether the record exists; nothing may be appended any more. */
+/* The record is in the kernel's hands.  STEAD_FAILED: it cannot be said whether the record exists; nothing may be appended
+ * any more. */
 int wal_finish(struct wal *wal, uint64_t used_bytes, uint64_t durable_offset);
+/* The same, but it may wait in memory, its blocks reserved: for a caller who syncs next, or is killed and promised nothing. */
+int wal_finish_deferred(struct wal *wal, uint64_t used_bytes, uint64_t durable_offset);
+
+/* ---- to the disk: wal_write.c ---- */
+
+/* What waits goes to the kernel. */
+int wal_flush(struct wal *wal);
+struct wal_job {
+    const uint8_t *bytes; /* whole blocks to be written past the page cache; NULL: a sync is what is to be done */
+    uint64_t offset, count, cached;
+};
+/* Everything up to wal->at.end durable, in two steps: the first with the log standing still, the second beside commits; one
+ * at a time.  A wal_take() that succeeded must be followed by wal_complete(). */
+int wal_take(struct wal *wal, struct wal_job *job);
+int wal_complete(struct wal *wal, const struct wal_job *job);
 
 /* ---- the file: wal_file.c ---- */
 

@@ -31,16 +31,23 @@ void store_publish_commit(struct stead *s)
     change_publish(&s->unit->commit_seq, &s->unit->commit_word, image_commit_seq(s->image));
 }
 
-int store_commit_locked(struct stead *s, uint64_t *seq)
+/* durable: the caller goes on to store_make_durable(). */
+static int commit_locked(struct stead *s, bool durable, uint64_t *seq)
 {
     heap_guard_pause(s->heap); /* nothing but in builds with AddressSanitizer: the diff reads free blocks, too */
-    int rc = image_commit(s->image, heap_used_bytes(s->heap), seq);
+    int rc = durable ? image_commit_deferred(s->image, heap_used_bytes(s->heap), seq)
+                     : image_commit(s->image, heap_used_bytes(s->heap), seq);
     heap_guard_resume(s->heap);
     if (rc != 0)
         return error_keep(rc);
     s->rolled_back = false;
     store_publish_commit(s);
     return 0;
+}
+
+int store_commit_locked(struct stead *s, uint64_t *seq)
+{
+    return commit_locked(s, false, seq);
 }
 
 int store_make_durable(struct stead *s, uint64_t seq)
@@ -134,7 +141,7 @@ static int commit_sole(struct stead *s, bool durable)
         return rc;
     rc = store_make_room(s);
     if (rc == 0)
-        rc = store_commit_locked(s, &seq);
+        rc = commit_locked(s, durable, &seq);
     if (rc != 0 || !durable || held) {
         if (rc == 0 && durable)
             rc = store_make_durable(s, seq);

@@ -1,0 +1,152 @@
+/*
+ * txn_turn.c -- TURNS: from one process's turn to the next one's.
+ *
+ * The turn (TURNS).  The log is one, the processes append in turns; who has the turn holds the store's lock exclusively.
+ * What the next one must know travels in `shared` (shared.h).  Taking the turn: drop what this process wrote outside
+ * a turn; if somebody committed since, sync the log unless it is durable (the one before may have been killed), apply
+ * from the log what is not in the file yet, drop all private pages, and continue at the log's end.  A record that the one
+ * before appended and did not tell is overwritten: its unlock had not returned.
+ *
+ * Each checkpoint begins another log file, so the log that the words speak of may have to be opened first.  A process killed in
+ * its checkpoint after the superblock and before telling leaves words that are behind the superblock; the superblock is right.
+ */
+#include <errno.h>
+#include <sys/mman.h>
+
+#include "base/error.h"
+#include "base/units.h"
+#include "persist/replay.h"
+#include "persist/txn_internal.h"
+
+static void follow(struct txn *txn, const struct shared_state *state)
+{
+    wal_seek(&txn->wal, &state->at);
+    txn->used_bytes = state->used_bytes;
+    txn->named_bytes = state->named_bytes;
+    txn->applied_seq = state->applied_seq;
+    txn->applied_at = state->applied_at;
+    txn->applied_used_bytes = state->applied_used_bytes;
+    txn->file_seq = state->file_seq;
+    pthread_mutex_lock(&txn->sync);
+    txn->sync_seq = state->at.next_seq - 1;
+    txn->sync_end = state->at.end;
+    txn->sync_checkpoint = state->at.checkpoint;
+    txn->durable_seq = min_u64(max_u64(shared_durable_seq(txn->shared), state->applied_seq), txn->sync_seq);
+    /* Behind the last record once that is durable, which the caller sees to before it appends. */
+    txn->durable_end = WAL_FIRST_RECORD;
+    pthread_mutex_unlock(&txn->sync);
+}
+
+/* Private copies of pages as others' commits found them: all of it goes. */
+static int drop_everything(struct txn *txn)
+{
+    txn->work.count = 0;
+    int rc = overlay_pages(&txn->overlay, &txn->work);
+    if (rc == 0)
+        rc = page_list_reserve(&txn->work, txn->resident.count - txn->resident_head);
+    if (rc != 0)
+        return error_set(rc, "no memory to take the turn");
+    for (size_t i = txn->resident_head; i < txn->resident.count; i++)
+        txn->work.page[txn->work.count++] = txn->resident.page[i];
+    page_list_sort(&txn->work);
+    overlay_clear(&txn->overlay);
+    slice_forget_round(txn);
+    txn->resident.count = txn->resident_head = 0;
+    if (txn->drop_all && madvise(txn->map->base, txn->map->bytes, MADV_DONTNEED) == 0)
+        txn->drop_all = false;
+    rc = txn->drop_all ? ENOMEM : dirty_drop(txn->dirty, &txn->work);
+    return rc != 0 ? error_set(rc, "cannot drop the private pages: %s", error_text(rc)) : 0;
+}
+
+/* A process was killed in its checkpoint, between the superblock and telling the others: the superblock is right, its log is
+ * empty, and all that was told before is in the file. */
+static int heed_superblock(const struct txn *txn, struct shared_state *state)
+{
+    const struct superblock *super = txn->super;
+    struct wal_scan scan;
+    int fd;
+    if (super->state != SUPER_OPEN_LOGGED || super->checkpoint <= state->at.checkpoint)
+        return 0;
+    int rc = wal_find(&fd, txn->file, true, super->id, super->log_salt, super->checkpoint);
+    if (rc != 0)
+        return rc;
+    rc = wal_scan_open(&scan, fd, super->id, super->log_salt, super->checkpoint, txn->map->capacity);
+    if (rc == 0) {
+        state->at = state->applied_at = scan.at;
+        state->applied_seq = state->file_seq = super->commit_seq;
+        state->used_bytes = state->named_bytes = state->applied_used_bytes = super->used_bytes;
+        wal_scan_close(&scan);
+    }
+    file_calls.close(fd);
+    return rc;
+}
+
+/* The log that the words speak of: each checkpoint, whoever made it, began another file. */
+static int follow_log(struct txn *txn, const struct wal_position *at)
+{
+    int fd;
+    if (txn->wal.fd >= 0 && txn->wal.at.checkpoint == at->checkpoint && txn->wal.at.salt == at->salt)
+        return 0;
+    int rc = wal_find(&fd, txn->file, true, txn->super->id, at->salt, at->checkpoint);
+    return rc != 0 ? rc : wal_switch(&txn->wal, fd, at);
+}
+
+static int catch_up(struct txn *txn, struct shared_state *state)
+{
+    int rc = superblock_read(txn->file, txn->super); /* a checkpoint in between wrote another one */
+    if (rc == 0)
+        rc = heed_superblock(txn, state);
+    if (rc == 0)
+        rc = follow_log(txn, &state->at);
+    if (rc != 0)
+        return rc;
+    follow(txn, state);
+    uint64_t last = state->at.next_seq - 1;
+    rc = txn_sync_locked(txn, last);
+    if (rc == 0 && state->applied_seq < last)
+        rc = txn_raise_tail(txn, last);
+    if (rc == 0 && state->applied_seq < last) {
+        struct wal_scan scan;
+        rc = wal_scan_resume(&scan, txn->wal.fd, txn->super->id, &state->applied_at, txn->map->capacity);
+        if (rc != 0)
+            return rc;
+        rc = replay_into_file(&scan, txn->file->fd, last);
+        wal_scan_close(&scan);
+    }
+    if (rc != 0)
+        return rc;
+    pthread_mutex_lock(&txn->sync);
+    txn->durable_end = txn->sync_end;
+    pthread_mutex_unlock(&txn->sync);
+    txn->applied_seq = last;
+    txn->applied_at = txn->wal.at;
+    txn->applied_used_bytes = txn->used_bytes;
+    rc = drop_everything(txn);
+    if (rc == 0)
+        txn_publish(txn);
+    return rc;
+}
+
+int txn_refresh(struct txn *txn, bool *changed)
+{
+    struct shared_state state;
+    *changed = false;
+    pthread_mutex_lock(&txn->engine);
+    int rc = txn_refuse_poisoned(txn);
+    if (rc == 0 && !txn->stale)
+        rc = txn_rollback_locked(txn);
+    if (rc == 0 && txn->turns && txn->shared != NULL) {
+        rc = shared_read(txn->shared, &state);
+        if (rc != 0)
+            rc = error_set(STEAD_CORRUPT, "%s: the words shared by its processes are damaged", txn->file->path);
+        else if (txn->stale || state.at.checkpoint != txn->wal.at.checkpoint ||
+                 state.at.next_seq != txn->wal.at.next_seq) {
+            *changed = txn->stale || state.at.next_seq != txn->wal.at.next_seq;
+            txn->untouched = false;
+            rc = catch_up(txn, &state);
+            txn->stale = txn->stale && rc != 0;
+        }
+    }
+    pthread_mutex_unlock(&txn->engine);
+    return rc;
+}
