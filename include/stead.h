@@ -112,7 +112,8 @@ typedef struct {
     unsigned permissions;  /* of a new file; 0 = 0600                                              */
     int timeout_ms;        /* waiting for a busy store, at open and at close: 0 no, -1 for ever    */
     stead_layout layout;
-    uint64_t max_private_bytes; /* SOLE, TURNS: memory uncommitted changes may pin; 0 = no limit        */
+    uint64_t max_private_bytes; /* SOLE, TURNS: memory uncommitted changes may pin; 0 = no limit (a second open in
+                                 * one process: the first one's) */
 } stead_options;
 
 typedef struct {
@@ -337,7 +338,7 @@ STEAD_API stead *stead_locked_begin_(stead *store, stead_lock_mode mode);
  * A counting semaphore and a manual-reset event.  name NULL: local to this process; else named across
  * processes (1 to 200 bytes, no '/'), made by the first opener, living until _remove().  _init: one placed in
  * a LIVE store (sizeof(...) bytes of its heap) becomes 0 / not signaled; it needs no open and no close.  timeout_ms as in
- * stead_lock.  A killed user leaves nothing locked.
+ * stead_lock.  A killed user leaves nothing locked.  In a store opened STEAD_READ_ONLY: EPERM.
  */
 typedef struct stead_semaphore {
     uint32_t word[8];

@@ -324,6 +324,8 @@ int store_attach(struct stead *s, const stead_options *o, int64_t deadline_ns)
         return judge_unclean(s);
     if (unclean)
         accept_unclean(s);
+    if (unclean && s->first_writer)
+        names_recount(s);
     note_attached(s, unit_made);
     if (s->first_writer && s->sharing != STEAD_LIVE)
         (void)presence_dead_writers(s->presence, true); /* their sections were recovered: nothing is left of them */

@@ -11,8 +11,9 @@
  *
  * Who may change it: bind and unbind take the store lock exclusively.  Each change becomes visible by one 8-byte store
  * (bucket head, object, or a predecessor's next), so a LIVE process killed in the middle leaves the old table or the
- * new one, and leaks at most the node in flight; name_count may then be one off, which N3 tolerates in LIVE only after
- * a death (it is set right by the next bind).
+ * new one, and leaks at most the node in flight; name_count may then be one off, which N3 tolerates in LIVE.  The count is
+ * made anew by whoever sets such a store right: stead_make_consistent, and the first writer that opens it with
+ * STEAD_ACCEPT_UNCLEAN.
  *
  * The image may be damaged: every walk is bounded by image_bytes / NODE_BYTES_MIN steps and checks each offset (N1).
  * The blocks are the library's: stead_each_block, live_blocks and live_bytes leave them out.
@@ -321,6 +322,23 @@ void names_count(const struct stead *s, uint64_t *blocks, uint64_t *bytes)
     }
     *blocks = sum.blocks;
     *bytes = sum.bytes;
+}
+
+static int count_node(const struct stead *s, struct name_node *node, unsigned bucket, void *arg)
+{
+    (void)s;
+    (void)node;
+    (void)bucket;
+    ++*(uint64_t *)arg;
+    return 0;
+}
+
+void names_recount(struct stead *s)
+{
+    uint64_t nodes = 0;
+    /* the walk goes as far as the old count and a little more; of a damaged table that says nothing */
+    if (each_node(s, count_node, &nodes) == 0 && atomic_load(&page_of(s)->name_count) != nodes)
+        atomic_store(&page_of(s)->name_count, nodes);
 }
 
 struct name_audit {

@@ -203,7 +203,8 @@ static int compare_options(struct stead *s, const char *path, const stead_option
     if ((o->flags & STEAD_NEW) != 0)
         return error_set(EEXIST, "%s exists already", path);
     if (s->read_only != ((o->flags & STEAD_READ_ONLY) != 0) || (!s->read_only && s->sharing != o->sharing) ||
-        o->capacity_bytes > s->capacity)
+        o->capacity_bytes > s->capacity ||
+        (o->max_private_bytes != 0 && o->max_private_bytes != s->options.max_private_bytes))
         return error_set(EBUSY, "%s is open in this process with other options", path);
     if (s->any_address && (o->flags & STEAD_ANY_ADDRESS) == 0)
         return error_set(STEAD_ADDRESS_TAKEN, "%s is open in this process away from its recorded address", path);

@@ -426,6 +426,8 @@ int stead_make_consistent(stead *store)
     int rc = store_enter(store);
     if (rc != 0)
         return rc;
+    if (store->sharing == STEAD_LIVE && !store->read_only && rwlock_held_exclusive(store->store_lock))
+        names_recount(store);
     rc = rwlock_make_consistent(store->store_lock);
     if (store->sharing == STEAD_LIVE && store->has_slot && rwlock_held_exclusive(store->store_lock)) {
         /* A writer that ended outside any section left no dead lock, but an unclean store all the same. */

@@ -178,6 +178,7 @@ void *page_pointer(const struct stead *s, uint64_t offset);
 bool names_own(const struct stead *s, const void *block, size_t usable);
 void names_count(const struct stead *s, uint64_t *blocks, uint64_t *bytes);
 void names_check(const struct stead *s, struct report *report);
+void names_recount(struct stead *s); /* after a death inside bind; nobody else may be changing names */
 
 /* ---- layout.c */
 /* s->layout_name and _version as recorded now; settle: equal to what is asked for, or upgraded. */

@@ -55,8 +55,24 @@ struct open_sync {
     struct open_sync *next;
 };
 
-static pthread_mutex_t list_mutex = PTHREAD_MUTEX_INITIALIZER;
+static pthread_mutex_t list_mutex = PTHREAD_MUTEX_INITIALIZER; /* across a fork as well: the child may open and close */
+static pthread_once_t list_once = PTHREAD_ONCE_INIT;
 static struct open_sync *list;
+
+static void list_lock(void)
+{
+    pthread_mutex_lock(&list_mutex);
+}
+
+static void list_unlock(void)
+{
+    pthread_mutex_unlock(&list_mutex);
+}
+
+static void list_init(void)
+{
+    (void)pthread_atfork(list_lock, list_unlock, list_unlock);
+}
 
 static int sync_path(char path[FILE_PATH_BYTES], enum sync_kind kind, const char *name)
 {
@@ -100,7 +116,8 @@ static int sync_map(struct sync_file **out, const char *path, enum sync_kind kin
 {
     uint64_t bytes;
     int fd;
-    int rc = file_open_path(&fd, path, writable ? O_RDWR : O_RDONLY, 0);
+    /* Anybody may put anything there: a fifo must not make us wait for its other end. */
+    int rc = file_open_path(&fd, path, (writable ? O_RDWR : O_RDONLY) | O_NONBLOCK | O_NOCTTY | O_NOFOLLOW, 0);
     if (rc != 0)
         return rc;
     rc = file_size(fd, &bytes);
@@ -143,6 +160,7 @@ static int sync_open(void **out, enum sync_kind kind, const char *name, unsigned
     struct open_sync *entry = calloc(1, sizeof *entry);
     if (entry == NULL)
         return error_set(ENOMEM, "no memory to open a %s", kind_names[kind]);
+    (void)pthread_once(&list_once, list_init);
     entry->mapped = name != NULL;
     int rc = 0;
     if (name != NULL)
@@ -155,10 +173,10 @@ static int sync_open(void **out, enum sync_kind kind, const char *name, unsigned
         free(entry);
         return rc;
     }
-    pthread_mutex_lock(&list_mutex);
+    list_lock();
     entry->next = list;
     list = entry;
-    pthread_mutex_unlock(&list_mutex);
+    list_unlock();
     *out = &entry->file->words;
     return 0;
 }
@@ -166,14 +184,14 @@ static int sync_open(void **out, enum sync_kind kind, const char *name, unsigned
 static int sync_close(void *words)
 {
     struct open_sync *entry = NULL;
-    pthread_mutex_lock(&list_mutex);
+    list_lock();
     for (struct open_sync **at = &list; *at != NULL; at = &(*at)->next)
         if ((void *)&(*at)->file->words == words) {
             entry = *at;
             *at = entry->next;
             break;
         }
-    pthread_mutex_unlock(&list_mutex);
+    list_unlock();
     if (entry == NULL)
         return error_set(EINVAL, "not an opened semaphore or event: one in place needs no close");
     if (entry->mapped)
@@ -191,6 +209,15 @@ static int sync_remove(enum sync_kind kind, const char *name)
     if (rc == 0)
         rc = file_unlink(path);
     return rc == ENOENT ? error_set(rc, "there is no %s named \"%s\"", kind_names[kind], name) : error_keep(rc);
+}
+
+/* Waiting and signaling write to the words. */
+static int may_use(const void *words)
+{
+    const struct stead *s = registry_find(words);
+    return s == NULL || !s->read_only
+               ? 0
+               : error_set(EPERM, "%s is open read-only: a semaphore or event in it cannot be used", s->file.path);
 }
 
 static int64_t wait_deadline(int timeout_ms)
@@ -223,18 +250,23 @@ int stead_semaphore_open(stead_semaphore **out, const char *name, unsigned value
 
 int stead_semaphore_init(stead_semaphore *semaphore)
 {
-    semaphore_format((struct semaphore_words *)semaphore, 0);
-    return 0;
+    int rc = may_use(semaphore);
+    if (rc == 0)
+        semaphore_format((struct semaphore_words *)semaphore, 0);
+    return rc;
 }
 
 int stead_semaphore_wait(stead_semaphore *semaphore, int timeout_ms)
 {
-    return waited(semaphore, semaphore_wait((struct semaphore_words *)semaphore, wait_deadline(timeout_ms)));
+    int rc = may_use(semaphore);
+    return rc != 0 ? rc
+                   : waited(semaphore, semaphore_wait((struct semaphore_words *)semaphore, wait_deadline(timeout_ms)));
 }
 
 int stead_semaphore_signal(stead_semaphore *semaphore, unsigned n)
 {
-    return error_keep(semaphore_signal((struct semaphore_words *)semaphore, n));
+    int rc = may_use(semaphore);
+    return rc != 0 ? rc : error_keep(semaphore_signal((struct semaphore_words *)semaphore, n));
 }
 
 int stead_semaphore_close(stead_semaphore *semaphore)
@@ -261,23 +293,28 @@ int stead_event_open(stead_event **out, const char *name, bool signaled)
 
 int stead_event_init(stead_event *event)
 {
-    event_format((struct event_words *)event, false);
-    return 0;
+    int rc = may_use(event);
+    if (rc == 0)
+        event_format((struct event_words *)event, false);
+    return rc;
 }
 
 int stead_event_wait(stead_event *event, int timeout_ms)
 {
-    return waited(event, event_wait((struct event_words *)event, wait_deadline(timeout_ms)));
+    int rc = may_use(event);
+    return rc != 0 ? rc : waited(event, event_wait((struct event_words *)event, wait_deadline(timeout_ms)));
 }
 
 int stead_event_signal(stead_event *event)
 {
-    return error_keep(event_signal((struct event_words *)event));
+    int rc = may_use(event);
+    return rc != 0 ? rc : error_keep(event_signal((struct event_words *)event));
 }
 
 int stead_event_reset(stead_event *event)
 {
-    return error_keep(event_reset((struct event_words *)event));
+    int rc = may_use(event);
+    return rc != 0 ? rc : error_keep(event_reset((struct event_words *)event));
 }
 
 int stead_event_close(stead_event *event)

@@ -135,6 +135,8 @@ Test(open, the_same_file_twice_in_one_process_is_one_store)
     cr_assert_eq(stead_root(a), (void *)p);
     FAILS(stead_open(&(stead *){NULL}, path_in("s"), &(stead_options){.sharing = STEAD_LIVE}), EBUSY);
     FAILS(stead_open(&(stead *){NULL}, path_in("s"), &(stead_options){.flags = STEAD_READ_ONLY}), EBUSY);
+    FAILS(stead_open(&(stead *){NULL}, path_in("s"), &(stead_options){.max_private_bytes = 1 << 20}), EBUSY);
+    FAILS(stead_open(&(stead *){NULL}, path_in("s"), &(stead_options){.capacity_bytes = (size_t)1 << 40}), EBUSY);
     OK(stead_close(a));
     cr_assert_eq(*(uint64_t *)stead_root(b), 7, "the other handle works on");
     OK(stead_close(b));
