@@ -108,7 +108,10 @@ typedef struct {
     unsigned flags; /* STEAD_READ_ONLY | ...                                                */
     stead_sharing sharing;
     size_t capacity_bytes; /* address space, not disk; 0 = as recorded, or 64 GiB for a new store  */
-    void *address;         /* where a new store is to live, 64 KiB aligned; NULL = chosen          */
+    void *address;         /* where a new store is to live, 64 KiB aligned; NULL = one of some 400 places, chosen by
+                            * the store's random id: two stores of default capacity want the same one in 1 of 400
+                            * cases and can then not be open in one process (STEAD_ADDRESS_TAKEN); an application
+                            * that opens dozens at once names their addresses */
     unsigned permissions;  /* of a new file; 0 = 0600                                              */
     int timeout_ms;        /* waiting for a busy store, at open and at close: 0 no, -1 for ever    */
     stead_layout layout;
