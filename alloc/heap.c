@@ -168,24 +168,20 @@ static __attribute__((noinline)) int free_remote(struct heap *heap, struct owner
     return LIKELY(rc == 0) ? 0 : wrong_pointer(heap, p, rc);
 }
 
-/* Whatever heap_free_fast() did not do, for whichever reason. */
+/* Whatever heap_free_fast() did not do, for whichever reason; keeps errno, as free(3) does. */
 static __attribute__((noinline)) int free_slowly(struct heap *heap, void *p)
 {
+    int saved_errno = errno;
     struct owner *owner = owner_cached(heap);
-    uint64_t offset = (uint64_t)((uintptr_t)p - (uintptr_t)heap->base);
-    if (owner == NULL || offset >= heap->capacity)
-        return free_other(heap, owner, p);
-    return free_remote(heap, owner, p);
+    bool inside = (uint64_t)((uintptr_t)p - (uintptr_t)heap->base) < heap->capacity;
+    int rc = owner == NULL || !inside ? free_other(heap, owner, p) : free_remote(heap, owner, p);
+    errno = saved_errno;
+    return rc;
 }
 
 int heap_free(struct heap *heap, void *p)
 {
-    if (LIKELY(heap_free_fast(heap, p)))
-        return 0;
-    int saved_errno = errno; /* free(3) keeps it */
-    int rc = free_slowly(heap, p);
-    errno = saved_errno;
-    return rc;
+    return LIKELY(heap_free_fast(heap, p)) ? 0 : free_slowly(heap, p);
 }
 
 /* True if the block could be made to hold size bytes where it is. */

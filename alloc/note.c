@@ -39,6 +39,7 @@ void list_append(struct heap *heap, struct slab_list *list, struct note *note, e
         list->first = slot;
     list->last = slot;
     note->state = (uint8_t)state;
+    note->hint_from = (uint16_t)(note->capacity - note->capacity / NOTE_SPARSE_PART - 1);
 }
 
 /* Moves what others freed into `allocated`; returns how many blocks that were. */

@@ -4,6 +4,9 @@
 
 #include "alloc/slab.h"
 
+/* A slab that is not current and has more than this part of it free gives no hints: it is to drain. */
+#define NOTE_SPARSE_PART 6u
+
 static inline struct note *note_at(const struct heap *heap, uint64_t slot)
 {
     return &heap->notes[slot];

@@ -16,14 +16,15 @@
  * time), full (had no free block when last looked at), partial (the others).  The next current one is the fullest of
  * a few partial ones, so that what is free gathers in a few slabs, which become empty and go.
  *
- * Hints: a block freed in a full slab leaves a hint in the bin, and the newest hint is what the next malloc of the
- * class takes: its lines are still in the cache, its slab full again at once.  A hint is nothing but where to look: the
- * bit in the image decides, and is free in every commit.  When a bin has too many, the slabs of the older half become
- * partial.  Partial slabs give no hints: they are to drain.
- *   Every free block of a full slab that its owner freed has a hint; what others freed, `pending` announces, and the
- *   owner looks at a few full slabs, in rotation, whenever it needs another one.
- *   A hint's slab is the owner's (bin_drop_hints before it goes); the hint is stale, and dropped, if the slab is current
- *   or the bit set.
+ * Hints: a block freed in a slab that is current or nearly full leaves a hint in the bin, and the newest hint is what the
+ * next malloc of the class takes: its lines are still in the cache.  A hint is nothing but where to look: the bit in the
+ * image decides, and is free in every commit.  When a bin has too many, the older half goes.  Sparse slabs give no hints:
+ * they are to drain.
+ *   A full slab becomes partial when it becomes sparse, or with the first of its hints that goes unused; so every block
+ *   its owner freed in a full slab has a hint.  What others freed, `pending` announces, and the owner looks at a few full
+ *   slabs, in rotation, whenever it needs another one.
+ *   A hint's slab is the owner's (bin_drop_hints before it goes).  It is stale, and dropped, if the bit is set or the bin
+ *   holds it ready in free_bits.
  *
  * Nobody's slabs: orphan.c.
  *
@@ -218,6 +219,7 @@ int slab_refill(struct heap *heap, struct owner *owner, unsigned class)
         if (rc != 0)
             return rc;
         note->state = SLAB_CURRENT;
+        note->hint_from = 0;
         bin->current = slab_slot(heap, note);
         if (refill_from_current(heap, bin))
             return 0;
@@ -245,19 +247,21 @@ static void bin_spill_hints(struct heap *heap, struct bin *bin)
     bin->hint_count = kept;
 }
 
-int slab_after_free(struct heap *heap, struct note *note)
+void slab_after_free(struct heap *heap, struct note *note)
 {
     struct bin *bin = note->bin;
     uint32_t slot = slab_slot(heap, note);
     int saved_errno = errno;
-    if (note->used != 0) {
+    if (note->used != 0 && note->used >= note->hint_from) {
         bin_spill_hints(heap, bin);
+    } else if (note->used != 0) {
+        slab_relist(heap, bin, note); /* it became sparse */
     } else if (note->state == SLAB_FULL || note->state == SLAB_PARTIAL) {
         slab_relist(heap, bin, note);
         if (bin->partial.first == slot && bin->partial.last == slot)
-            return 0; /* the only spare one: it will soon be wanted again */
+            return; /* the only spare one: it will soon be wanted again */
         if (!slab_is_empty(note->descriptor, &class_table[note->class]))
-            return 0; /* damage: slab_prove() will say so */
+            return; /* damage: slab_prove() will say so */
         bin_drop_hints(bin, note);
         list_remove(heap, &bin->partial, note);
         gate_enter(heap);
@@ -265,7 +269,6 @@ int slab_after_free(struct heap *heap, struct note *note)
         gate_leave(heap);
     }
     errno = saved_errno;
-    return 0;
 }
 
 int slab_free_shared(struct heap *heap, struct owner *owner, const struct run *run, uint32_t index)

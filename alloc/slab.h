@@ -9,8 +9,8 @@ extern struct map_pair slab_no_pair; /* what an empty bin points to */
 /* Gives the bin of a class at least one free block: 0, or an error with a sentence. */
 int slab_refill(struct heap *heap, struct owner *owner, unsigned class);
 
-/* The calling thread's own slab lost a block: what slab_free_own() leaves to it.  Returns 0, keeps errno. */
-int slab_after_free(struct heap *heap, struct note *note);
+/* The calling thread's own slab lost a block: what slab_free_own() leaves to it.  Keeps errno. */
+void slab_after_free(struct heap *heap, struct note *note) __attribute__((cold));
 
 /* Frees block `index` of a slab that need not be the caller's.  owner NULL: the thread has none.
  * 0, STEAD_WRONG_POINTER (not allocated), STEAD_CORRUPT. */
@@ -58,20 +58,22 @@ static inline int slab_free_own(struct heap *heap, struct note *note, void *bloc
 {
     struct map_pair *pair = &note->descriptor->map[index / 64];
     uint64_t allocated = atomic_load_explicit(&pair->allocated, memory_order_relaxed);
-    if (UNLIKELY(((allocated & ~atomic_load_explicit(&pair->freed, memory_order_relaxed)) >> index % 64 & 1) == 0))
+    uint64_t bit = UINT64_C(1) << index % 64;
+    if (UNLIKELY((allocated & ~atomic_load_explicit(&pair->freed, memory_order_relaxed) & bit) == 0))
         return STEAD_WRONG_POINTER;
     if (GUARD_ACTIVE && heap->guards)
         GUARD_HIDE(block, note->bytes);
-    atomic_store_explicit(&pair->allocated, allocated & ~(UINT64_C(1) << index % 64), memory_order_relaxed);
-    uint16_t used = (uint16_t)(note->used - 1);
-    note->used = used;
+    atomic_store_explicit(&pair->allocated, allocated ^ bit, memory_order_relaxed);
     struct bin *bin = note->bin;
+    uint16_t used = (uint16_t)(note->used - 1);
     uint32_t hints = bin->hint_count;
-    bin->hints[hints] = (struct hint){block, note}; /* counts only if the slab is full */
-    hints += note->state == SLAB_FULL;
-    if (UNLIKELY(hints > BIN_HINTS || used == 0))
-        return slab_after_free(heap, note);
-    bin->hint_count = hints;
+    note->used = used;
+    bin->hints[hints] = (struct hint){block, note, pair, bit}; /* perhaps not counted */
+    hints += used >= note->hint_from;
+    if (UNLIKELY(hints > BIN_HINTS || used == 0 || used + 1u == note->hint_from))
+        slab_after_free(heap, note);
+    else
+        bin->hint_count = hints;
     return 0;
 }
 
@@ -79,21 +81,21 @@ static inline int slab_free_own(struct heap *heap, struct note *note, void *bloc
 static inline void *slab_take_hint(struct heap *heap, struct bin *bin, size_t size)
 {
     for (uint32_t hints; (hints = bin->hint_count) != 0;) {
-        struct hint hint = bin->hints[--hints];
-        bin->hint_count = hints;
-        struct note *note = hint.note;
-        uint32_t index = (uint32_t)(slab_divide(note, hint.block) >> 32);
-        struct map_pair *pair = &note->descriptor->map[index / 64];
+        const struct hint *hint = &bin->hints[--hints];
+        struct map_pair *pair = hint->pair;
         uint64_t allocated = atomic_load_explicit(&pair->allocated, memory_order_relaxed);
-        if (UNLIKELY(note->state == SLAB_CURRENT || (allocated >> index % 64 & 1) != 0))
-            continue; /* the bin's, or handed out by it */
-        atomic_store_explicit(&pair->allocated, allocated | UINT64_C(1) << index % 64, memory_order_relaxed);
-        note->used++;
+        uint64_t ready =
+            bin->free_bits & -(uint64_t)(pair == bin->pair); /* without a branch: nobody could predict it */
+        bin->hint_count = hints;
+        if (UNLIKELY(((allocated | ready) & hint->bit) != 0))
+            continue; /* handed out meanwhile, or ready to be */
+        atomic_store_explicit(&pair->allocated, allocated | hint->bit, memory_order_relaxed);
+        hint->note->used++;
         if (GUARD_ACTIVE && heap->guards)
-            GUARD_SHOW(hint.block, size);
+            GUARD_SHOW(hint->block, size);
         (void)heap;
         (void)size;
-        return hint.block;
+        return hint->block;
     }
     return NULL;
 }

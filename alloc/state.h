@@ -41,6 +41,7 @@ struct note {
     uint8_t class;
     uint8_t state;           /* enum slab_state                                              */
     uint16_t used;           /* set bits of `allocated`, and what the bin holds in free_bits */
+    uint16_t hint_from;      /* with as many used, a block freed is worth a hint              */
     struct bin *bin;         /* of the owner, for the class                                  */
     uint32_t next, previous; /* slots; 0 = none                                              */
 };
@@ -55,6 +56,8 @@ struct slab_list {
 struct hint {
     void *block;
     struct note *note;
+    struct map_pair *pair; /* its bit is in this word's */
+    uint64_t bit;          /* a mask                    */
 };
 #define BIN_HINTS 16u
 
