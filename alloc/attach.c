@@ -61,14 +61,15 @@ static int root_verify(const uint8_t *base, uint64_t used)
     return 0;
 }
 
-static int notes_map(struct heap *heap)
+/* A note for every slot of the range, also of what a heap is too small for: heap_free_fast() asks for any of them. */
+static int notes_map(struct heap *heap, uint64_t capacity)
 {
-    heap->notes_bytes = ((heap->capacity + SLOT_BYTES - 1) >> SLOT_SHIFT) * sizeof(struct note);
+    heap->notes_bytes = ((capacity + SLOT_BYTES - 1) >> SLOT_SHIFT) * sizeof(struct note);
     void *notes =
         mmap(NULL, heap->notes_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (notes == MAP_FAILED)
         return error_set(ENOMEM, "No address space for %llu bytes of notes about a heap of capacity %llu",
-                         (unsigned long long)heap->notes_bytes, (unsigned long long)heap->capacity);
+                         (unsigned long long)heap->notes_bytes, (unsigned long long)capacity);
     heap->notes = notes;
     return 0;
 }
@@ -123,7 +124,7 @@ int heap_attach(struct heap **out, void *base, uint64_t capacity, uint64_t used,
         goto free_heap;
     }
     if (kind != HEAP_READ) {
-        rc = notes_map(heap);
+        rc = notes_map(heap, capacity);
         if (rc != 0)
             goto destroy_mutex;
     }

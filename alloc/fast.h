@@ -42,23 +42,20 @@ static inline void *bin_take(const struct heap *heap, struct bin *bin, size_t si
 /* NULL: ask heap_malloc(). */
 static inline void *heap_malloc_fast(struct heap *heap, size_t size)
 {
-    struct owner *owner = owner_cached(heap);
-    if (UNLIKELY(owner == NULL || size > CLASS_SMALL_MAX))
+    if (UNLIKELY(!owner_is_cached(heap) || size > CLASS_SMALL_MAX))
         return NULL;
-    struct bin *bin = owner->by_8[(size + 7) / 8];
+    struct bin *bin = owner_last.owner->by_8[(size + 7) / 8];
     void *block = slab_take_hint(heap, bin, size);
-    return block != NULL ? block : bin_take(heap, bin, size);
+    return LIKELY(block != NULL) ? block : bin_take(heap, bin, size);
 }
 
-/* False: nothing was done, ask heap_free(). */
+/* Of a pointer into [base, base + capacity).  False: nothing was done, ask heap_free(). */
 static inline bool heap_free_fast(struct heap *heap, void *p)
 {
-    struct owner *owner = owner_cached(heap);
-    uint64_t offset = (uint64_t)((uintptr_t)p - (uintptr_t)heap->base);
-    if (UNLIKELY(owner == NULL || offset >= heap->capacity))
+    if (UNLIKELY(!owner_is_cached(heap)))
         return false;
-    struct note *note = &heap->notes[offset >> SLOT_SHIFT];
-    if (UNLIKELY(atomic_load_explicit(&note->owner, memory_order_relaxed) != owner->token))
+    struct note *note = &heap->notes[((uintptr_t)p - (uintptr_t)heap->base) >> SLOT_SHIFT];
+    if (UNLIKELY(atomic_load_explicit(&note->owner, memory_order_relaxed) != owner_last.owner->token))
         return false;
     uint64_t product = slab_divide(note, p);
     uint32_t index = (uint32_t)(product >> 32);

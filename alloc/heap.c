@@ -168,20 +168,24 @@ static __attribute__((noinline)) int free_remote(struct heap *heap, struct owner
     return LIKELY(rc == 0) ? 0 : wrong_pointer(heap, p, rc);
 }
 
+static bool is_inside(const struct heap *heap, const void *p)
+{
+    return (uint64_t)((uintptr_t)p - (uintptr_t)heap->base) < heap->capacity;
+}
+
 /* Whatever heap_free_fast() did not do, for whichever reason; keeps errno, as free(3) does. */
 static __attribute__((noinline)) int free_slowly(struct heap *heap, void *p)
 {
     int saved_errno = errno;
     struct owner *owner = owner_cached(heap);
-    bool inside = (uint64_t)((uintptr_t)p - (uintptr_t)heap->base) < heap->capacity;
-    int rc = owner == NULL || !inside ? free_other(heap, owner, p) : free_remote(heap, owner, p);
+    int rc = owner == NULL || !is_inside(heap, p) ? free_other(heap, owner, p) : free_remote(heap, owner, p);
     errno = saved_errno;
     return rc;
 }
 
 int heap_free(struct heap *heap, void *p)
 {
-    return LIKELY(heap_free_fast(heap, p)) ? 0 : free_slowly(heap, p);
+    return LIKELY(is_inside(heap, p) && heap_free_fast(heap, p)) ? 0 : free_slowly(heap, p);
 }
 
 /* True if the block could be made to hold size bytes where it is. */

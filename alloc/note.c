@@ -40,6 +40,7 @@ void list_append(struct heap *heap, struct slab_list *list, struct note *note, e
     list->last = slot;
     note->state = (uint8_t)state;
     note->hint_from = (uint16_t)(note->capacity - note->capacity / NOTE_SPARSE_PART - 1);
+    note->look_at = state == SLAB_FULL ? (uint16_t)(note->hint_from - 1) : 0;
 }
 
 /* Moves what others freed into `allocated`; returns how many blocks that were. */

@@ -220,6 +220,7 @@ int slab_refill(struct heap *heap, struct owner *owner, unsigned class)
             return rc;
         note->state = SLAB_CURRENT;
         note->hint_from = 0;
+        note->look_at = 0;
         bin->current = slab_slot(heap, note);
         if (refill_from_current(heap, bin))
             return 0;

@@ -70,7 +70,7 @@ static inline int slab_free_own(struct heap *heap, struct note *note, void *bloc
     note->used = used;
     bin->hints[hints] = (struct hint){block, note, pair, bit}; /* perhaps not counted */
     hints += used >= note->hint_from;
-    if (UNLIKELY(hints > BIN_HINTS || used == 0 || used + 1u == note->hint_from))
+    if (UNLIKELY(hints > BIN_HINTS || used == note->look_at))
         slab_after_free(heap, note);
     else
         bin->hint_count = hints;

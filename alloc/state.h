@@ -42,6 +42,7 @@ struct note {
     uint8_t state;           /* enum slab_state                                              */
     uint16_t used;           /* set bits of `allocated`, and what the bin holds in free_bits */
     uint16_t hint_from;      /* with as many used, a block freed is worth a hint              */
+    uint16_t look_at;        /* with as few used, slab_after_free() wants to know             */
     struct bin *bin;         /* of the owner, for the class                                  */
     uint32_t next, previous; /* slots; 0 = none                                              */
 };
@@ -149,11 +150,15 @@ static inline _Atomic uint64_t *fresh_of(struct heap *heap)
     return heap->kind == HEAP_LIVE ? &root_of(heap)->fresh_bytes : &heap->fresh_bytes;
 }
 
-/* NULL: ask owner_get(). */
+/* Is owner_last.owner the calling thread's of this heap?  If not: owner_get(). */
+static inline bool owner_is_cached(const struct heap *heap)
+{
+    return LIKELY(owner_last.serial == atomic_load_explicit(&heap->serial, memory_order_relaxed));
+}
+
 static inline struct owner *owner_cached(const struct heap *heap)
 {
-    return LIKELY(owner_last.serial == atomic_load_explicit(&heap->serial, memory_order_relaxed)) ? owner_last.owner
-                                                                                                  : NULL;
+    return owner_is_cached(heap) ? owner_last.owner : NULL;
 }
 
 /* Does a thread of this process own the slab?  Exact under the gate. */
