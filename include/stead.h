@@ -239,6 +239,8 @@ STEAD_API stead *stead_of(const void *p);
  * timeout_ms 0 = try (EBUSY), -1 = for ever, else ETIMEDOUT.  EDEADLK: a second upgrader, a thread that
  * would wait for itself, or a cycle over several stores.  EOWNERDEAD (LIVE): held, but a writer died
  * inside; repair and stead_make_consistent().  ENOTRECOVERABLE: nobody did.
+ * A read-only handle cannot repair: its EOWNERDEAD means NOT held, there is nothing to unlock; the bytes may
+ * be half made, and the next writer that locks is told and repairs.
  * SOLE: a lock among the writer's threads; read-only processes: a section that sees exactly one commit.
  * TURNS: the outermost exclusive lock begins a transaction.
  */

@@ -333,4 +333,6 @@ void rwlock_abandon(struct rwlock *lock, struct rwlock_hold *hold)
     }
     if (hold->slot != NULL)
         slot_give_back(lock, hold->slot);
+    if (lock->ended != NULL && (hold->inside != 0 || hold->below != 0))
+        lock->ended(lock->ended_ctx);
 }

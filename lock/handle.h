@@ -27,6 +27,8 @@ struct rwlock {
     bool process_private;
     bool companion;
     int fd;
+    void (*ended)(void *ctx); /* struct rwlock_host */
+    void *ended_ctx;
 };
 
 /* One thread's levels on one handle.  Levels undo newest first, and everything above the first exclusive level is

@@ -55,6 +55,8 @@ int rwlock_open(struct rwlock **out, const struct rwlock_host *host)
     lock->region = host->region;
     lock->companion = host->companion;
     lock->fd = host->fd;
+    lock->ended = host->ended;
+    lock->ended_ctx = host->ended_ctx;
     lock->process_private = host->region == NULL;
     if (lock->process_private) {
         void *words = mmap(NULL, sizeof *lock->region, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

@@ -24,6 +24,8 @@ struct rwlock_host {
     int fd;                    /* with companion_byte                                                      */
     bool companion;            /* exclusive holders also take LOCK_BYTE_APPLY for WRITE, because readers   */
                                /* without write permission lock by that byte alone                         */
+    void (*ended)(void *ctx);  /* NULL, or: a thread ended that held the lock; its levels are undone.      */
+    void *ended_ctx;           /* Called under this module's mutex: may not open, close or take a lock     */
 };
 
 int rwlock_open(struct rwlock **out, const struct rwlock_host *host);

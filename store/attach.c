@@ -135,6 +135,10 @@ static int open_locks(struct stead *s)
         host.companion = s->sharing == STEAD_LIVE && !s->read_only &&
                          (store_has_foreign_readers(s) || lock_byte_taken(s->lock_fd, LOCK_BYTE_READERS, 1));
     }
+    if (store_locks_as_reader(s)) {
+        host.ended = store_reader_ended;
+        host.ended_ctx = s;
+    }
     int rc = rwlock_open(&s->store_lock, &host);
     if (rc == 0 && s->has_slot && !s->read_only && s->sharing != STEAD_LIVE) {
         host = (struct rwlock_host){.region = lock_unit_region(s->unit),

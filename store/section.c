@@ -25,13 +25,18 @@
  *
  * Readers.  The first section of a process brings the view to the last durable commit (image_look), while no other
  * section of the process looks at it.  Without a slot s->store_lock is a lock among this process's threads that only
- * counts levels; the first section of the process takes LOCK_BYTE_APPLY and the last one drops it.  (A thread that ends
- * in its section is noticed by the next one that begins.)  LOCK_BYTE_QUEUE is taken first and dropped at
+ * counts levels; the first section of the process takes LOCK_BYTE_APPLY and the last one drops it.  A thread that ends
+ * in its section leaves it on its way out (rwlock_host.ended), so the byte never outlives the last living section.
+ * LOCK_BYTE_QUEUE is taken first and dropped at
  * once: a writer that waits for APPLY holds it, so a stream of readers cannot keep the writer out.
+ *
+ * LIVE, a writer died inside.  Who can write is told EOWNERDEAD with the lock held, and repairs.  Who cannot (a read-only
+ * handle) is told EOWNERDEAD too but does not get the lock: it could not repair, its unlock would make the store
+ * ENOTRECOVERABLE for those who can, and what it would read is half made.  It leaves the news for the next writer.
  */
 #include <errno.h>
-#include <time.h>
 
+#include "lock/futex.h"
 #include "store/store.h"
 
 #define SHARED_RETRIES_MAX 3
@@ -110,7 +115,8 @@ static int lock_reader_mutex(struct stead *s, int64_t deadline_ns)
             return 0;
         if (deadline_ns == 0 || deadline_over(deadline_ns))
             return deadline_ns == 0 ? EBUSY : ETIMEDOUT;
-        nanosleep(&(struct timespec){.tv_nsec = 200000}, NULL);
+        sleep_ns(
+            200000); /* no cancellation point: the thread holds the store lock, and its section is not counted yet */
     }
 }
 
@@ -165,8 +171,7 @@ static int reader_begin(struct stead *s, int64_t deadline_ns)
     return rc;
 }
 
-/* The thread holds s->store_lock from before until after, so sections > 0 while nobody holds it means that a thread
- * ended in its section. */
+/* The thread holds s->store_lock from before until after. */
 static int reader_enter(struct stead *s, int64_t deadline_ns)
 {
     int rc = lock_reader_mutex(s, deadline_ns);
@@ -188,22 +193,20 @@ static void reader_leave(struct stead *s)
     pthread_mutex_unlock(&s->reader_mutex);
 }
 
-static void forget_dead_sections(struct stead *s)
+/* A thread of this process ended in its section: of rwlock_host.ended.  No thread is in reader_begin() meanwhile (the
+ * section that ends was counted), so the mutex is free in a moment. */
+void store_reader_ended(void *ctx)
 {
+    struct stead *s = ctx;
     pthread_mutex_lock(&s->reader_mutex);
-    if (s->reader_sections != 0 && !rwlock_held_by_process(s->store_lock)) {
-        s->reader_sections = 0;
-        if (!s->has_slot)
-            (void)lock_byte_drop(s->lock_fd, LOCK_BYTE_APPLY);
-    }
+    if (s->reader_sections != 0 && --s->reader_sections == 0 && !s->has_slot)
+        (void)lock_byte_drop(s->lock_fd, LOCK_BYTE_APPLY);
     pthread_mutex_unlock(&s->reader_mutex);
 }
 
 static int reader_lock(struct stead *s, int64_t deadline_ns)
 {
     bool outermost = !rwlock_held(s->store_lock);
-    if (outermost && __atomic_load_n(&s->reader_sections, __ATOMIC_RELAXED) != 0)
-        forget_dead_sections(s);
     int rc = rwlock_lock(s->store_lock, false, deadline_ns);
     if (rc == EOWNERDEAD) {
         (void)rwlock_pass_on(s->store_lock);
@@ -324,7 +327,17 @@ static int sole_after_death(struct stead *s, bool *rolled_back)
     return rc;
 }
 
-static bool locks_as_reader(const struct stead *s)
+/* The lock came with the news of a death.  Who need not or cannot repair: see the top. */
+static int answer_death(struct stead *s, bool *rolled_back)
+{
+    if (s->sharing == STEAD_SOLE)
+        return sole_after_death(s, rolled_back);
+    if (s->read_only)
+        (void)rwlock_pass_on(s->store_lock);
+    return EOWNERDEAD;
+}
+
+bool store_locks_as_reader(const struct stead *s)
 {
     return s->read_only && (s->sharing != STEAD_LIVE || !s->has_slot);
 }
@@ -332,7 +345,7 @@ static bool locks_as_reader(const struct stead *s)
 static int lock_dispatch(struct stead *s, bool exclusive, int64_t deadline_ns, bool *rolled_back)
 {
     *rolled_back = false;
-    if (locks_as_reader(s)) {
+    if (store_locks_as_reader(s)) {
         if (exclusive)
             return error_set(EPERM, "%s is open read-only: only shared sections", s->file.path);
         return reader_lock(s, deadline_ns);
@@ -340,16 +353,14 @@ static int lock_dispatch(struct stead *s, bool exclusive, int64_t deadline_ns, b
     if (s->sharing == STEAD_TURNS)
         return exclusive ? turn_lock_exclusive(s, deadline_ns) : turn_lock_shared(s, deadline_ns);
     int rc = rwlock_lock(s->store_lock, exclusive, deadline_ns);
-    if (rc == EOWNERDEAD && s->sharing == STEAD_SOLE)
-        rc = sole_after_death(s, rolled_back);
-    return rc;
+    return rc == EOWNERDEAD ? answer_death(s, rolled_back) : rc;
 }
 
 static int unlock_dispatch(struct stead *s)
 {
     if (!rwlock_held(s->store_lock))
         return EPERM;
-    if (locks_as_reader(s))
+    if (store_locks_as_reader(s))
         return reader_unlock(s);
     return s->sharing == STEAD_TURNS ? turn_unlock(s) : rwlock_unlock(s->store_lock);
 }
@@ -364,6 +375,9 @@ static int explain_lock(const struct stead *s, int rc)
     case EDEADLK:
         return error_set(rc, "%s: waiting for this lock would never end", s->file.path);
     case EOWNERDEAD:
+        if (s->read_only)
+            return error_set(rc, "%s: a writer died inside its exclusive section, and no other has repaired it yet",
+                             s->file.path);
         return error_set(rc, "%s: a writer died inside its exclusive section; repair and stead_make_consistent()",
                          s->file.path);
     case ENOTRECOVERABLE:
@@ -393,8 +407,8 @@ int stead_lock(stead *store, stead_lock_mode mode, int timeout_ms)
     int rc = rwlock_lock(store->store_lock, mode == STEAD_EXCLUSIVE, DEADLINE_NEVER);
     if (__builtin_expect(rc != 0, 0)) {
         bool rolled_back;
-        if (rc == EOWNERDEAD && store->sharing == STEAD_SOLE)
-            rc = sole_after_death(store, &rolled_back);
+        if (rc == EOWNERDEAD)
+            rc = answer_death(store, &rolled_back);
         if (rc != 0 && rc != EOWNERDEAD)
             return explain_lock(store, rc);
     }
@@ -444,7 +458,7 @@ int stead_make_consistent(stead *store)
 stead *stead_locked_begin_(stead *store, stead_lock_mode mode)
 {
     int rc = stead_lock(store, mode, -1);
-    return rc == 0 || rc == EOWNERDEAD ? store : NULL;
+    return rc == 0 || (rc == EOWNERDEAD && !store->read_only) ? store : NULL;
 }
 
 void stead_locked_end_(stead **held)
