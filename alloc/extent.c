@@ -19,7 +19,9 @@
  *
  * Which room: slabs take the lowest address, so that they stay together and the tail of the image drains; extents take
  * the smallest gap that fits (best fit) in the segment with the smallest longest gap that fits.  The last segment,
- * whose gap is the end of the file, comes last.  Coalescing is implicit: free pages have no structure.
+ * whose gap is the end of the file, comes last.  Where a segment must be added for an extent that is not small, the extent
+ * begins in the gap at the end of the one before (span.c): else blocks of 1 MiB would leave a quarter of each segment
+ * unused.  Coalescing is implicit: free pages have no structure.
  *
  * Invariants: A4 busy bits == union of runs, header, covered pages; A5 hint >= longest gap; A6 top >= end of all.
  */
@@ -30,6 +32,8 @@
 
 #include "alloc/gate.h"
 #include "alloc/span.h"
+
+#define SPAN_PAGES_MIN 64u /* 256 KiB: a shorter run finds use for the end of a segment later */
 
 /* A segment's entry from its busy bits; an empty one becomes VOID, which needs no header. */
 void segment_refresh(struct heap *heap, uint32_t segment)
@@ -267,18 +271,20 @@ int extent_reserve(struct heap *heap, enum run_kind kind, unsigned class, uint64
         return error_set(STEAD_CORRUPT, "The heap was found damaged: nothing more is allocated from it");
     *zero_from = atomic_load_explicit(fresh_of(heap), memory_order_relaxed);
     if (pages > RUN_PAGES_MAX)
-        return span_reserve(heap, pages, alignment, run);
+        return span_reserve(heap, 0, pages, alignment, run);
     bool found = kind == RUN_SLAB ? find_for_slab(heap, pages, &page) : find_for_extent(heap, pages, alignment, &page);
     for (uint32_t segment = 0, end = segments_of(heap); !found && segment <= end; segment++) {
         const _Atomic uint32_t *word = segment < end ? segment_entry(heap, segment) : NULL;
         if (segment < end && (word == NULL || entry_kind(atomic_load(word)) != SEGMENT_VOID))
             continue;
+        if (kind == RUN_EXTENT && pages >= SPAN_PAGES_MIN) /* it may begin at the end of the segment before */
+            return span_reserve(heap, segment == 0 ? 0 : segment - 1, pages, alignment, run);
         rc = segment_make(heap, segment);
         if (rc != 0)
             return rc;
         found = segment_offers(heap, segment, pages, alignment, kind == RUN_SLAB, &page);
         if (!found && segment == end) /* the alignment leaves no room behind a header */
-            return span_reserve(heap, pages, alignment, run);
+            return span_reserve(heap, segment, pages, alignment, run);
     }
     rc = extent_back(heap, (page + pages) << PAGE_SHIFT);
     if (rc != 0)

@@ -80,11 +80,11 @@ static unsigned tail_gap(const struct header *header)
     return first;
 }
 
-static bool span_find(const struct heap *heap, uint64_t pages, uint64_t alignment, struct span *span)
+static bool span_find(const struct heap *heap, uint32_t from, uint64_t pages, uint64_t alignment, struct span *span)
 {
     /* Beyond the last segment only leaders are worth a look: that is where a run goes that would reach over one. */
     uint32_t segments_max = (uint32_t)(heap->capacity >> SEGMENT_SHIFT);
-    for (uint32_t a = 0, next; a <= segments_max; a = next) {
+    for (uint32_t a = from, next; a <= segments_max; a = next) {
         unsigned unit, first = UNIT_PAGES;
         next = a + 1;
         if (!is_unused(heap, a)) {
@@ -133,10 +133,10 @@ static int span_take_last(struct heap *heap, const struct span *span)
     return 0;
 }
 
-int span_reserve(struct heap *heap, uint64_t pages, uint64_t alignment, struct run *run)
+int span_reserve(struct heap *heap, uint32_t from, uint64_t pages, uint64_t alignment, struct run *run)
 {
     struct span span = {0};
-    if (pages > heap->capacity / PAGE_BYTES || !span_find(heap, pages, alignment, &span))
+    if (pages > heap->capacity / PAGE_BYTES || !span_find(heap, from, pages, alignment, &span))
         return error_set(ENOMEM, "The store is full: no room for a block of %llu bytes in a capacity of %llu",
                          (unsigned long long)pages * PAGE_BYTES, (unsigned long long)heap->capacity);
     uint64_t top = span.header_unit != 0

@@ -4,8 +4,8 @@
 
 #include "alloc/extent.h"
 
-/* As extent_reserve() for RUN_EXTENT, longer than a segment or aligned so that none offers room. */
-int span_reserve(struct heap *heap, uint64_t pages, uint64_t alignment, struct run *run);
+/* As extent_reserve() for RUN_EXTENT, where no gap inside a segment has room; from: the first segment that is looked at. */
+int span_reserve(struct heap *heap, uint32_t from, uint64_t pages, uint64_t alignment, struct run *run);
 /* The head of a spanning extent is gone: gives its pages back. */
 void span_release(struct heap *heap, uint64_t page, uint64_t pages);
 

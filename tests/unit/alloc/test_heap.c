@@ -301,6 +301,38 @@ Test(heap, freed_memory_is_reused_before_growth)
         }
 }
 
+/* Large blocks lie side by side, over the ends of segments. */
+Test(heap, large_blocks_leave_no_gaps)
+{
+    static const size_t sizes[] = {1u << 20, 700000, 300000, 2500000, (1u << 20) + 1};
+    EACH_KIND(kind)
+    for (unsigned i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        static void *blocks[1000];
+        struct arena arena;
+        struct heap_stats stats;
+        unsigned n = (unsigned)((200u << 20) / sizes[i]);
+        arena_open(&arena, kind, UINT64_C(1) << 30, false);
+        for (unsigned round = 0; round < 2; round++) {
+            for (unsigned b = 0; b < n; b++)
+                if (round == 0 || b % 3 != 0)
+                    cr_assert_not_null(blocks[b] = heap_malloc(arena.heap, sizes[i]));
+            check_counts(&arena, n);
+            heap_stat(arena.heap, &stats);
+            /* In what was freed between others there are headers, which no block may lie over. */
+            cr_assert_leq(stats.used_bytes * 100, stats.live_bytes * (round == 0 ? 104 : 150),
+                          "round %u: %" PRIu64 " bytes for %u x %zu", round, stats.used_bytes, n, sizes[i]);
+            for (unsigned b = 0; b < n; b++)
+                if (round == 1 || b % 3 != 0)
+                    cr_assert_eq(heap_free(arena.heap, blocks[b]), 0);
+        }
+        heap_trim(arena.heap);
+        heap_stat(arena.heap, &stats);
+        cr_assert_eq(stats.used_bytes, HEAP_INITIAL_BYTES);
+        check_counts(&arena, 0);
+        arena_close(&arena);
+    }
+}
+
 static int add_range(uint64_t offset, uint64_t bytes, void *arg)
 {
     uint64_t *sum = arg;
