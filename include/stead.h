@@ -156,6 +156,10 @@ typedef struct {
  *   path     a file, or "shm:NAME" for a section in memory without a file (LIVE only; "shm:" has no '/').
  *   options  NULL for defaults (open or create, read-write, SOLE); read during the call, not kept.
  *
+ * Beside a store that is open for SOLE or TURNS, or crashed in it, lies its log, path + "-wal" (for moments also
+ * "-wal.new").  EEXIST if something that is no log has that name; it stays as it is.
+ * Removed by somebody else meanwhile: a new store, if the call may create.
+ *
  * Returns 0; ENOENT, EEXIST, EACCES, EBUSY (open elsewhere or with other options), ETIMEDOUT, EMLINK
  * (a writer's open of a file with several hard links), EINVAL, ENOSPC, or a STEAD_ code.
  * After a failure the process and the file are as before the call (a crashed store may be recovered).
@@ -176,7 +180,8 @@ STEAD_API int stead_close(stead *store);
 STEAD_API void stead_abandon(stead *store);
 
 /* stead_remove -- unlink the store and its log, or the shm section.  Attached processes work on; the
- * memory goes when the last one leaves; a later open makes a new store.  Returns 0 or errno. */
+ * memory goes when the last one leaves; a later open makes a new store.  Waits at most 2 s for somebody else's opening
+ * or closing.  What lies under the log's name and is no log of this store stays.  Returns 0, errno, or a STEAD_ code. */
 STEAD_API int stead_remove(const char *path);
 
 /* ---- root and names ---------------------------------------------------------------------------- */

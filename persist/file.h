@@ -87,7 +87,6 @@ void file_read_ahead(int fd, uint64_t offset, uint64_t bytes);
 int file_sync_directory(const char *path); /* the directory that holds path */
 int file_sync_new(int fd);                 /* fsync: a file that gets its name afterwards */
 int file_unlink(const char *path);
-int file_unlink_log(const struct file *file); /* under both names; 0 also if there was none */
 int file_rename(const char *from, const char *to);
 int file_exchange(const char *a, const char *b); /* EINVAL, ENOSYS: not here */
 int file_size(int fd, uint64_t *bytes);

@@ -223,14 +223,6 @@ int file_unlink(const char *path)
     return file_calls.unlink(path) == 0 ? 0 : errno;
 }
 
-int file_unlink_log(const struct file *file)
-{
-    int rc = file_unlink(file->log_path), next_rc = file_unlink(file->log_next_path);
-    if (rc == 0 || rc == ENOENT)
-        rc = next_rc;
-    return rc == ENOENT ? 0 : rc;
-}
-
 int file_rename(const char *from, const char *to)
 {
     return file_calls.rename(from, to) == 0 ? 0 : errno;

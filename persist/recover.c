@@ -4,8 +4,9 @@
  *   step                                              a crash right after it leaves
  *   1 read the log: every record of the valid prefix  nothing happened
  *     verified and its runs checked
- *   2 the prefix copied into a new file, that         nothing happened (a stray FILE-wal.new, replaced next time)
- *     verified again and synced
+ *   2 the prefix copied into a new file (its header   nothing happened (a stray FILE-wal.new, replaced next time)
+ *     first, and synced: wal_name.c), that verified
+ *     again and synced
  *   3 renamed over the log, the directory synced      the same log, its bytes known to be on the disk
  *   4 the prefix applied to the file, the file synced recovery again: every record says bytes, not changes
  *   5 a new, empty log beside it (wal_file.c)         the same: the superblock names the old one
@@ -204,11 +205,11 @@ static int find_log(const struct file *file, const struct superblock *super, boo
 
 /* ---- writers ---- */
 
-static int copy_bytes(int to, int from, uint64_t bytes)
+static int copy_bytes(int to, int from, uint64_t at, uint64_t bytes)
 {
     uint8_t *buffer = malloc(COPY_BYTES);
     int rc = buffer == NULL ? ENOMEM : 0;
-    for (uint64_t at = 0; at < bytes && rc == 0;) {
+    while (at < bytes && rc == 0) {
         uint64_t piece = min_u64(COPY_BYTES, bytes - at);
         rc = file_read_at(from, buffer, piece, at);
         if (rc == 0)
@@ -227,15 +228,19 @@ static int rewrite_log(const struct file *file, const struct superblock *super, 
     const char *path = file->log_next_path;
     struct stat facts;
     int new_fd;
-    int rc = fstat(*fd, &facts) != 0 ? errno : 0;
-    if (rc == 0)
-        rc = file_open_path(&new_fd, path, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW, facts.st_mode & 0777);
+    if (fstat(*fd, &facts) != 0)
+        return error_set(errno, "cannot stat the log %s: %s", file->log_path, error_text(errno));
+    int rc = wal_name_create(&new_fd, file, path, facts.st_mode & 0777);
     if (rc != 0)
-        return error_set(rc, "cannot make %s: %s", path, error_text(rc));
+        return rc;
     (void)fchmod(new_fd, facts.st_mode & 0777);
-    rc = file_reserve_fresh(new_fd, 0, prefix->end.end);
+    rc = copy_bytes(new_fd, *fd, 0, WAL_FIRST_RECORD);
     if (rc == 0)
-        rc = copy_bytes(new_fd, *fd, prefix->end.end);
+        rc = file_sync_new(new_fd); /* wal_name.c: what has no header has nothing else either */
+    if (rc == 0)
+        rc = file_reserve_fresh(new_fd, WAL_FIRST_RECORD, prefix->end.end - WAL_FIRST_RECORD);
+    if (rc == 0)
+        rc = copy_bytes(new_fd, *fd, WAL_FIRST_RECORD, prefix->end.end);
     if (rc != 0) {
         error_set(rc, "cannot write %s: %s", path, error_text(rc));
         goto remove;
@@ -252,6 +257,8 @@ static int rewrite_log(const struct file *file, const struct superblock *super, 
     if (rc != 0)
         goto remove;
     rc = file_sync_new(new_fd);
+    if (rc == 0 && (!file_is_current(file) || !wal_name_is(file->log_path, *fd)))
+        rc = ESTALE;
     if (rc == 0)
         rc = file_rename(path, file->log_path);
     if (rc == 0)
@@ -264,8 +271,9 @@ static int rewrite_log(const struct file *file, const struct superblock *super, 
     *fd = new_fd;
     return 0;
 remove:
+    if (wal_name_is(path, new_fd)) /* not after the rename */
+        (void)file_unlink(path);
     file_calls.close(new_fd);
-    (void)file_unlink(path); /* after the rename there is none of this name */
     return rc;
 }
 

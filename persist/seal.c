@@ -34,6 +34,7 @@
 #include "persist/superblock.h"
 #include "persist/tail.h"
 #include "persist/txn.h"
+#include "persist/wal.h"
 
 static int sync_image(const struct image *image, uint64_t used_bytes)
 {
@@ -185,6 +186,6 @@ int image_seal(struct image *image, struct superblock *super, uint64_t used_byte
     if (file_size(image->file->fd, &file_bytes) == 0 && file_bytes > end)
         (void)file_truncate(image->file->fd, end);
     if (image->txn != NULL)
-        (void)file_unlink_log(image->file);
+        (void)wal_name_remove(image->file, super->id);
     return 0;
 }

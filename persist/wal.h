@@ -122,6 +122,19 @@ struct wal_job {
 int wal_take(struct wal *wal, struct wal_job *job);
 int wal_complete(struct wal *wal, const struct wal_job *job);
 
+/* ---- its names: wal_name.c ---- */
+
+/* 0: a log lies there (with this id, unless NULL), or a file in which nothing is; ENOENT; EEXIST: anything else; errno. */
+int wal_name_look(const char *path, const uint8_t *id);
+/* The sentence for what wal_name_look() found in the way; returns rc. */
+int wal_name_refuse(const char *path, int rc);
+/* A new file in the log's place, a stray log removed for it.  EEXIST: something else lies there, and stays.  ESTALE: the
+ * store's own name is not this store's any more. */
+int wal_name_create(int *fd, const struct file *file, const char *path, mode_t mode);
+bool wal_name_is(const char *path, int fd); /* Is that the name of this open file? */
+/* Removes the logs with this id (NULL: any) under both names; 0 also if there was none, or something else. */
+int wal_name_remove(const struct file *file, const uint8_t *id);
+
 /* ---- the file: wal_file.c ---- */
 
 struct wal_next { /* a new log that no superblock names yet */
@@ -174,6 +187,7 @@ void wal_scan_close(struct wal_scan *scan);
 /* The magic and checksum rules, shared by both sides. */
 void wal_seal_header(struct wal_header *header);
 bool wal_header_valid(const struct wal_header *header);
+bool wal_header_has_magic(const struct wal_header *header);
 void wal_seal_record(struct wal_record *record);
 bool wal_record_valid(const struct wal_record *record, const uint8_t id[16], uint64_t salt, uint64_t offset);
 

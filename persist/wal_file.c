@@ -7,7 +7,8 @@
  *
  *   step                                                 a crash right after it leaves
  *   1 FILE-wal.new made: blocks reserved, header          the old superblock, whose log is FILE-wal; a stray
- *     written; the file and the directory synced           FILE-wal.new, replaced by the next step 1
+ *     written; the file and the directory synced           FILE-wal.new, replaced by the next step 1 (wal_name.c:
+ *                                                          what may be replaced, and that nothing else is)
  *   2 superblock that names its salt written, synced      the new log under the name FILE-wal.new; wal_find() looks there
  *   3 FILE-wal.new takes FILE-wal's place                 either of the two, the name need not be durable
  *   4 records                                             the same
@@ -65,11 +66,11 @@ int wal_make(struct wal_next *next, const struct file *file, bool in_place, cons
     next->path = in_place ? file->log_path : file->log_next_path;
     if (fstat(file->fd, &store) != 0)
         return error_set(errno, "cannot stat %s", file->path);
-    int rc = file_unlink(next->path); /* a stray one: no superblock names it */
-    if (rc == 0 || rc == ENOENT)
-        rc = file_open_path(&next->fd, next->path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, store.st_mode & 0777);
-    if (rc != 0)
-        return error_set(rc, "cannot make the log %s: %s", next->path, error_text(rc));
+    int rc = wal_name_create(&next->fd, file, next->path, store.st_mode & 0777);
+    if (rc != 0) {
+        next->fd = -1;
+        return rc;
+    }
     share_with(next->fd, &store);
     rc = write_header(next, id, first_seq, used_bytes);
     if (rc == 0 && (rc = file_sync_directory(next->path)) != 0)
@@ -85,29 +86,23 @@ void wal_discard(struct wal_next *next)
 {
     if (next->fd < 0)
         return;
+    if (wal_name_is(next->path, next->fd))
+        (void)file_unlink(next->path);
     file_calls.close(next->fd);
     next->fd = -1;
-    (void)file_unlink(next->path);
-}
-
-static bool is_inode_of(const char *path, int fd)
-{
-    struct stat named, open;
-    return lstat(path, &named) == 0 && fstat(fd, &open) == 0 && named.st_ino == open.st_ino &&
-           named.st_dev == open.st_dev;
 }
 
 int wal_install(const struct wal_next *next, const struct file *file, int old_fd)
 {
     int rc;
-    if (!file_is_current(file) || (old_fd >= 0 && !is_inode_of(file->log_path, old_fd)))
+    if (!file_is_current(file) || (old_fd >= 0 && !wal_name_is(file->log_path, old_fd)))
         return file_unlink(next->path); /* removed: nobody will look for it */
     rc = file_exchange(next->path, file->log_path);
     if (rc == EINVAL || rc == ENOSYS || rc == EOPNOTSUPP)
         return file_rename(next->path, file->log_path);
     if (rc != 0)
         return rc;
-    if (old_fd >= 0 && !is_inode_of(next->path, old_fd)) /* another store's, made this moment */
+    if (old_fd >= 0 && !wal_name_is(next->path, old_fd)) /* another store's, made this moment */
         (void)file_exchange(next->path, file->log_path);
     return file_unlink(next->path);
 }
@@ -135,14 +130,26 @@ static int open_matching(int *fd, const char *path, int flags, const uint8_t id[
     return rc;
 }
 
+/* FILE-wal.new is the log, and becomes FILE-wal. */
+static int take_place(const struct file *file)
+{
+    int rc = wal_name_look(file->log_path, NULL);
+    if (rc != 0 && rc != ENOENT)
+        return wal_name_refuse(file->log_path, rc);
+    rc = file_rename(file->log_next_path, file->log_path);
+    return rc == 0 ? 0 : error_set(rc, "cannot rename the log %s: %s", file->log_next_path, error_text(rc));
+}
+
 int wal_find(int *fd, const struct file *file, bool writable, const uint8_t id[16], uint64_t salt, uint64_t checkpoint)
 {
     int flags = writable ? O_RDWR : O_RDONLY;
     int rc = open_matching(fd, file->log_path, flags, id, salt, checkpoint);
     if (rc == STEAD_LOG_MISSING) {
         rc = open_matching(fd, file->log_next_path, flags, id, salt, checkpoint);
-        if (rc == 0 && writable && (rc = file_rename(file->log_next_path, file->log_path)) != 0)
+        if (rc == 0 && writable && (rc = take_place(file)) != 0) {
             file_calls.close(*fd);
+            return rc;
+        }
     }
     if (rc == STEAD_LOG_MISSING && access(file->log_path, F_OK) != 0)
         return error_set(rc, "%s was not closed, and its log %s is missing", file->path, file->log_path);

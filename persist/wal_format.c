@@ -27,10 +27,15 @@ void wal_seal_header(struct wal_header *header)
     checksum(header, offsetof(struct wal_header, checksum), header->checksum);
 }
 
+bool wal_header_has_magic(const struct wal_header *header)
+{
+    return memcmp(header->magic, header_magic, sizeof header_magic) == 0;
+}
+
 bool wal_header_valid(const struct wal_header *header)
 {
     uint8_t sum[WAL_CHECKSUM_BYTES];
-    if (memcmp(header->magic, header_magic, sizeof header_magic) != 0 || header->version != WAL_VERSION)
+    if (!wal_header_has_magic(header) || header->version != WAL_VERSION)
         return false;
     checksum(header, offsetof(struct wal_header, checksum), sum);
     if (memcmp(sum, header->checksum, sizeof sum) != 0 || header->reserved0 != 0)

@@ -12,7 +12,7 @@
 #include "store/page.h"
 
 #define POLL_NS 2000000
-#define GRACE_MS 5000
+#define GRACE_MS 2000
 
 /* The descriptor that carries the kernel locks: a reader with permission has a second, writable one. */
 static void open_lock_file(struct stead *s)

@@ -1,5 +1,5 @@
 /*
- * close.c -- stead_close, stead_abandon, stead_remove.
+ * close.c -- stead_close, stead_abandon.
  *
  * The last handle of this process:
  *   step                                                             a crash right after it leaves
@@ -261,35 +261,4 @@ void stead_abandon(stead *store)
     if (store->sharing == STEAD_LIVE && !store->read_only)
         atomic_store(&store->unit->unclean, 1); /* ended without close, as if killed */
     dispose(store);
-}
-
-/* Whatever else lies under the name is not ours to remove.  A damaged store is a store. */
-static int looks_like_store(struct file *file)
-{
-    struct superblock super;
-    int rc = file_open(file, false);
-    if (rc == ENOENT)
-        return error_set(ENOENT, "%s: there is no such store", file->path);
-    if (rc != 0)
-        return 0; /* the directory's permissions decide */
-    rc = superblock_read(file, &super);
-    file_close(file);
-    return rc == STEAD_NOT_A_STORE ? rc : 0;
-}
-
-int stead_remove(const char *path)
-{
-    struct file file = {.fd = -1};
-    int rc = file_resolve(&file, path);
-    if (rc == 0)
-        rc = looks_like_store(&file);
-    if (rc != 0)
-        return error_keep(rc);
-    /* The log's name first: while the store has its own, nobody can make a new store, and a new log, under it. */
-    if (!file.in_memory && (rc = file_unlink_log(&file)) != 0)
-        return error_set(rc, "%s cannot be removed: %s", file.log_path, error_text(rc));
-    rc = file_unlink(file.path);
-    if (rc != 0)
-        return error_set(rc, "%s cannot be removed: %s", file.path, error_text(rc));
-    return file.in_memory ? 0 : error_keep(file_sync_directory(file.path));
 }

@@ -34,6 +34,7 @@
 #include "store/page.h"
 
 #define STALE_RETRIES_MAX 1000
+#define REMOVAL_NS 2000000 /* between the two unlinks of a removal that could not wait for the gate */
 
 /* ---- handles */
 
@@ -185,7 +186,9 @@ static int open_file(struct stead *s, const stead_options *o)
         }
         if (rc != ENOENT)
             return rc;
-        if (s->read_only || (o->flags & STEAD_EXISTING) != 0 || s->created)
+        if (s->created)
+            return ESTALE; /* made, and removed by somebody else at once */
+        if (s->read_only || (o->flags & STEAD_EXISTING) != 0)
             return error_set(ENOENT, "%s: there is no such store", s->file.path);
         rc = create_file(s, o);
         if (rc == EEXIST && (o->flags & STEAD_NEW) != 0)
@@ -234,7 +237,7 @@ static int second_handle(struct stead *s, const char *path, const stead_options 
 /* A failed open by the first writer: the store goes back to what it was, as if closed.  The gate is held. */
 static void undo_open(struct stead *s)
 {
-    if (s->image == NULL || !s->first_writer)
+    if (s->image == NULL || !s->first_writer || !file_is_current(&s->file)) /* removed: its names may be another's */
         return;
     if (s->sharing != STEAD_LIVE && s->heap != NULL)
         (void)store_rollback_locked(s);
@@ -270,6 +273,14 @@ static int open_claimed(struct stead *s, const stead_options *o, int64_t deadlin
     }
 }
 
+/* Did rc come of stead_remove()?  Its log loses its name a moment before the file does (remove.c). */
+static bool was_removed(const struct stead *s, int rc)
+{
+    if (rc == STEAD_LOG_MISSING || rc == ENOENT)
+        nanosleep(&(struct timespec){.tv_nsec = REMOVAL_NS}, NULL);
+    return !file_is_current(&s->file);
+}
+
 static int open_once(stead **out, const char *path, const stead_options *o, int64_t deadline_ns)
 {
     struct stead *existing = NULL;
@@ -284,6 +295,8 @@ static int open_once(stead **out, const char *path, const stead_options *o, int6
     if (rc != 0 || existing != NULL)
         goto free_handle;
     rc = store_attach(s, o, deadline_ns);
+    if (rc != 0 && was_removed(s, rc))
+        rc = ESTALE;
     if (rc == 0)
         rc = registry_publish(s);
     if (rc == 0)

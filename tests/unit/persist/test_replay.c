@@ -47,7 +47,7 @@ static void log_remove(struct log *log)
 {
     wal_close(&log->wal);
     file_close(&log->store);
-    OK(file_unlink_log(&log->store));
+    OK(wal_name_remove(&log->store, NULL));
     (void)unlink(log->path);
 }
 

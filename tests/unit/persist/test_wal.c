@@ -40,6 +40,8 @@ static void log_create(void)
     (void)snprintf(path, sizeof path, "%s/store", directory);
     OK(file_resolve(&store, path));
     OK(file_open_path(&store.fd, path, O_RDWR | O_CREAT, 0600));
+    file_close(&store);
+    OK(file_open(&store, true)); /* which notes the inode: whether the name is still the store's is asked later */
     OK(wal_open(&wal, id));
     log_start(SALT, 6, 100);
 }
@@ -48,7 +50,7 @@ static void log_remove(void)
 {
     wal_close(&wal);
     file_close(&store);
-    OK(file_unlink_log(&store));
+    OK(wal_name_remove(&store, NULL));
     (void)unlink(path);
     (void)rmdir(directory);
 }

@@ -76,7 +76,7 @@ static void teardown(void)
     file_calls = file_calls_system;
     wal_close(&wal);
     file_close(&store);
-    OK(file_unlink_log(&store));
+    OK(wal_name_remove(&store, NULL));
     (void)unlink(path);
     (void)rmdir(directory);
 }

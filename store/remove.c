@@ -1,0 +1,87 @@
+/*
+ * remove.c -- stead_remove.
+ *
+ *   step                                                     a crash right after it leaves
+ *   1 open the file; is it a store?                          -
+ *   2 take the gate byte; is the name still this file?       the kernel drops the byte
+ *   3 the logs that bear its id lose their names             a store without its log: STEAD_LOG_MISSING if it had one to
+ *                                                            recover from, until it is removed again
+ *   4 the file loses its name, the directory is synced       removed
+ *   5 drop the gate
+ *
+ * The log's name goes first: while the store has its own, nobody can make a new store, and a new log, under it.
+ *
+ * The gate.  An opener works under it from reading the superblock to having its log.  So it comes before step 3 or after
+ * step 4: then it finds that the name is not its file's any more (open.c, step 3) and starts over, with a new store if it
+ * may create.  A READ lock is taken: it holds off whoever may write, and needs no descriptor that could (which on overlayfs
+ * would copy the file first).  A reader without permission to write, a remover that may not even read, or one that waited
+ * long enough for somebody else's opening (a recovery; store_grace), are not held off: an opener that fails for
+ * want of its log looks again whether the file is still there (open.c, was_removed).
+ *
+ * Attached processes have the file and the log open and work on; close.c, wal_install() and follow.c see that the names are not
+ * theirs any more.
+ */
+#include <errno.h>
+
+#include "persist/wal.h"
+#include "store/store.h"
+
+#define RACE_TRIES_MAX 100
+
+/* Whatever else lies under the name is not ours to remove.  A damaged store is a store; its id is not known then. */
+static int open_store(struct file *file, struct superblock *super, bool *has_id)
+{
+    *has_id = false;
+    int rc = file_open(file, false);
+    if (rc == ENOENT)
+        return error_set(ENOENT, "%s: there is no such store", file->path);
+    if (rc != 0)
+        return 0; /* the directory's permissions decide */
+    rc = superblock_read(file, super);
+    *has_id = rc == 0;
+    if (rc == STEAD_NOT_A_STORE)
+        file_close(file);
+    return rc == STEAD_NOT_A_STORE ? rc : 0;
+}
+
+static int unlink_names(const struct file *file, const uint8_t *id)
+{
+    int rc = file->in_memory ? 0 : wal_name_remove(file, id);
+    if (rc != 0)
+        return rc;
+    rc = file_unlink(file->path);
+    if (rc != 0)
+        return error_set(rc, "%s cannot be removed: %s", file->path, error_text(rc));
+    return file->in_memory ? 0 : file_sync_directory(file->path);
+}
+
+/* ESTALE: another file has the name by now. */
+static int remove_once(struct file *file, int64_t patience_ns)
+{
+    struct superblock super;
+    bool has_id;
+    int rc = open_store(file, &super, &has_id);
+    if (rc != 0)
+        return rc;
+    bool held = file->fd >= 0 && lock_byte_take(file->fd, LOCK_BYTE_GATE, LOCK_BYTE_READ, patience_ns) == 0;
+    rc = held && !file_is_current(file) ? ESTALE : unlink_names(file, has_id ? super.id : NULL);
+    if (held)
+        (void)lock_byte_drop(file->fd, LOCK_BYTE_GATE);
+    file_close(file);
+    return rc;
+}
+
+int stead_remove(const char *path)
+{
+    struct file file = {.fd = -1};
+    int rc = file_resolve(&file, path);
+    int64_t patience_ns = store_grace(0);
+    for (unsigned i = 0; rc == 0 && i < RACE_TRIES_MAX; i++) {
+        rc = remove_once(&file, patience_ns);
+        if (rc != ESTALE)
+            return error_keep(rc);
+        rc = 0;
+    }
+    return rc != 0 ? error_keep(rc)
+                   : error_set(EBUSY, "%s is being removed and made anew faster than it can be removed", path);
+}
