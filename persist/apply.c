@@ -184,6 +184,10 @@ static int restart_log(struct txn *txn)
     txn->super->log_salt = salt;
     txn->super->checkpoint = next.at.checkpoint;
     txn->super->state = SUPER_OPEN_LOGGED;
+    if (txn->turns) { /* killed from here on, this process leaves words that are behind the superblock */
+        txn->restarting = true;
+        txn_publish(txn);
+    }
     rc = superblock_write(txn->file, txn->super, true);
     if (rc != 0) {
         file_calls.close(next.fd);
@@ -198,6 +202,7 @@ static int restart_log(struct txn *txn)
         return txn_poison(txn, rc, "the new log could not take the old one's place");
     txn->named_bytes = txn->used_bytes;
     txn->applied_at = txn->wal.at;
+    txn->restarting = false;
     return 0;
 }
 

@@ -25,6 +25,7 @@ struct shared_state {
     uint64_t applied_used_bytes;
     uint64_t
         file_seq; /* no page of the file is newer than this; past applied_seq: an application is under way (slice.c) */
+    uint64_t restarting; /* 1: a checkpoint is about to name another log; who finds it so looks at the superblock */
 };
 
 int shared_read(const struct image_shared *shared, struct shared_state *state); /* ENOENT: no valid copy */

@@ -64,7 +64,8 @@ static void share(const struct txn *txn)
                                  .applied_seq = txn->applied_seq,
                                  .applied_at = txn->applied_at,
                                  .applied_used_bytes = txn->applied_used_bytes,
-                                 .file_seq = max_u64(txn->file_seq, txn->applied_seq)};
+                                 .file_seq = max_u64(txn->file_seq, txn->applied_seq),
+                                 .restarting = txn->restarting};
     shared_write(txn->shared, &state);
 }
 

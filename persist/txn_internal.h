@@ -39,9 +39,10 @@ struct txn {
     struct image_shared *shared; /* may be NULL: nobody else looks */
     uint64_t max_private_bytes;
     bool turns;
-    bool drop_all;  /* TURNS: private pages may exist that no list knows: the next turn drops the whole range */
-    bool untouched; /* opened sealed, and nothing was committed since: the file is what the sealed superblocks said */
-    bool stale;     /* nothing is known before the first refresh (a further opener in TURNS) */
+    bool drop_all;   /* TURNS: private pages may exist that no list knows: the next turn drops the whole range */
+    bool untouched;  /* opened sealed, and nothing was committed since: the file is what the sealed superblocks said */
+    bool restarting; /* TURNS: between a new superblock and telling of the log that it names */
+    bool stale;      /* nothing is known before the first refresh (a further opener in TURNS) */
 
     pthread_mutex_t engine;
     struct wal wal;

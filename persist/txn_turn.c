@@ -8,7 +8,8 @@
  * before appended and did not tell is overwritten: its unlock had not returned.
  *
  * Each checkpoint begins another log file, so the log that the words speak of may have to be opened first.  A process killed in
- * its checkpoint after the superblock and before telling leaves words that are behind the superblock; the superblock is right.
+ * its checkpoint after the superblock and before telling leaves words that are behind the superblock; they say that this may be,
+ * and the superblock is right.
  */
 #include <errno.h>
 #include <sys/mman.h>
@@ -27,6 +28,7 @@ static void follow(struct txn *txn, const struct shared_state *state)
     txn->applied_at = state->applied_at;
     txn->applied_used_bytes = state->applied_used_bytes;
     txn->file_seq = state->file_seq;
+    txn->restarting = false;
     pthread_mutex_lock(&txn->sync);
     txn->sync_seq = state->at.next_seq - 1;
     txn->sync_end = state->at.end;
@@ -60,14 +62,17 @@ static int drop_everything(struct txn *txn)
 
 /* A process was killed in its checkpoint, between the superblock and telling the others: the superblock is right, its log is
  * empty, and all that was told before is in the file. */
-static int heed_superblock(const struct txn *txn, struct shared_state *state)
+static int heed_superblock(struct txn *txn, struct shared_state *state)
 {
     const struct superblock *super = txn->super;
     struct wal_scan scan;
     int fd;
     if (super->state != SUPER_OPEN_LOGGED || super->checkpoint <= state->at.checkpoint)
         return 0;
-    int rc = wal_find(&fd, txn->file, true, super->id, super->log_salt, super->checkpoint);
+    int rc = file_sync_range(txn->file->fd, SUPERBLOCK_A_OFFSET, LOCK_UNIT_OFFSET); /* killed before that, perhaps */
+    if (rc != 0)
+        return txn_poison(txn, rc, "the superblock could not be synced");
+    rc = wal_find(&fd, txn->file, true, super->id, super->log_salt, super->checkpoint);
     if (rc != 0)
         return rc;
     rc = wal_scan_open(&scan, fd, super->id, super->log_salt, super->checkpoint, txn->map->capacity);
@@ -139,7 +144,7 @@ int txn_refresh(struct txn *txn, bool *changed)
         rc = shared_read(txn->shared, &state);
         if (rc != 0)
             rc = error_set(STEAD_CORRUPT, "%s: the words shared by its processes are damaged", txn->file->path);
-        else if (txn->stale || state.at.checkpoint != txn->wal.at.checkpoint ||
+        else if (txn->stale || state.restarting != 0 || state.at.checkpoint != txn->wal.at.checkpoint ||
                  state.at.next_seq != txn->wal.at.next_seq) {
             *changed = txn->stale || state.at.next_seq != txn->wal.at.next_seq;
             txn->untouched = false;

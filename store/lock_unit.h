@@ -16,7 +16,7 @@
 #include "lock/presence.h"
 #include "persist/image.h"
 
-#define LOCK_UNIT_SIGNATURE UINT64_C(0x3274696e55647453) /* "StdUnit2" */
+#define LOCK_UNIT_SIGNATURE UINT64_C(0x3374696e55647453) /* "StdUnit3" */
 #define LOCK_UNIT_HEAD_BYTES 4096
 
 struct lock_unit {
