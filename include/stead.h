@@ -10,7 +10,10 @@
  * has the exact code and stead_last_error_text() a full sentence.  Nothing here prints, exits, or
  * asserts on what a user or a file can cause.
  *
- * Threads.  Everything is thread-safe unless its comment says otherwise.
+ * Threads.  Everything is thread-safe unless its comment says otherwise.  No call is a cancellation point, and neither are
+ * the callbacks made inside one: a thread that is cancelled (pthread_cancel, deferred) in a call ends after it has returned.
+ * A thread that ends in its section is a dead holder (stead_lock).  Asynchronous cancellation, longjmp and pthread_exit out of
+ * a call are not allowed.
  *
  * Caveats, all of them:
  *  - Local file systems only.  On a file system whose mappings or locks cannot be trusted between
@@ -171,12 +174,16 @@ STEAD_API int stead_open(stead **out, const char *path, const stead_options *opt
  * stead_close -- the last close of a store commits what is pending, durably, and seals the file.
  *
  * Returns 0 and the handle is gone.  If the commit fails it returns that error and the store stays
- * open: retry, stead_rollback(), or stead_abandon().  EBUSY: a lock of the store is held by a thread.
+ * open: retry, stead_rollback(), or stead_abandon().  EBUSY: a thread of this process holds the store's lock, waits for
+ * it, or is in another call on the store, as stead_wait_change, a commit, or the call whose callback closes; nothing was
+ * sealed, the others go on.  No thread may begin a call on a store while its last close runs.
  * In a fork child: frees the handle, touches neither file nor lock, returns 0.
  */
 STEAD_API int stead_close(stead *store);
 
-/* stead_abandon -- close without commit.  Cannot fail.  The next open finds the last commit. */
+/* stead_abandon -- close without commit.  Cannot fail.  The next open finds the last commit.  Other threads that wait for
+ * the store's lock or for a commit return ECANCELED; calls under way are waited for.  Who holds the lock then does so no
+ * more, and may not use the store again. */
 STEAD_API void stead_abandon(stead *store);
 
 /* stead_remove -- unlink the store and its log, or the shm section.  Attached processes work on; the
@@ -243,7 +250,7 @@ STEAD_API stead *stead_of(const void *p);
  *
  * timeout_ms 0 = try (EBUSY), -1 = for ever, else ETIMEDOUT.  EDEADLK: a second upgrader, a thread that
  * would wait for itself, or a cycle over several stores.  EOWNERDEAD (LIVE): held, but a writer died
- * inside; repair and stead_make_consistent().  ENOTRECOVERABLE: nobody did.
+ * inside; repair and stead_make_consistent().  ENOTRECOVERABLE: nobody did.  ECANCELED: the store was abandoned.
  * A read-only handle cannot repair: its EOWNERDEAD means NOT held, there is nothing to unlock; the bytes may
  * be half made, and the next writer that locks is told and repairs.
  * SOLE: a lock among the writer's threads; read-only processes: a section that sees exactly one commit.
@@ -274,7 +281,7 @@ STEAD_API int stead_commit(stead *store, stead_durability durability) STEAD_MUST
  * since the last commit are dead. */
 STEAD_API int stead_rollback(stead *store);
 
-/* stead_wait_change -- sleep until commit_seq differs from since_commit.  0, ETIMEDOUT, EBUSY. */
+/* stead_wait_change -- sleep until commit_seq differs from since_commit.  0, ETIMEDOUT, EBUSY, ECANCELED (abandoned). */
 STEAD_API int stead_wait_change(stead *store, uint64_t since_commit, int timeout_ms);
 
 /* ---- looking inside ---------------------------------------------------------------------------- */

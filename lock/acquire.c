@@ -127,7 +127,7 @@ static bool sharers_reap(struct rwlock *lock, const struct lock_slot *own)
     return any;
 }
 
-/* Sleeps until readers may have left.  0: look again; EAGAIN: stolen; ETIMEDOUT, EDEADLK. */
+/* Sleeps until readers may have left.  0: look again; EAGAIN: stolen; ETIMEDOUT, EDEADLK, ECANCELED. */
 static int drain_sleep(struct waiting *w)
 {
     struct rwlock *lock = w->lock;
@@ -165,7 +165,7 @@ static int drain_done(struct waiting *w)
     return 0;
 }
 
-/* Waits until no flag but the own one is up.  0, EAGAIN (stolen), EBUSY, ETIMEDOUT, EDEADLK. */
+/* Waits until no flag but the own one is up.  0, EAGAIN (stolen), EBUSY, ETIMEDOUT, EDEADLK, ECANCELED. */
 static int drain(struct waiting *w)
 {
     struct rwlock *lock = w->lock;
@@ -184,6 +184,7 @@ static int drain(struct waiting *w)
                 continue;
             return EBUSY;
         }
+        wait_count(w);
         if (round < WAIT_SPIN_ROUNDS) {
             wait_spin(round);
             continue;

@@ -26,20 +26,24 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 
 #include "base/error.h"
 #include "base/race_check.h"
 #include "lock/acquire.h"
 #include "lock/bytes.h"
+#include "lock/futex.h"
 #include "lock/handle.h"
 #include "lock/slots.h"
 #include "lock/steps.h"
+#include "lock/wait.h"
 
 #if STEAD_CHECKS >= 2
 void (*lock_step_hook)(enum lock_step step);
 #endif
 
+#define SHUT_POLL_NS 200000
 #define PRIVATE_ID UINT32_C(1) /* all owners of a private lock are of this process */
 
 int rwlock_open(struct rwlock **out, const struct rwlock_host *host)
@@ -48,9 +52,10 @@ int rwlock_open(struct rwlock **out, const struct rwlock_host *host)
     *out = NULL;
     if ((unsigned)host->which >= RWLOCK_COUNT || (host->region != NULL && host->presence == NULL))
         return error_set(EINVAL, "a lock in shared memory needs its number and the process's attachment");
-    struct rwlock *lock = calloc(1, sizeof *lock);
+    struct rwlock *lock = aligned_alloc(_Alignof(struct rwlock), sizeof *lock);
     if (lock == NULL)
         return error_set(ENOMEM, "no memory for a lock's handle");
+    memset(lock, 0, sizeof *lock);
     lock->which = host->which;
     lock->region = host->region;
     lock->companion = host->companion;
@@ -91,8 +96,8 @@ static void handle_free(struct rwlock *lock)
     free(lock);
 }
 
-/* A thread of this process has its flag up or waits, or owns the lock. */
-static bool process_uses(const struct rwlock *lock, bool waiting_too)
+/* A thread of this process has its flag up, or owns the lock. */
+static bool process_holds(const struct rwlock *lock)
 {
     if (owner_id(atomic_load(&lock->words->state)) == lock->id)
         return true;
@@ -100,7 +105,7 @@ static bool process_uses(const struct rwlock *lock, bool waiting_too)
         const struct lock_slot *slot = &lock->region->slots[i];
         if (owner_id(atomic_load(&slot->owner)) != lock->id || atomic_load(&slot->which) != (uint32_t)lock->which)
             continue;
-        if (atomic_load(&slot->shared) != 0 || (waiting_too && atomic_load(&slot->waiting_since) != 0))
+        if (atomic_load(&slot->shared) != 0)
             return true;
     }
     return false;
@@ -112,7 +117,7 @@ int rwlock_close(struct rwlock *lock)
         rwlock_forget(lock);
         return 0;
     }
-    if (process_uses(lock, true))
+    if (rwlock_used_by_process(lock))
         return error_set(EBUSY, "a thread of this process holds the lock or waits for it");
     handle_unregister(lock);
     for (unsigned i = 0; i < SLOT_COUNT; i++) {
@@ -388,7 +393,27 @@ bool rwlock_unlock_ends_exclusive(const struct rwlock *lock)
 
 bool rwlock_held_by_process(const struct rwlock *lock)
 {
-    return lock->serial != HANDLE_FORKED && process_uses(lock, false);
+    return lock->serial != HANDLE_FORKED && process_holds(lock);
+}
+
+/* A waiter is counted until it holds: asked for in this order, none is missed between the two. */
+bool rwlock_used_by_process(const struct rwlock *lock)
+{
+    return lock->serial != HANDLE_FORKED && (atomic_load(&lock->waiting) != 0 || process_holds(lock));
+}
+
+void rwlock_shut(struct rwlock *lock)
+{
+    if (lock->serial == HANDLE_FORKED)
+        return;
+    atomic_store(&lock->shut, true);
+    while (atomic_load(&lock->waiting) != 0) {
+        /* Sleepers of other processes wake up, too, look, and sleep again. */
+        wakes_do(lock, &(struct wakes){.all = true});
+        atomic_fetch_add(&lock->words->wake_owner, 1);
+        futex_wake(&lock->words->wake_owner, INT_MAX, lock->process_private);
+        sleep_ns(SHUT_POLL_NS);
+    }
 }
 
 bool rwlock_others_wait(const struct rwlock *lock)

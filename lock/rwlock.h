@@ -29,13 +29,13 @@ struct rwlock_host {
 };
 
 int rwlock_open(struct rwlock **out, const struct rwlock_host *host);
-/* Frees the handle.  EBUSY if a thread of this process holds the lock. */
+/* Frees the handle.  EBUSY if a thread of this process holds the lock or waits for it. */
 int rwlock_close(struct rwlock *lock);
 void rwlock_forget(struct rwlock *lock); /* fork child */
 
 /*
  * rwlock_lock -- deadline_ns: 0 = try.
- * 0; EBUSY (try), ETIMEDOUT; EDEADLK (second upgrader, wait for oneself, cycle over several locks);
+ * 0; EBUSY (try), ETIMEDOUT; EDEADLK (second upgrader, wait for oneself, cycle over several locks); ECANCELED (rwlock_shut);
  * EOWNERDEAD: held exclusively, a previous exclusive holder (process or thread) died inside; call
  * rwlock_make_consistent() or the unlock makes it ENOTRECOVERABLE for everyone (a shared request that meets a dead
  * owner is given EOWNERDEAD with the lock held exclusively as well).
@@ -53,8 +53,11 @@ bool rwlock_held_exclusive(const struct rwlock *lock);
 bool rwlock_held(const struct rwlock *lock);
 uint64_t rwlock_levels(const struct rwlock *lock); /* of this thread, shared and exclusive together */
 bool rwlock_unlock_ends_exclusive(const struct rwlock *lock);
-bool rwlock_held_by_process(const struct rwlock *lock); /* any thread: for close */
-bool rwlock_others_wait(const struct rwlock *lock);     /* any thread or process: a hint */
+bool rwlock_held_by_process(const struct rwlock *lock); /* any thread */
+bool rwlock_used_by_process(const struct rwlock *lock); /* any thread holds it or waits for it: for close */
+/* Threads of this process that wait for the lock, now or later, give up with ECANCELED; returns when none waits. */
+void rwlock_shut(struct rwlock *lock);
+bool rwlock_others_wait(const struct rwlock *lock); /* any thread or process: a hint */
 
 struct rwlock_info {
     uint32_t id; /* attachment */

@@ -57,6 +57,14 @@ void wait_begin(struct waiting *w, struct rwlock *lock, struct rwlock_hold *hold
     *w = (struct waiting){.lock = lock, .hold = hold, .exclusive = exclusive, .deadline = deadline_ns};
 }
 
+void wait_count(struct waiting *w)
+{
+    if (w->counted)
+        return;
+    w->counted = true;
+    atomic_fetch_add(&w->lock->waiting, 1);
+}
+
 void wait_spin(unsigned round)
 {
     unsigned pauses = 1U << (round + SPIN_FIRST < SPIN_LAST ? round + SPIN_FIRST : SPIN_LAST);
@@ -201,14 +209,10 @@ void wait_granted(struct waiting *w)
     w->claimant = false;
 }
 
-void wait_end(struct waiting *w, bool had)
+/* Whatever this waiter was given is passed on. */
+static void go_without(struct waiting *w)
 {
     struct lock_words *words = w->lock->words;
-    if (w->since != 0 && w->hold->slot != NULL)
-        atomic_store(&w->hold->slot->waiting_since, 0);
-    w->since = 0;
-    if (had)
-        return;
     bool passes = w->claimant || w->awake;
     if (w->claimant) {
         atomic_fetch_and(&words->state, ~STATE_HANDOFF);
@@ -221,6 +225,18 @@ void wait_end(struct waiting *w, bool had)
     }
     if (passes)
         pass_on(w->lock);
+}
+
+void wait_end(struct waiting *w, bool had)
+{
+    if (w->since != 0 && w->hold->slot != NULL)
+        atomic_store(&w->hold->slot->waiting_since, 0);
+    w->since = 0;
+    if (!had)
+        go_without(w);
+    if (w->counted)
+        atomic_fetch_sub(&w->lock->waiting, 1); /* the last look at a lock that this thread does not hold */
+    w->counted = false;
 }
 
 static bool become_claimant(struct waiting *w)
@@ -250,6 +266,8 @@ int wait_checks(struct waiting *w, int64_t *until)
     }
     if (w->deadline != DEADLINE_NEVER && now >= w->deadline)
         return ETIMEDOUT;
+    if (atomic_load(&w->lock->shut))
+        return error_set(ECANCELED, "the lock was closed by another thread while this one waited for it");
     if (now >= w->check_at) {
         w->check_at = now + CHECK_NS;
         bool changed = owner_reap(w->lock);
@@ -345,6 +363,7 @@ int wait_step(struct waiting *w)
         changed |= claimant_reap(w->lock, w->hold->self);
         return changed ? 0 : EBUSY;
     }
+    wait_count(w);
     if (may_spin(w)) {
         wait_spin(w->round++);
         return 0;

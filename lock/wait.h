@@ -11,6 +11,7 @@ struct waiting {
     int64_t since;    /* published in the slot; 0 = has not slept yet */
     int64_t check_at; /* when to ask next who is dead, and for cycles */
     bool exclusive;
+    bool counted;  /* in lock->waiting */
     bool awake;    /* STATE_AWAKE is set on this thread's account */
     bool claimant; /* words->claimant is this thread, HANDOFF set */
     unsigned round, sleeps;
@@ -18,7 +19,9 @@ struct waiting {
 };
 
 void wait_begin(struct waiting *w, struct rwlock *lock, struct rwlock_hold *hold, bool exclusive, int64_t deadline_ns);
-/* Somebody is in the way: pass some time.  0: look again; EBUSY, ETIMEDOUT, EDEADLK. */
+/* From now on rwlock_close() refuses, until wait_end(). */
+void wait_count(struct waiting *w);
+/* Somebody is in the way: pass some time.  0: look again; EBUSY, ETIMEDOUT, EDEADLK, ECANCELED. */
 int wait_step(struct waiting *w);
 /* The lock was had, or not: then whatever this waiter was given is passed on. */
 void wait_end(struct waiting *w, bool had);
@@ -34,7 +37,7 @@ void wait_spin(unsigned round);
 #define WAIT_SPIN_ROUNDS 8 /* some 2000 pauses in all, about 100 us */
 
 /* Publishes since, notices deadline, the dead and cycles: 0 and *until = when to wake up at the latest; EAGAIN if
- * something changed; ETIMEDOUT, EDEADLK. */
+ * something changed; ETIMEDOUT, EDEADLK, ECANCELED. */
 int wait_checks(struct waiting *w, int64_t *until);
 
 /* Who must be woken when a state without an owner is published. */

@@ -9,6 +9,7 @@
 
 #include "persist/address.h"
 #include "persist/fs.h"
+#include "store/call.h"
 #include "store/page.h"
 
 #define POLL_NS 2000000
@@ -345,6 +346,7 @@ int store_attach(struct stead *s, const stead_options *o, int64_t deadline_ns)
 
 int store_host_extend(void *ctx, uint64_t bytes)
 {
+    NOT_CANCELLED;
     struct stead *s = ctx;
     int rc = image_extend(s->image, bytes);
     if (rc != 0 || s->unit == NULL)

@@ -14,7 +14,7 @@
  */
 #include <errno.h>
 
-#include "store/store.h"
+#include "store/call.h"
 
 /* SOLE and TURNS, by a writer. */
 static int backup_beside_commits(struct stead *s, const char *path)
@@ -58,6 +58,7 @@ static int backup_in_section(struct stead *s, const char *path)
 
 int stead_backup(stead *store, const char *path)
 {
+    STORE_CALL(store);
     struct file target = {.fd = -1};
     int rc = store_enter(store);
     if (rc != 0)

@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "store/call.h"
 #include "store/page.h"
 
 #define MEMORY_RETRIES 3
@@ -115,6 +116,7 @@ static const struct check_step steps[] = {
 
 int stead_check(stead *store, stead_report *report)
 {
+    STORE_CALL(store);
     struct report found = {0};
     stead_report unused;
     if (report == NULL)

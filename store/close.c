@@ -3,7 +3,8 @@
  *
  * The last handle of this process:
  *   step                                                             a crash right after it leaves
- *   1 refuse while a thread holds the lock (EBUSY)                   -
+ *   1 refuse while a thread holds the lock, waits for it, or is in    -
+ *     another call on the store (EBUSY)
  *   2 SOLE: commit what is pending, durably                          the commit, in the log
  *     TURNS: the log is made durable (sections commit themselves)    the last section
  *     LIVE: -
@@ -17,6 +18,11 @@
  * A failure in steps 1, 2 and 5 leaves the store open (after a failed seal only close and abandon are left).  If a reader's section holds off step 5 longer than
  * options.timeout_ms, the log is left for the next opener: nothing is lost, the close succeeds.
  *
+ * Step 1 is repeated after step 2, which may wait for the disk.  A thread that begins a call after that, or has not come as
+ * far as to wait or to be counted (call.h), is one that uses a handle beside its close: the caller's error.
+ * stead_abandon cannot refuse.  It sends away whoever waits (ECANCELED: rwlock_shut(), s->leaving) and waits until all other
+ * calls are over: none of them waits for anything but the disk then.
+ *
  * LIVE is sealed by the last writer only if no writer ended without close, or that was accepted or repaired; otherwise the
  * superblock goes on saying "open, live", which the next opener finds.
  */
@@ -24,6 +30,7 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "store/call.h"
 #include "store/page.h"
 
 #define FREE_RANGES_MAX 4096
@@ -192,10 +199,21 @@ static int commit_pending(struct stead *s)
     return rc;
 }
 
+static int refuse_in_use(const struct stead *s)
+{
+    if (rwlock_used_by_process(s->store_lock))
+        return error_set(EBUSY, "%s: a thread of this process holds its lock or waits for it", s->file.path);
+    if (store_calls(s) != 0)
+        return error_set(EBUSY, "%s: a thread of this process is in another call on it", s->file.path);
+    return 0;
+}
+
 static int close_writer(struct stead *s)
 {
     bool removed = !file_is_current(&s->file);
     int rc = removed && s->sharing != STEAD_LIVE ? 0 : commit_pending(s);
+    if (rc == 0)
+        rc = refuse_in_use(s);
     if (rc != 0)
         return rc;
     rc = lock_byte_take(s->lock_fd, LOCK_BYTE_GATE, LOCK_BYTE_WRITE, store_grace(own_deadline(s)));
@@ -229,16 +247,15 @@ static void dispose(struct stead *s)
 
 int stead_close(stead *store)
 {
+    NOT_CANCELLED;
     if (store == NULL)
         return error_set(EINVAL, "stead_close: no store");
     if ((atomic_load(&store->gate) & GATE_FORKED) != 0)
         return close_forked(store);
     if (!registry_begin_close(store))
         return 0;
-    int rc = 0;
-    if (rwlock_held_by_process(store->store_lock))
-        rc = error_set(EBUSY, "%s: a thread of this process holds its lock", store->file.path);
-    else if (!store->read_only)
+    int rc = refuse_in_use(store);
+    if (rc == 0 && !store->read_only)
         rc = close_writer(store);
     if (rc != 0) {
         registry_cancel_close(store);
@@ -248,8 +265,25 @@ int stead_close(stead *store)
     return 0;
 }
 
+/* Own calls, from whose callback the store is abandoned, go on: their caller must not look at it any more. */
+static void send_away(struct stead *s)
+{
+    atomic_store(&s->leaving, true);
+    rwlock_shut(s->store_lock);
+    if (s->apply_lock != NULL)
+        rwlock_shut(s->apply_lock);
+    while (store_calls(s) > store_calls_own(s)) {
+        if (s->unit != NULL) {
+            change_shake(&s->unit->commit_word);
+            change_shake(&s->unit->durable_word);
+        }
+        nanosleep(&(struct timespec){.tv_nsec = 200000}, NULL);
+    }
+}
+
 void stead_abandon(stead *store)
 {
+    NOT_CANCELLED;
     if (store == NULL)
         return;
     if ((atomic_load(&store->gate) & GATE_FORKED) != 0) {
@@ -258,6 +292,7 @@ void stead_abandon(stead *store)
     }
     if (!registry_begin_close(store))
         return;
+    send_away(store);
     if (store->sharing == STEAD_LIVE && !store->read_only)
         atomic_store(&store->unit->unclean, 1); /* ended without close, as if killed */
     dispose(store);

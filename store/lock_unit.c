@@ -12,7 +12,6 @@
 
 #include <errno.h>
 #include <linux/futex.h>
-#include <stdbool.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -85,9 +84,17 @@ void change_reset(_Atomic uint64_t *seq_word, _Atomic uint32_t *futex, uint64_t 
     syscall(SYS_futex, (uint32_t *)futex, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
 }
 
-int change_wait(const _Atomic uint64_t *seq_word, const _Atomic uint32_t *futex, uint64_t since, int64_t deadline_ns)
+void change_shake(const _Atomic uint32_t *futex)
+{
+    syscall(SYS_futex, (const uint32_t *)futex, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
+}
+
+int change_wait(const _Atomic uint64_t *seq_word, const _Atomic uint32_t *futex, uint64_t since, int64_t deadline_ns,
+                const _Atomic bool *leaving)
 {
     for (;;) {
+        if (atomic_load(leaving))
+            return ECANCELED;
         uint32_t seen = atomic_load_explicit(futex, memory_order_acquire);
         if (atomic_load_explicit(seq_word, memory_order_acquire) != since)
             return 0;

@@ -10,6 +10,7 @@
 
 #include <assert.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -60,10 +61,15 @@ static inline struct image_shared *lock_unit_image_shared(struct lock_unit *unit
     return (struct image_shared *)(void *)unit->image_shared;
 }
 
-/* Sets *seq_word to seq and wakes who sleeps on futex; and the sleep: until *futex != seen.  0, EBUSY, ETIMEDOUT. */
 /* After a recovery the number may be lower than what was there: takes it as it is. */
 void change_reset(_Atomic uint64_t *seq_word, _Atomic uint32_t *futex, uint64_t seq);
+/* Sets *seq_word to seq and wakes who sleeps on futex. */
 void change_publish(_Atomic uint64_t *seq_word, _Atomic uint32_t *futex, uint64_t seq);
-int change_wait(const _Atomic uint64_t *seq_word, const _Atomic uint32_t *futex, uint64_t since, int64_t deadline_ns);
+/* Sleeps until *seq_word is another one than since.  0, EBUSY, ETIMEDOUT; ECANCELED when *leaving is set and
+ * change_shake() wakes it. */
+int change_wait(const _Atomic uint64_t *seq_word, const _Atomic uint32_t *futex, uint64_t since, int64_t deadline_ns,
+                const _Atomic bool *leaving);
+/* Wakes who sleeps on futex, to look again. */
+void change_shake(const _Atomic uint32_t *futex);
 
 #endif

@@ -7,6 +7,7 @@
 #include <errno.h>
 
 #include "alloc/fast.h"
+#include "store/call.h"
 #include "store/page.h"
 
 static __attribute__((noinline)) bool may_write(struct stead *s)
@@ -108,6 +109,7 @@ static int visit_block(void *block, size_t usable, void *arg)
 
 int stead_each_block(stead *store, int (*visit)(void *block, size_t usable, void *arg), void *arg)
 {
+    STORE_CALL(store);
     struct block_visit to = {store, visit, arg};
     int rc = store_enter(store);
     if (rc == 0)
@@ -121,12 +123,14 @@ int stead_each_block(stead *store, int (*visit)(void *block, size_t usable, void
 
 int stead_pin(stead *store)
 {
+    STORE_CALL(store);
     int rc = store_enter(store);
     return rc != 0 ? rc : error_keep(image_pin(store->image, image_bytes(store->image)));
 }
 
 int stead_unpin(stead *store)
 {
+    STORE_CALL(store);
     int rc = store_enter(store);
     return rc != 0 ? rc : error_keep(image_unpin(store->image));
 }

@@ -22,6 +22,7 @@
 #include <string.h>
 
 #include "base/report.h"
+#include "store/call.h"
 #include "store/page.h"
 
 #define XXH_INLINE_ALL
@@ -165,6 +166,7 @@ static bool is_reserved(const char *name)
 
 int stead_bind(stead *store, const char *name, void *object)
 {
+    STORE_CALL(store);
     int rc = store_may_write(store);
     if (rc != 0)
         return rc;
@@ -202,6 +204,7 @@ void *names_find(struct stead *s, const char *name, int *rc)
 
 void *stead_lookup(const stead *store, const char *name)
 {
+    STORE_CALL((struct stead *)(uintptr_t)store);
     struct stead *s = (struct stead *)(uintptr_t)store;
     int rc = store_enter(s);
     void *object = NULL;
@@ -262,6 +265,7 @@ static int visit_name(const struct stead *s, struct name_node *node, unsigned bu
 
 int stead_each_name(const stead *store, int (*visit)(const char *name, void *object, void *arg), void *arg)
 {
+    STORE_CALL((struct stead *)(uintptr_t)store);
     struct stead *s = (struct stead *)(uintptr_t)store;
     struct name_visit to = {visit, arg};
     int rc = store_enter(s);

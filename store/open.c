@@ -31,6 +31,7 @@
 #include <unistd.h>
 
 #include "persist/address.h"
+#include "store/call.h"
 #include "store/page.h"
 
 #define STALE_RETRIES_MAX 1000
@@ -323,6 +324,7 @@ free_handle:
 
 int stead_open(stead **out, const char *path, const stead_options *options)
 {
+    NOT_CANCELLED;
     static const stead_options defaults;
     const stead_options *o = options != NULL ? options : &defaults;
     int64_t deadline_ns = o->timeout_ms == 0 ? 0 : deadline_after_ms(o->timeout_ms);

@@ -7,6 +7,7 @@
  *
  * Every change is one 8-byte store, so a process killed in LIVE leaves the old root or the new one.
  */
+#include "store/call.h"
 #include "store/page.h"
 
 #include <errno.h>
@@ -57,6 +58,7 @@ void *stead_root(const stead *store)
     uint64_t root = page_root(store);
     void *object = root == 0 ? NULL : page_pointer(store, root);
     if (root != 0 && object == NULL) { /* a reader between two sections: the file grew since it followed */
+        NOT_CANCELLED;
         (void)image_follow(store->image);
         object = page_pointer(store, root);
     }
@@ -118,6 +120,7 @@ static int make_root(stead *store, size_t size, void (*init)(void *root, void *a
 
 int stead_root_once(stead *store, size_t size, void (*init)(void *root, void *arg), void *arg, void **root)
 {
+    STORE_CALL(store);
     *root = NULL;
     int rc = store_enter(store);
     if (rc != 0)

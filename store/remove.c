@@ -24,7 +24,7 @@
 #include <errno.h>
 
 #include "persist/wal.h"
-#include "store/store.h"
+#include "store/call.h"
 
 #define RACE_TRIES_MAX 100
 
@@ -73,6 +73,7 @@ static int remove_once(struct file *file, int64_t patience_ns)
 
 int stead_remove(const char *path)
 {
+    NOT_CANCELLED;
     struct file file = {.fd = -1};
     int rc = file_resolve(&file, path);
     int64_t patience_ns = store_grace(0);

@@ -37,9 +37,10 @@
 #include <errno.h>
 
 #include "lock/futex.h"
-#include "store/store.h"
+#include "store/call.h"
 
 #define SHARED_RETRIES_MAX 3
+#define GIVE_UP_MS 50 /* a wait on a byte of the file looks this often whether the store is abandoned */
 
 int store_enter(const struct stead *s)
 {
@@ -55,6 +56,7 @@ bool store_holds_exclusive(const struct stead *s)
 
 void store_follow_now(struct stead *s)
 {
+    NOT_CANCELLED;
     if (s->private_replay)
         return;
     uint64_t known = atomic_load_explicit(&s->followed, memory_order_relaxed);
@@ -106,6 +108,11 @@ void store_apply_unlock(struct stead *s, bool whole)
 
 /* ---- readers */
 
+static int gives_up(void)
+{
+    return error_set(ECANCELED, "the store was abandoned by another thread while this one waited for its lock");
+}
+
 /* Contended only while another thread's section begins, which may wait for a writer: then by looking again, because a wait
  * with a deadline on CLOCK_MONOTONIC (pthread_mutex_clocklock) is unknown to the thread sanitizers of older compilers. */
 static int lock_reader_mutex(struct stead *s, int64_t deadline_ns)
@@ -115,17 +122,31 @@ static int lock_reader_mutex(struct stead *s, int64_t deadline_ns)
             return 0;
         if (deadline_ns == 0 || deadline_over(deadline_ns))
             return deadline_ns == 0 ? EBUSY : ETIMEDOUT;
-        sleep_ns(
-            200000); /* no cancellation point: the thread holds the store lock, and its section is not counted yet */
+        if (atomic_load(&s->leaving))
+            return gives_up();
+        sleep_ns(200000);
+    }
+}
+
+/* In slices: stead_abandon sends away who waits. */
+static int take_byte(struct stead *s, unsigned byte, int64_t deadline_ns)
+{
+    for (;;) {
+        int64_t slice = deadline_ns == 0 ? 0 : deadline_after_ms(GIVE_UP_MS);
+        int rc = lock_byte_take(s->lock_fd, byte, LOCK_BYTE_READ, slice < deadline_ns ? slice : deadline_ns);
+        if (rc != ETIMEDOUT || deadline_over(deadline_ns))
+            return rc;
+        if (atomic_load(&s->leaving))
+            return gives_up();
     }
 }
 
 static int take_apply_byte(struct stead *s, int64_t deadline_ns)
 {
-    int rc = lock_byte_take(s->lock_fd, LOCK_BYTE_QUEUE, LOCK_BYTE_READ, deadline_ns);
+    int rc = take_byte(s, LOCK_BYTE_QUEUE, deadline_ns);
     if (rc != 0)
         return rc;
-    rc = lock_byte_take(s->lock_fd, LOCK_BYTE_APPLY, LOCK_BYTE_READ, deadline_ns);
+    rc = take_byte(s, LOCK_BYTE_APPLY, deadline_ns);
     (void)lock_byte_drop(s->lock_fd, LOCK_BYTE_QUEUE);
     return rc;
 }
@@ -187,6 +208,7 @@ static int reader_enter(struct stead *s, int64_t deadline_ns)
 
 static void reader_leave(struct stead *s)
 {
+    NOT_CANCELLED;
     pthread_mutex_lock(&s->reader_mutex);
     if (--s->reader_sections == 0 && !s->has_slot)
         (void)lock_byte_drop(s->lock_fd, LOCK_BYTE_APPLY);
@@ -206,6 +228,7 @@ void store_reader_ended(void *ctx)
 
 static int reader_lock(struct stead *s, int64_t deadline_ns)
 {
+    STORE_CALL(s); /* it may wait for a byte of the file, which nobody sees in the lock */
     bool outermost = !rwlock_held(s->store_lock);
     int rc = rwlock_lock(s->store_lock, false, deadline_ns);
     if (rc == EOWNERDEAD) {
@@ -262,6 +285,7 @@ static int turn_begin(struct stead *s, bool after_death, int64_t deadline_ns)
 /* Just got the outermost exclusive level; the former holder may have died. */
 static int turn_settle(struct stead *s, bool after_death, int64_t deadline_ns)
 {
+    NOT_CANCELLED;
     int rc = turn_begin(s, after_death, deadline_ns);
     if (rc == 0)
         return after_death ? rwlock_make_consistent(s->store_lock) : 0;
@@ -298,20 +322,24 @@ static int turn_lock_shared(struct stead *s, int64_t deadline_ns)
 
 /* The unlock that ends the outermost exclusive level: commits first, and keeps the lock if it cannot.  After a rollback
  * there is normally nothing to commit, so neither a log over its limit nor a poisoned store stands in the way then. */
+static int turn_end(struct stead *s)
+{
+    STORE_CALL(s);
+    uint64_t seq;
+    bool clean = s->rolled_back;
+    int rc = clean ? 0 : store_make_room(s);
+    if (rc == 0)
+        rc = store_commit_locked(s, &seq);
+    if (rc != 0)
+        return clean && image_failed(s->image) ? 0 : rc;
+    store_settle(s, false);
+    return 0;
+}
+
 static int turn_unlock(struct stead *s)
 {
-    if (rwlock_unlock_ends_exclusive(s->store_lock)) {
-        uint64_t seq;
-        bool clean = s->rolled_back;
-        int rc = clean ? 0 : store_make_room(s);
-        if (rc == 0)
-            rc = store_commit_locked(s, &seq);
-        if (rc != 0 && !(clean && image_failed(s->image)))
-            return rc;
-        if (rc == 0)
-            store_settle(s, false);
-    }
-    return rwlock_unlock(s->store_lock);
+    int rc = rwlock_unlock_ends_exclusive(s->store_lock) ? turn_end(s) : 0;
+    return rc != 0 ? rc : rwlock_unlock(s->store_lock);
 }
 
 /* ---- the public calls */
@@ -319,6 +347,7 @@ static int turn_unlock(struct stead *s)
 /* SOLE: a thread ended inside an exclusive section.  What was done since the last commit is taken back. */
 static int sole_after_death(struct stead *s, bool *rolled_back)
 {
+    NOT_CANCELLED;
     int rc = store_rollback_locked(s);
     *rolled_back = rc == 0;
     if (rc == 0)
@@ -370,6 +399,8 @@ static int explain_lock(const struct stead *s, int rc)
     switch (rc) {
     case EBUSY:
         return error_set(rc, "%s: the lock is held by others", s->file.path);
+    case ECANCELED: /* the store may be gone already */
+        return rc;
     case ETIMEDOUT:
         return error_set(rc, "%s: the lock was not given up in time", s->file.path);
     case EDEADLK:
@@ -437,6 +468,7 @@ int stead_unlock(stead *store)
 
 int stead_make_consistent(stead *store)
 {
+    STORE_CALL(store);
     int rc = store_enter(store);
     if (rc != 0)
         return rc;
@@ -544,6 +576,7 @@ static int visit_lock(const struct rwlock_info *info, void *arg)
 
 int stead_each_lock(stead *store, int (*visit)(const stead_lock_info *info, void *arg), void *arg)
 {
+    STORE_CALL(store);
     struct lock_visit to = {visit, arg};
     int rc = store_enter(store);
     return rc != 0 ? rc : rwlock_each(store->store_lock, visit_lock, &to);

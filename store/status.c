@@ -6,7 +6,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "store/store.h"
+#include "store/call.h"
 
 void store_note_change(struct stead *s)
 {
@@ -61,6 +61,7 @@ static void fill_times(const struct stead *s, stead_status *status)
 
 int stead_stat(stead *store, stead_status *status)
 {
+    STORE_CALL(store);
     int rc = store_enter(store);
     if (rc != 0)
         return rc;

@@ -86,6 +86,9 @@ struct stead {
     unsigned handles; /* opens minus closes */
     struct stead *next;
 
+    _Atomic unsigned calls; /* of this process that can wait, under way: call.h */
+    _Atomic bool leaving;   /* stead_abandon is under way: who waits gives up */
+
     _Atomic unsigned backups; /* by threads of this process, under way: the log may pass its limit */
 
     /* Under the store lock held exclusively. */

@@ -20,7 +20,7 @@
 
 #include "lock/semaphore.h"
 #include "persist/file.h"
-#include "store/store.h"
+#include "store/call.h"
 
 #define SYNC_NAME_BYTES_MAX 200
 #define SYNC_FILE_BYTES 4096
@@ -238,6 +238,7 @@ static int waited(const void *words, int rc)
 
 int stead_semaphore_open(stead_semaphore **out, const char *name, unsigned value)
 {
+    NOT_CANCELLED;
     void *words;
     *out = NULL;
     if (value > INT32_MAX)
@@ -271,11 +272,13 @@ int stead_semaphore_signal(stead_semaphore *semaphore, unsigned n)
 
 int stead_semaphore_close(stead_semaphore *semaphore)
 {
+    NOT_CANCELLED;
     return sync_close(semaphore);
 }
 
 int stead_semaphore_remove(const char *name)
 {
+    NOT_CANCELLED;
     return sync_remove(SYNC_SEMAPHORE, name);
 }
 
@@ -283,6 +286,7 @@ int stead_semaphore_remove(const char *name)
 
 int stead_event_open(stead_event **out, const char *name, bool signaled)
 {
+    NOT_CANCELLED;
     void *words;
     *out = NULL;
     int rc = sync_open(&words, SYNC_EVENT, name, signaled);
@@ -319,11 +323,13 @@ int stead_event_reset(stead_event *event)
 
 int stead_event_close(stead_event *event)
 {
+    NOT_CANCELLED;
     return sync_close(event);
 }
 
 int stead_event_remove(const char *name)
 {
+    NOT_CANCELLED;
     return sync_remove(SYNC_EVENT, name);
 }
 
@@ -331,6 +337,7 @@ int stead_event_remove(const char *name)
 
 int stead_sync_value(const char *name, const char *kind, unsigned *value)
 {
+    NOT_CANCELLED;
     char path[FILE_PATH_BYTES];
     struct sync_file *file;
     enum sync_kind which = SYNC_SEMAPHORE;
@@ -350,6 +357,7 @@ int stead_sync_value(const char *name, const char *kind, unsigned *value)
 
 int stead_each_section(int (*visit)(const char *name, const char *kind, void *arg), void *arg)
 {
+    NOT_CANCELLED;
     static const char store_prefix[] = FILE_SECTION_PREFIX;
     const char *store_file_prefix = strrchr(store_prefix, '/') + 1;
     DIR *directory = opendir(SYNC_DIRECTORY);

@@ -19,7 +19,7 @@
 #include <errno.h>
 #include <time.h>
 
-#include "store/store.h"
+#include "store/call.h"
 
 /* ---- pieces */
 
@@ -217,6 +217,7 @@ static int commit_live(struct stead *s, bool durable)
 
 int stead_commit(stead *store, stead_durability durability)
 {
+    STORE_CALL(store);
     int rc = store_enter(store);
     if (rc != 0)
         return rc;
@@ -238,6 +239,7 @@ int stead_commit(stead *store, stead_durability durability)
 
 int stead_rollback(stead *store)
 {
+    STORE_CALL(store);
     int rc = store_enter(store);
     if (rc != 0)
         return rc;
@@ -266,8 +268,16 @@ uint64_t store_commit_seq(const struct stead *s)
     return told && s->sharing == STEAD_LIVE ? atomic_load(&s->unit->commit_seq) : image_commit_seq(s->image);
 }
 
+static int explain_wait(const struct stead *s, int rc)
+{
+    if (rc == ECANCELED)
+        return error_set(rc, "%s was abandoned by another thread while this one waited for a commit", s->file.path);
+    return error_set(rc, "%s: nobody committed in time", s->file.path);
+}
+
 int stead_wait_change(stead *store, uint64_t since_commit, int timeout_ms)
 {
+    STORE_CALL(store);
     int64_t deadline_ns = timeout_ms == 0 ? 0 : deadline_after_ms(timeout_ms);
     bool reader = store->read_only;
     int rc = store_enter(store);
@@ -278,10 +288,13 @@ int stead_wait_change(stead *store, uint64_t since_commit, int timeout_ms)
         if (store_commit_seq(store) != since_commit)
             return 0;
         if (deadline_ns == 0 || deadline_over(deadline_ns))
-            return error_set(deadline_ns == 0 ? EBUSY : ETIMEDOUT, "%s: nobody committed in time", store->file.path);
+            return explain_wait(store, deadline_ns == 0 ? EBUSY : ETIMEDOUT);
+        if (atomic_load(&store->leaving))
+            return explain_wait(store, ECANCELED);
         nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
     }
     rc = change_wait(reader ? &store->unit->durable_seq : &store->unit->commit_seq,
-                     reader ? &store->unit->durable_word : &store->unit->commit_word, since_commit, deadline_ns);
-    return rc == 0 ? 0 : error_set(rc, "%s: nobody committed in time", store->file.path);
+                     reader ? &store->unit->durable_word : &store->unit->commit_word, since_commit, deadline_ns,
+                     &store->leaving);
+    return rc == 0 ? 0 : explain_wait(store, rc);
 }

@@ -1,0 +1,413 @@
+/*
+ * Leaving while others are inside: close and abandon beside waiting threads, cancelled threads.
+ *
+ * Method for cancellation: a thread goes through every kind of call and asks for its own end (pthread_testcancel) only
+ * where it holds nothing; it is cancelled at a random moment.  No call is a cancellation point, so it must end there, and
+ * nothing may be left held: no EOWNERDEAD, no call of the others that hangs (the suite's timeout).
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "support/support.h"
+
+TestSuite(leave, .init = support_setup, .fini = support_teardown, .timeout = 120);
+
+static stead *open_mode(const char *path, stead_sharing sharing)
+{
+    stead *s;
+    OK(stead_open(&s, path, &(stead_options){.sharing = sharing, .timeout_ms = 10000}));
+    return s;
+}
+
+/* ---- close and abandon beside waiters */
+
+struct holder {
+    const char *path;
+    stead_sharing sharing;
+    volatile uint32_t *words; /* [0]: holds; [1]: is to let go */
+};
+
+static void hold_exclusively(void *arg)
+{
+    struct holder *holder = arg;
+    stead *s;
+    CHILD(stead_open(&s, holder->path, &(stead_options){.sharing = holder->sharing, .timeout_ms = 10000}) == 0);
+    CHILD(stead_lock(s, STEAD_EXCLUSIVE, -1) == 0);
+    holder->words[0] = 1;
+    CHILD(await(&holder->words[1], 1));
+    CHILD(stead_unlock(s) == 0);
+    CHILD(stead_close(s) == 0);
+}
+
+enum wait_kind { WAIT_SHARED, WAIT_EXCLUSIVE, WAIT_TIMED, WAIT_CHANGE };
+
+struct waiter {
+    stead *store;
+    enum wait_kind kind;
+    pthread_t thread;
+    _Atomic int result; /* of the wait; -1: still there */
+};
+
+static void *waiter_main(void *arg)
+{
+    struct waiter *waiter = arg;
+    stead *s = waiter->store;
+    stead_lock_mode mode = waiter->kind == WAIT_SHARED ? STEAD_SHARED : STEAD_EXCLUSIVE;
+    int rc = waiter->kind == WAIT_CHANGE ? stead_wait_change(s, UINT64_MAX - 1, 60000)
+                                         : stead_lock(s, mode, waiter->kind == WAIT_TIMED ? 60000 : -1);
+    if (rc == 0 && waiter->kind != WAIT_CHANGE)
+        rc = stead_unlock(s);
+    atomic_store(&waiter->result, rc);
+    return NULL;
+}
+
+static int count_waiting(const stead_lock_info *info, void *arg)
+{
+    *(unsigned *)arg += info->waiting;
+    return 0;
+}
+
+static void waiter_start(struct waiter *waiter, stead *s, enum wait_kind kind)
+{
+    waiter->store = s;
+    waiter->kind = kind;
+    atomic_store(&waiter->result, -1);
+    cr_assert_eq(pthread_create(&waiter->thread, NULL, waiter_main, waiter), 0);
+}
+
+static void locks_await_waiters(stead *s, unsigned n)
+{
+    for (unsigned waiting = 0, tries = 0; waiting != n; tries++) {
+        cr_assert_lt(tries, 10000);
+        waiting = 0;
+        OK(stead_each_lock(s, count_waiting, &waiting));
+        pause_ms(1);
+    }
+}
+
+static pid_t start_holder(struct holder *holder, const char *path, stead_sharing sharing)
+{
+    *holder = (struct holder){path, sharing, shared_words(2)};
+    pid_t pid = spawn(hold_exclusively, holder);
+    cr_assert(await(&holder->words[0], 1));
+    return pid;
+}
+
+Test(leave, close_is_refused_while_a_thread_waits_for_the_lock)
+{
+    for (unsigned sharing = STEAD_TURNS; sharing <= STEAD_LIVE; sharing++)
+        for (unsigned kind = WAIT_SHARED; kind <= WAIT_TIMED; kind++) {
+            struct holder holder;
+            struct waiter waiter;
+            const char *path = path_in("s");
+            stead *s = open_mode(path, (stead_sharing)sharing);
+            pid_t pid = start_holder(&holder, path, (stead_sharing)sharing);
+            waiter_start(&waiter, s, (enum wait_kind)kind);
+            locks_await_waiters(s, 1);
+            FAILS(stead_close(s), EBUSY);
+            cr_assert_eq(atomic_load(&waiter.result), -1);
+            holder.words[1] = 1;
+            pthread_join(waiter.thread, NULL);
+            OK(atomic_load(&waiter.result)); /* the store is as it was */
+            REAP_OK(pid);
+            OK(stead_close(s));
+        }
+}
+
+static int close_inside(const char *name, void *object, void *arg)
+{
+    (void)name;
+    (void)object;
+    FAILS(stead_close(arg), EBUSY);
+    return 7;
+}
+
+Test(leave, close_is_refused_while_another_call_is_under_way)
+{
+    for (unsigned sharing = 0; sharing < 3; sharing++) {
+        stead *s = open_mode(path_in("s"), (stead_sharing)sharing);
+        OK(stead_lock(s, STEAD_EXCLUSIVE, 0));
+        OK(stead_bind(s, "a", stead_malloc(s, 10)));
+        OK(stead_unlock(s));
+        cr_assert_eq(stead_each_name(s, close_inside, s), 7);
+        OK(stead_close(s));
+    }
+}
+
+struct change_wait {
+    stead *store;
+    uint64_t since;
+    _Atomic int begun, result;
+};
+
+static void *change_main(void *arg)
+{
+    struct change_wait *wait = arg;
+    atomic_store(&wait->begun, 1);
+    atomic_store(&wait->result, stead_wait_change(wait->store, wait->since, 60000));
+    return NULL;
+}
+
+/* Begins to wait for a commit; true once it really waits: close says so. */
+static void change_start(struct change_wait *wait, stead *s, pthread_t *thread)
+{
+    stead_status status;
+    OK(stead_stat(s, &status));
+    *wait = (struct change_wait){.store = s, .since = status.commit_seq, .result = -1};
+    cr_assert_eq(pthread_create(thread, NULL, change_main, wait), 0);
+    while (atomic_load(&wait->begun) == 0)
+        pause_ms(1);
+    pause_ms(50);
+}
+
+Test(leave, close_is_refused_while_a_thread_waits_for_a_commit)
+{
+    for (unsigned sharing = 0; sharing < 3; sharing++) {
+        struct change_wait wait;
+        pthread_t thread;
+        stead *s = open_mode(path_in("s"), (stead_sharing)sharing);
+        change_start(&wait, s, &thread);
+        if (atomic_load(&wait.result) == -1)
+            FAILS(stead_close(s), EBUSY);
+        while (atomic_load(&wait.result) == -1) { /* SOLE: the refused close may have committed already */
+            OK(stead_lock(s, STEAD_EXCLUSIVE, -1));
+            uint32_t *p = stead_calloc(s, 1, 100);
+            cr_assert_not_null(p);
+            OK(stead_unlock(s));
+            OK(stead_commit(s, STEAD_DURABLE));
+        }
+        OK(atomic_load(&wait.result));
+        pthread_join(thread, NULL);
+        OK(stead_close(s));
+    }
+}
+
+Test(leave, abandon_sends_away_who_waits)
+{
+    for (unsigned sharing = STEAD_TURNS; sharing <= STEAD_LIVE; sharing++) {
+        struct holder holder;
+        struct waiter waiters[3];
+        struct change_wait change;
+        pthread_t change_thread;
+        const char *path = path_in(sharing == STEAD_TURNS ? "t" : "l");
+        stead *s = open_mode(path, (stead_sharing)sharing);
+        change_start(&change, s, &change_thread);
+        pid_t pid = start_holder(&holder, path, (stead_sharing)sharing);
+        for (unsigned i = 0; i < 3; i++)
+            waiter_start(&waiters[i], s, (enum wait_kind)i);
+        locks_await_waiters(s, 3);
+        stead_abandon(s);
+        for (unsigned i = 0; i < 3; i++) {
+            pthread_join(waiters[i].thread, NULL);
+            FAILS(atomic_load(&waiters[i].result), ECANCELED);
+        }
+        pthread_join(change_thread, NULL);
+        cr_assert_eq(atomic_load(&change.result), ECANCELED);
+        holder.words[1] = 1;
+        REAP_OK(pid);
+    }
+}
+
+/* A reader that came when nobody was there waits for a byte of the file. */
+Test(leave, abandon_sends_away_a_reader_without_a_slot)
+{
+    struct holder holder;
+    struct waiter waiter;
+    const char *path = path_in("s");
+    stead *s;
+    OK(stead_close(open_mode(path, STEAD_LIVE)));
+    OK(stead_open(&s, path, &(stead_options){.flags = STEAD_READ_ONLY, .sharing = STEAD_LIVE}));
+    pid_t pid = start_holder(&holder, path, STEAD_LIVE);
+    waiter_start(&waiter, s, WAIT_SHARED);
+    pause_ms(100);
+    cr_assert_eq(atomic_load(&waiter.result), -1);
+    FAILS(stead_close(s), EBUSY);
+    stead_abandon(s);
+    pthread_join(waiter.thread, NULL);
+    FAILS(atomic_load(&waiter.result), ECANCELED);
+    holder.words[1] = 1;
+    REAP_OK(pid);
+}
+
+/* ---- cancellation */
+
+struct work {
+    stead *store;
+    stead_sharing sharing;
+    unsigned from; /* the family to begin with */
+    char backup[256];
+};
+
+static int visit_and_test(const char *name, void *object, void *arg)
+{
+    (void)name;
+    (void)object;
+    (void)arg;
+    pthread_testcancel(); /* inside a call: nothing may come of it */
+    return 0;
+}
+
+static void use_memory(stead *s)
+{
+    void *block;
+    OK(stead_lock(s, STEAD_EXCLUSIVE, -1));
+    block = stead_malloc(s, 300000);
+    cr_assert_not_null(block);
+    stead_free(block);
+    OK(stead_unlock(s));
+}
+
+static void use_names(stead *s)
+{
+    OK(stead_lock(s, STEAD_EXCLUSIVE, -1));
+    OK(stead_bind(s, "b", stead_root(s)));
+    OK(stead_unlock(s));
+    cr_assert_not_null(stead_lookup(s, "b"));
+    OK(stead_each_name(s, visit_and_test, NULL));
+}
+
+static void use_status(stead *s)
+{
+    stead_status status;
+    OK(stead_stat(s, &status));
+    int rc = stead_wait_change(s, status.commit_seq, 1);
+    cr_assert(rc == 0 || rc == ETIMEDOUT);
+}
+
+static void use_handle(struct work *work)
+{
+    stead *again;
+    OK(stead_open(&again, path_in("s"), &(stead_options){.sharing = work->sharing, .timeout_ms = -1}));
+    OK(stead_close(again));
+    (void)unlink(work->backup);
+    OK(stead_backup(work->store, work->backup));
+}
+
+static void use_section(stead *s, stead_sharing sharing)
+{
+    OK(stead_lock(s, STEAD_EXCLUSIVE, -1));
+    ((uint32_t *)stead_root(s))[1]++;
+    if (sharing != STEAD_LIVE)
+        OK(stead_rollback(s));
+    OK(stead_unlock(s));
+    OK(stead_lock(s, STEAD_SHARED, 10000));
+    OK(stead_unlock(s));
+}
+
+static void use_semaphore(void)
+{
+    stead_semaphore *semaphore;
+    OK(stead_semaphore_open(&semaphore, NULL, 0));
+    FAILS(stead_semaphore_wait(semaphore, 1), ETIMEDOUT);
+    OK(stead_semaphore_close(semaphore));
+}
+
+static void *work_main(void *arg)
+{
+    struct work *work = arg;
+    stead *s = work->store;
+    for (unsigned family = work->from;; family++) {
+        pthread_testcancel();
+        switch (family % 8) {
+        case 0:
+        case 1:
+            OK(stead_lock(s, STEAD_EXCLUSIVE, -1));
+            ++*(uint32_t *)stead_root(s);
+            OK(stead_unlock(s));
+            OK(stead_commit(s, family % 8 == 0 ? STEAD_DURABLE : STEAD_BUFFERED));
+            break;
+        case 2:
+            use_memory(s);
+            break;
+        case 3:
+            use_names(s);
+            break;
+        case 4:
+            use_status(s);
+            break;
+        case 5:
+            use_section(s, work->sharing);
+            break;
+        case 6:
+            use_semaphore();
+            break;
+        default:
+            use_handle(work);
+        }
+    }
+    return NULL;
+}
+
+static void cancel_often(stead_sharing sharing, unsigned rounds, uint64_t seed)
+{
+    void *root;
+    stead *s = open_mode(path_in("s"), sharing);
+    OK(stead_root_once(s, 64, NULL, NULL, &root));
+    srand((unsigned)seed);
+    struct work work = {.store = s, .sharing = sharing};
+    snprintf(work.backup, sizeof work.backup, "%s", path_in("copy"));
+    for (unsigned round = 0; round < rounds; round++) {
+        pthread_t thread;
+        void *result;
+        work.from = round;
+        cr_assert_eq(pthread_create(&thread, NULL, work_main, &work), 0);
+        nanosleep(&(struct timespec){.tv_nsec = rand() % 4000000}, NULL);
+        cr_assert_eq(pthread_cancel(thread), 0);
+        pthread_join(thread, &result);
+        cr_assert_eq(result, PTHREAD_CANCELED);
+        OK(stead_lock(s, STEAD_EXCLUSIVE, 10000)); /* neither EOWNERDEAD nor ETIMEDOUT: nothing was left held */
+        ++*(uint32_t *)root;
+        OK(stead_unlock(s));
+        OK(stead_commit(s, STEAD_DURABLE));
+    }
+    stead_report report;
+    OK(stead_check(s, &report));
+    OK(stead_close(s)); /* nor a call that counts as under way */
+    OK(stead_remove(path_in("s")));
+}
+
+Test(leave, a_cancelled_thread_leaves_nothing_half_done)
+{
+    uint64_t seed = test_seed();
+    for (unsigned sharing = 0; sharing < 3; sharing++)
+        cancel_often((stead_sharing)sharing, test_long() ? 2000 : 100, seed + sharing);
+}
+
+struct opener {
+    const char *path;
+    stead *store;
+    _Atomic int result;
+};
+
+static void *open_main(void *arg)
+{
+    struct opener *opener = arg;
+    atomic_store(&opener->result, stead_open(&opener->store, opener->path, &(stead_options){.timeout_ms = -1}));
+    pthread_testcancel();
+    return NULL;
+}
+
+Test(leave, a_thread_cancelled_while_it_waits_in_open_opens)
+{
+    struct holder holder;
+    pthread_t thread;
+    void *result;
+    struct opener opener = {.path = path_in("s"), .result = -1};
+    pid_t pid = start_holder(&holder, opener.path, STEAD_SOLE);
+    cr_assert_eq(pthread_create(&thread, NULL, open_main, &opener), 0);
+    pause_ms(100);
+    cr_assert_eq(pthread_cancel(thread), 0);
+    pause_ms(50);
+    cr_assert_eq(atomic_load(&opener.result), -1);
+    holder.words[1] = 1;
+    REAP_OK(pid);
+    pthread_join(thread, &result);
+    cr_assert_eq(result, PTHREAD_CANCELED);
+    OK(atomic_load(&opener.result));
+    OK(stead_close(opener.store));
+    OK(stead_close(open_mode(opener.path, STEAD_SOLE)));
+}
