@@ -116,7 +116,7 @@ typedef struct {
                             * cases and can then not be open in one process (STEAD_ADDRESS_TAKEN); an application
                             * that opens dozens at once names their addresses */
     unsigned permissions;  /* of a new file; 0 = 0600                                              */
-    int timeout_ms;        /* waiting for a busy store, at open and at close: 0 no, -1 for ever    */
+    int timeout_ms;        /* waiting for a busy store, at open and at close; see stead_open       */
     stead_layout layout;
     uint64_t max_private_bytes; /* SOLE, TURNS: memory uncommitted changes may pin; 0 = no limit (a second open in
                                  * one process: the first one's) */
@@ -162,6 +162,13 @@ typedef struct {
  * Beside a store that is open for SOLE or TURNS, or crashed in it, lies its log, path + "-wal" (for moments also
  * "-wal.new").  EEXIST if something that is no log has that name; it stays as it is.
  * Removed by somebody else meanwhile: a new store, if the call may create.
+ *
+ * options.timeout_ms > 0: the most that the call waits for other processes and threads in all (not the work itself: a
+ * recovery, an upgrade); then ETIMEDOUT.  -1: for ever.  0: it does not wait for who has the store open (EBUSY), but up to
+ * 2 s for somebody else's opening, closing or recovery of it, which usually takes milliseconds.  The same for the last
+ * stead_close, which leaves the log to the next opener then and succeeds.
+ * Any attached process, also a reader, keeps the sharing mode that the store is open in (STEAD_SHARING_MISMATCH for
+ * another).  Only readers that came while nobody else had the store open do not: they take no part in a mode.
  *
  * Returns 0; ENOENT, EEXIST, EACCES, EBUSY (open elsewhere or with other options), ETIMEDOUT, EMLINK
  * (a writer's open of a file with several hard links), EINVAL, ENOSPC, or a STEAD_ code.

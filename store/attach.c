@@ -13,7 +13,7 @@
 #include "store/page.h"
 
 #define POLL_NS 2000000
-#define GRACE_MS 2000
+#define PATIENCE_MS 2000 /* stead.h names it */
 
 /* The descriptor that carries the kernel locks: a reader with permission has a second, writable one. */
 static void open_lock_file(struct stead *s)
@@ -36,12 +36,9 @@ static void open_lock_file(struct stead *s)
 
 /* ---- steps 3 to 7 */
 
-/* Others' opening and closing is short and no "busy store": it is waited for even by who would not wait. */
-int64_t store_grace(int64_t deadline_ns)
+int64_t store_patience(int64_t deadline_ns)
 {
-    return deadline_ns == DEADLINE_NEVER
-               ? deadline_ns
-               : (int64_t)max_u64((uint64_t)deadline_ns, (uint64_t)deadline_after_ms(GRACE_MS));
+    return deadline_ns == 0 ? deadline_after_ms(PATIENCE_MS) : deadline_ns;
 }
 
 static bool slots_locked(const struct stead *s)
@@ -72,14 +69,15 @@ static void pause_polling(void)
 }
 
 /* Gate taken, name still ours, superblock read, lock unit mapped, sharing claimed.  ESTALE: start over. */
-static int enter_gate(struct stead *s, int64_t deadline_ns)
+static int enter_gate(struct stead *s)
 {
     bool writable = s->lock_fd != s->file.fd || !s->read_only;
     for (;;) {
-        int rc = lock_byte_take(s->lock_fd, LOCK_BYTE_GATE, writable ? LOCK_BYTE_WRITE : LOCK_BYTE_READ,
-                                store_grace(deadline_ns));
+        int rc =
+            lock_byte_take(s->lock_fd, LOCK_BYTE_GATE, writable ? LOCK_BYTE_WRITE : LOCK_BYTE_READ, s->patience_ns);
         if (rc != 0)
-            return error_set(rc, "%s is being opened, closed or recovered by another process", s->file.path);
+            return error_set(rc == ETIMEDOUT && s->deadline_ns == 0 ? EBUSY : rc,
+                             "%s is being opened, closed or recovered by another process", s->file.path);
         if (!file_is_current(&s->file))
             return ESTALE;
         rc = superblock_read(&s->file, &s->super);
@@ -100,8 +98,8 @@ static int enter_gate(struct stead *s, int64_t deadline_ns)
         if (rc != EBUSY)
             return rc;
         (void)lock_byte_drop(s->lock_fd, LOCK_BYTE_GATE);
-        if (deadline_ns == 0 || deadline_over(deadline_ns))
-            return error_set(deadline_ns == 0 ? EBUSY : ETIMEDOUT, "%s is open in SOLE by another process",
+        if (s->deadline_ns == 0 || deadline_over(s->deadline_ns))
+            return error_set(s->deadline_ns == 0 ? EBUSY : ETIMEDOUT, "%s is open in SOLE by another process",
                              s->file.path);
         pause_polling();
     }
@@ -216,11 +214,10 @@ static int open_image(struct stead *s, const stead_options *o, bool first, bool 
         .shared = s->has_slot ? lock_unit_image_shared(s->unit) : NULL,
         .max_private_bytes = o->max_private_bytes,
     };
-    int64_t deadline_ns = o->timeout_ms == 0 ? 0 : deadline_after_ms(o->timeout_ms);
     int rc;
     if (crashed) {
         rc = lock_byte_take(s->lock_fd, LOCK_BYTE_RECOVERY, s->read_only ? LOCK_BYTE_READ : LOCK_BYTE_WRITE,
-                            deadline_ns);
+                            s->deadline_ns);
         if (rc != 0)
             return error_set(rc,
                              "%s crashed and is being read through a private replay, or recovered, by another process",
@@ -228,7 +225,7 @@ static int open_image(struct stead *s, const stead_options *o, bool first, bool 
         s->private_replay = s->read_only;
     }
     bool changes_file = crashed && !s->read_only;
-    rc = changes_file ? store_apply_lock(s, true, deadline_ns) : 0;
+    rc = changes_file ? store_apply_lock(s, true, s->deadline_ns) : 0;
     if (rc != 0)
         return error_set(rc, "%s: a reader's section holds off recovery", s->file.path);
     s->super.root = s->read_only ? s->super.root : 0; /* a copy, made at close; stale while the store is open */
@@ -305,11 +302,11 @@ static int check_file_system(const struct stead *s, bool alone)
 }
 
 /* Steps 3 to 9; on failure the caller detaches. */
-int store_attach(struct stead *s, const stead_options *o, int64_t deadline_ns)
+int store_attach(struct stead *s, const stead_options *o)
 {
     bool unit_made;
     open_lock_file(s);
-    int rc = enter_gate(s, deadline_ns);
+    int rc = enter_gate(s);
     if (rc != 0)
         return rc;
     bool alone = !slots_locked(s);

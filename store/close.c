@@ -103,11 +103,6 @@ static int seal(struct stead *s)
     return rc;
 }
 
-static int64_t own_deadline(const struct stead *s)
-{
-    return s->timeout_ms == 0 ? 0 : deadline_after_ms(s->timeout_ms);
-}
-
 static bool is_timeout(int rc)
 {
     return rc == EBUSY || rc == ETIMEDOUT;
@@ -117,7 +112,7 @@ static bool is_timeout(int rc)
 static int take_last_turn(struct stead *s)
 {
     uint64_t seq;
-    int rc = store_lock_exclusive(s, store_grace(own_deadline(s)));
+    int rc = store_lock_exclusive(s, s->patience_ns);
     if (rc != 0)
         return rc;
     rc = commit_trimmed(s, &seq);
@@ -131,7 +126,7 @@ static int finish_private(struct stead *s)
     bool turn = s->sharing == STEAD_TURNS && s->heap != NULL;
     int rc = turn ? take_last_turn(s) : 0;
     if (rc == 0)
-        rc = store_apply_lock(s, true, own_deadline(s));
+        rc = store_apply_lock(s, true, s->deadline_ns);
     if (rc == 0) {
         if (s->heap != NULL)
             heap_guard_pause(s->heap);
@@ -211,12 +206,14 @@ static int refuse_in_use(const struct stead *s)
 static int close_writer(struct stead *s)
 {
     bool removed = !file_is_current(&s->file);
+    s->deadline_ns = s->timeout_ms == 0 ? 0 : deadline_after_ms(s->timeout_ms);
+    s->patience_ns = store_patience(s->deadline_ns);
     int rc = removed && s->sharing != STEAD_LIVE ? 0 : commit_pending(s);
     if (rc == 0)
         rc = refuse_in_use(s);
     if (rc != 0)
         return rc;
-    rc = lock_byte_take(s->lock_fd, LOCK_BYTE_GATE, LOCK_BYTE_WRITE, store_grace(own_deadline(s)));
+    rc = lock_byte_take(s->lock_fd, LOCK_BYTE_GATE, LOCK_BYTE_WRITE, s->patience_ns);
     if (is_timeout(rc) && s->sharing != STEAD_LIVE)
         return 0; /* somebody's open takes long: the log stays for the next opener */
     if (rc != 0)

@@ -34,7 +34,6 @@
 #include "store/call.h"
 #include "store/page.h"
 
-#define STALE_RETRIES_MAX 1000
 #define REMOVAL_NS 2000000 /* between the two unlinks of a removal that could not wait for the gate */
 
 /* ---- handles */
@@ -202,7 +201,7 @@ static int open_file(struct stead *s, const stead_options *o)
 
 /* ---- the call */
 
-static int compare_options(struct stead *s, const char *path, const stead_options *o)
+static int compare_options(struct stead *s, const char *path, const stead_options *o, int64_t patience_ns)
 {
     if ((o->flags & STEAD_NEW) != 0)
         return error_set(EEXIST, "%s exists already", path);
@@ -214,16 +213,16 @@ static int compare_options(struct stead *s, const char *path, const stead_option
         return error_set(STEAD_ADDRESS_TAKEN, "%s is open in this process away from its recorded address", path);
     if (o->layout.name == NULL)
         return 0;
-    int rc = layout_read(s, store_grace(0));
+    int rc = layout_read(s, patience_ns);
     if (rc == 0 && !layout_matches(s, &o->layout))
         return error_set(STEAD_LAYOUT_MISMATCH, "%s is open in this process with layout \"%s\" version %u", path,
                          s->layout_name, s->layout_version);
     return rc;
 }
 
-static int second_handle(struct stead *s, const char *path, const stead_options *o, stead **out)
+static int second_handle(struct stead *s, const char *path, const stead_options *o, int64_t patience_ns, stead **out)
 {
-    int rc = compare_options(s, path, o);
+    int rc = compare_options(s, path, o, patience_ns);
     if (rc == 0) {
         *out = s;
         return 0;
@@ -254,7 +253,7 @@ static void undo_create(struct stead *s)
 
 /* The file is open and s in the registry; or *existing is the store that this process has open already, and s->file is
  * closed.  On failure it is closed, too. */
-static int open_claimed(struct stead *s, const stead_options *o, int64_t deadline_ns, struct stead **existing)
+static int open_claimed(struct stead *s, const stead_options *o, struct stead **existing)
 {
     for (;;) {
         registry_fork_hold();
@@ -266,7 +265,7 @@ static int open_claimed(struct stead *s, const stead_options *o, int64_t deadlin
         }
         registry_fork_release();
         if (rc == EAGAIN)
-            rc = registry_wait(&s->file, deadline_ns);
+            rc = registry_wait(&s->file, s->patience_ns);
         else
             return rc;
         if (rc != 0)
@@ -282,26 +281,28 @@ static bool was_removed(const struct stead *s, int rc)
     return !file_is_current(&s->file);
 }
 
-static int open_once(stead **out, const char *path, const stead_options *o, int64_t deadline_ns)
+static int open_once(stead **out, const char *path, const stead_options *o, int64_t deadline_ns, int64_t patience_ns)
 {
     struct stead *existing = NULL;
     struct stead *s = handle_new(o);
     if (s == NULL)
         return error_set(ENOMEM, "%s: no memory for a handle", path);
+    s->deadline_ns = deadline_ns;
+    s->patience_ns = patience_ns;
     int rc = file_resolve(&s->file, path);
     if (rc == 0)
-        rc = open_claimed(s, o, store_grace(deadline_ns), &existing);
+        rc = open_claimed(s, o, &existing);
     if (rc == 0 && existing != NULL)
-        rc = second_handle(existing, path, o, out);
+        rc = second_handle(existing, path, o, patience_ns, out);
     if (rc != 0 || existing != NULL)
         goto free_handle;
-    rc = store_attach(s, o, deadline_ns);
+    rc = store_attach(s, o);
     if (rc != 0 && was_removed(s, rc))
         rc = ESTALE;
     if (rc == 0)
         rc = registry_publish(s);
     if (rc == 0)
-        rc = layout_settle(s, &o->layout, store_grace(deadline_ns));
+        rc = layout_settle(s, &o->layout, patience_ns);
     if (rc != 0) {
         registry_unpublish(s);
         if (s->presence != NULL) {
@@ -333,9 +334,11 @@ int stead_open(stead **out, const char *path, const stead_options *options)
     int rc = check_options(path, o);
     if (rc != 0)
         return rc;
-    unsigned retries = 0;
+    int64_t patience_ns = store_patience(deadline_ns);
     do
-        rc = open_once(out, path, o, deadline_ns);
-    while (rc == ESTALE && retries++ < STALE_RETRIES_MAX);
+        rc = open_once(out, path, o, deadline_ns, patience_ns);
+    while (rc == ESTALE && !deadline_over(patience_ns));
+    if (rc == ESTALE)
+        return error_set(deadline_ns == 0 ? EBUSY : ETIMEDOUT, "%s is removed faster than it can be opened", path);
     return error_keep(rc);
 }

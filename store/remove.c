@@ -15,7 +15,7 @@
  * step 4: then it finds that the name is not its file's any more (open.c, step 3) and starts over, with a new store if it
  * may create.  A READ lock is taken: it holds off whoever may write, and needs no descriptor that could (which on overlayfs
  * would copy the file first).  A reader without permission to write, a remover that may not even read, or one that waited
- * long enough for somebody else's opening (a recovery; store_grace), are not held off: an opener that fails for
+ * long enough for somebody else's opening (a recovery; store_patience), are not held off: an opener that fails for
  * want of its log looks again whether the file is still there (open.c, was_removed).
  *
  * Attached processes have the file and the log open and work on; close.c, wal_install() and follow.c see that the names are not
@@ -76,7 +76,7 @@ int stead_remove(const char *path)
     NOT_CANCELLED;
     struct file file = {.fd = -1};
     int rc = file_resolve(&file, path);
-    int64_t patience_ns = store_grace(0);
+    int64_t patience_ns = store_patience(0);
     for (unsigned i = 0; rc == 0 && i < RACE_TRIES_MAX; i++) {
         rc = remove_once(&file, patience_ns);
         if (rc != ESTALE)

@@ -62,6 +62,8 @@ struct stead {
     bool any_address;
     bool direct_lock; /* stead_lock is rwlock_lock: SOLE writers and LIVE with a slot */
     int timeout_ms;
+    int64_t deadline_ns;   /* of the open or close under way: until when it waits for a busy store, 0 = not at all */
+    int64_t patience_ns;   /* ... and for others' opening and closing (store_patience) */
     uint32_t own_pid;      /* getpid(), asked once */
     stead_options options; /* as of the first open; layout.name is not kept */
     struct file file;
@@ -121,12 +123,14 @@ bool registry_begin_close(struct stead *s);
 void registry_cancel_close(struct stead *s); /* the store stays open with its last handle */
 
 /* ---- open.c, close.c */
-void store_forked(struct stead *s); /* in a fork child: closes what was inherited */
-int store_attach(struct stead *s, const stead_options *o, int64_t deadline_ns); /* on failure: store_detach() */
-void store_detach(struct stead *s); /* undoes an open, writes nothing to the image */
-void store_free(struct stead *s);   /* the handle's memory, and in a fork child what alloc/ and lock/ had */
+void store_forked(struct stead *s);                        /* in a fork child: closes what was inherited */
+int store_attach(struct stead *s, const stead_options *o); /* on failure: store_detach() */
+void store_detach(struct stead *s);                        /* undoes an open, writes nothing to the image */
+void store_free(struct stead *s); /* the handle's memory, and in a fork child what alloc/ and lock/ had */
 int store_attach_heap(struct stead *s, bool first, bool inspect);
-int64_t store_grace(int64_t deadline_ns);
+/* Others' opening and closing is short and no "busy store": who would not wait (0) waits for it nevertheless, for a
+ * while; who said how long waits no longer in all.  Asked once a call. */
+int64_t store_patience(int64_t deadline_ns);
 int store_finish(struct stead *s); /* the gate is held: seals the file if this is the last writer */
 void store_check_memory(struct stead *s, struct report *report); /* heap, root, names of the mapped image */
 int store_host_extend(void *ctx, uint64_t bytes);

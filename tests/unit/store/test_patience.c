@@ -1,0 +1,104 @@
+/*
+ * How long opening and closing wait: options.timeout_ms is all that they wait, and who would not wait waits for
+ * somebody else's opening only for a while.
+ *
+ * Method: a thread holds the gate byte, as an opener that takes long would (kernel locks are those of a descriptor, so it
+ * need not be a process), until the call is over; but not for ever: a call that waits too long gets the gate in the
+ * end, does its work, and gives the wrong answer.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <unistd.h>
+
+#include "lock/bytes.h"
+#include "support/support.h"
+
+TestSuite(patience, .init = support_setup, .fini = support_teardown, .timeout = 120);
+
+#define HELD_MS 4500 /* more than PATIENCE_MS of attach.c, less than the five seconds it once was */
+
+struct gate {
+    int fd;
+    _Atomic bool over;
+    pthread_t thread;
+};
+
+static void *hold(void *arg)
+{
+    struct gate *gate = arg;
+    for (int ms = 0; ms < HELD_MS && !atomic_load(&gate->over); ms += 10)
+        pause_ms(10);
+    (void)lock_byte_drop(gate->fd, LOCK_BYTE_GATE);
+    return NULL;
+}
+
+static void gate_shut(struct gate *gate, const char *path)
+{
+    *gate = (struct gate){.fd = open(path, O_RDWR | O_CLOEXEC)};
+    cr_assert_geq(gate->fd, 0);
+    OK(lock_byte_take(gate->fd, LOCK_BYTE_GATE, LOCK_BYTE_WRITE, 0));
+    cr_assert_eq(pthread_create(&gate->thread, NULL, hold, gate), 0);
+}
+
+static void gate_open(struct gate *gate)
+{
+    atomic_store(&gate->over, true);
+    cr_assert_eq(pthread_join(gate->thread, NULL), 0);
+    close(gate->fd);
+}
+
+Test(patience, an_open_waits_for_the_gate_as_long_as_it_was_told)
+{
+    stead *s;
+    struct gate gate;
+    OK(stead_open(&s, path_in("s"), NULL));
+    OK(stead_close(s));
+    gate_shut(&gate, path_in("s"));
+    FAILS(stead_open(&s, path_in("s"), &(stead_options){.timeout_ms = 200}), ETIMEDOUT);
+    gate_open(&gate);
+    OK(stead_open(&s, path_in("s"), &(stead_options){.timeout_ms = 20000}));
+    OK(stead_close(s));
+}
+
+Test(patience, an_open_that_would_not_wait_waits_a_little_for_the_gate)
+{
+    stead *s;
+    struct gate gate;
+    OK(stead_open(&s, path_in("s"), NULL));
+    OK(stead_close(s));
+    gate_shut(&gate, path_in("s"));
+    FAILS(stead_open(&s, path_in("s"), NULL), EBUSY);
+    gate_open(&gate);
+    OK(stead_open(&s, path_in("s"), NULL));
+    OK(stead_close(s));
+}
+
+Test(patience, a_close_that_is_not_let_in_leaves_the_log_and_succeeds)
+{
+    stead *s;
+    void *root;
+    struct gate gate;
+    OK(stead_open(&s, path_in("s"), &(stead_options){.timeout_ms = 200}));
+    OK(stead_root_once(s, 64, NULL, NULL, &root));
+    gate_shut(&gate, path_in("s"));
+    OK(stead_close(s));
+    cr_assert_eq(access(path_in("s-wal"), F_OK), 0, "it waited longer than it was told, and sealed the store");
+    gate_open(&gate);
+    OK(stead_open(&s, path_in("s"), NULL));
+    cr_assert_neq(stead_root(s), NULL);
+    OK(stead_close(s));
+}
+
+Test(patience, waiting_for_ever_is_for_ever)
+{
+    stead *s;
+    struct gate gate;
+    OK(stead_open(&s, path_in("s"), NULL));
+    OK(stead_close(s));
+    gate_shut(&gate, path_in("s"));
+    OK(stead_open(&s, path_in("s"), &(stead_options){.timeout_ms = -1})); /* when the gate is dropped by itself */
+    OK(stead_close(s));
+    gate_open(&gate);
+}
