@@ -21,8 +21,9 @@ static uint64_t inject(const struct crash_case *what, enum crash_call call, int 
     return o.points;
 }
 
-/* In three workloads that between them use every call; at least `least` calls must have failed. */
-static void everywhere(const char *title, enum crash_call call, int error, uint64_t least)
+/* In four workloads that between them use every call, each call in turn; returns how many failed.  Where that is none,
+ * nothing was tried. */
+static uint64_t everywhere(const char *title, enum crash_call call, int error)
 {
     static const struct crash_case *const cases[] = {&workload_checkpoints, &workload_bulk, &workload_recovery,
                                                      &workload_turns_crashed};
@@ -31,80 +32,39 @@ static void everywhere(const char *title, enum crash_call call, int error, uint6
         for (unsigned sticky = 0; sticky < (error == EINTR || error == CRASH_SHORT ? 1U : 2U); sticky++)
             failed += inject(cases[i], call, error, sticky == 1);
     fprintf(stderr, "%s: %" PRIu64 " calls failed\n", title, failed);
-    cr_assert_geq(failed, least, "%s: hardly any call failed", title);
+    return failed;
 }
 
-Test(fault, pwrite_disk_full)
-{
-    everywhere("pwrite ENOSPC", CRASH_PWRITE, ENOSPC, 4);
-}
+/* Errors that one call may meet.  Each is a test of its own, so that they run side by side. */
+#define FAULT(name, call, error) \
+    Test(fault, name) \
+    { \
+        cr_assert_gt(everywhere(#name, call, error), 0, "no call failed: nothing was tried"); \
+    }
 
-Test(fault, pwrite_io_error)
-{
-    everywhere("pwrite EIO", CRASH_PWRITE, EIO, 4);
-}
+FAULT(pwrite_disk_full, CRASH_PWRITE, ENOSPC)
+FAULT(pwrite_io_error, CRASH_PWRITE, EIO)
+FAULT(pwrite_interrupted, CRASH_PWRITE, EINTR)
+FAULT(pwrite_short, CRASH_PWRITE, CRASH_SHORT)
+FAULT(fdatasync_io_error, CRASH_FDATASYNC, EIO)
+FAULT(fsync_io_error, CRASH_FSYNC, EIO)
+FAULT(sync_range_io_error, CRASH_SYNC_RANGE, EIO)
+FAULT(ftruncate_io_error, CRASH_FTRUNCATE, EIO)
+FAULT(fallocate_disk_full, CRASH_FALLOCATE, ENOSPC)
+FAULT(fallocate_interrupted, CRASH_FALLOCATE, EINTR)
+FAULT(open_too_many_files, CRASH_OPEN, EMFILE)
+FAULT(linkat_io_error, CRASH_LINKAT, EIO)
+FAULT(rename_io_error, CRASH_RENAME, EIO)
+FAULT(unlink_io_error, CRASH_UNLINK, EIO)
+FAULT(mmap_out_of_memory, CRASH_MMAP, ENOMEM)
+FAULT(pread_io_error, CRASH_PREAD, EIO)
+FAULT(pread_short, CRASH_PREAD, CRASH_SHORT)
 
-Test(fault, pwrite_interrupted)
-{
-    everywhere("pwrite EINTR", CRASH_PWRITE, EINTR, 2);
-}
-
-Test(fault, pwrite_short)
-{
-    everywhere("pwrite short", CRASH_PWRITE, CRASH_SHORT, 2);
-}
-
+/* Where the file system has no direct writes there are none to fail: the log is written and synced in two calls, and those
+ * were tried above. */
 Test(fault, pwrite_durable_fails)
 {
-    everywhere("pwritev2 EIO", CRASH_PWRITE_DURABLE, EIO, 0);
-    everywhere("pwritev2 short", CRASH_PWRITE_DURABLE, CRASH_SHORT, 0);
-}
-
-Test(fault, fdatasync_io_error)
-{
-    everywhere("fdatasync EIO", CRASH_FDATASYNC, EIO, 0);
-}
-
-Test(fault, fsync_io_error)
-{
-    everywhere("fsync EIO", CRASH_FSYNC, EIO, 2);
-}
-
-Test(fault, sync_range_io_error)
-{
-    everywhere("msync EIO", CRASH_SYNC_RANGE, EIO, 0);
-}
-
-Test(fault, ftruncate_fails)
-{
-    everywhere("ftruncate EIO", CRASH_FTRUNCATE, EIO, 0);
-}
-
-Test(fault, fallocate_disk_full)
-{
-    everywhere("fallocate ENOSPC", CRASH_FALLOCATE, ENOSPC, 2);
-}
-
-Test(fault, fallocate_interrupted)
-{
-    everywhere("fallocate EINTR", CRASH_FALLOCATE, EINTR, 2);
-}
-
-Test(fault, open_and_names_fail)
-{
-    everywhere("open EMFILE", CRASH_OPEN, EMFILE, 2);
-    everywhere("linkat EIO", CRASH_LINKAT, EIO, 0);
-    everywhere("rename EIO", CRASH_RENAME, EIO, 0);
-    everywhere("unlink EIO", CRASH_UNLINK, EIO, 0);
-}
-
-Test(fault, mmap_out_of_memory)
-{
-    everywhere("mmap ENOMEM", CRASH_MMAP, ENOMEM, 4);
-}
-
-Test(fault, pread_io_error_and_short)
-{
-    everywhere("pread EIO", CRASH_PREAD, EIO, 2);
-    everywhere("pread short", CRASH_PREAD, CRASH_SHORT, 2);
+    (void)everywhere("pwritev2 EIO", CRASH_PWRITE_DURABLE, EIO);
+    (void)everywhere("pwritev2 disk full", CRASH_PWRITE_DURABLE, ENOSPC);
+    (void)everywhere("pwritev2 short", CRASH_PWRITE_DURABLE, CRASH_SHORT);
 }
