@@ -63,7 +63,8 @@ static bool check_root(struct check *check)
         return false;
     }
     for (unsigned i = 0; i < sizeof root.reserved3; i++)
-        if (root.reserved3[i] != 0 || (i < sizeof root.reserved2 && root.reserved2[i] != 0)) {
+        if (root.reserved0 != 0 || root.reserved1 != 0 || root.reserved3[i] != 0 ||
+            (i < sizeof root.reserved2 && root.reserved2[i] != 0)) {
             report_problem(check->report, "A1", at, "reserved bytes of the heap's root are not zero");
             break;
         }
@@ -117,6 +118,8 @@ static void check_slab(struct check *check, const struct descriptor *descriptor,
     }
     if (atomic_load(&descriptor->pending) > 1)
         report_problem(check->report, "A8", offset, "`pending` is neither 0 nor 1");
+    if (descriptor->reserved0 != 0 || descriptor->reserved1 != 0)
+        report_problem(check->report, "A8", offset, "reserved bytes of a descriptor are not zero");
 }
 
 /* A3 for one head; false: nothing about it can be trusted. */
@@ -179,6 +182,11 @@ static void check_segment(struct check *check, uint32_t segment, uint32_t entry)
         report_problem(check->report, "A2", offset, "the header of segment %u does not bear the heap's seal", segment);
         return;
     }
+    for (unsigned i = 0; i < sizeof saved->reserved1 / sizeof *saved->reserved1; i++)
+        if (saved->reserved0 != 0 || saved->reserved1[i] != 0) {
+            report_problem(check->report, "A2", offset, "reserved bytes of segment %u's header are not zero", segment);
+            break;
+        }
     unsigned covered = check->span_end > start ? (unsigned)min_u64(check->span_end - start, SEGMENT_PAGES) : 0;
     if (covered != saved->covered_pages && !is_unsettled(check, segment))
         report_problem(check->report, "A7", offset,

@@ -111,6 +111,8 @@ static int slab_make(struct heap *heap, struct owner *owner, unsigned class, str
         atomic_store_explicit(&run.descriptor->map[i].freed, 0, memory_order_relaxed);
     }
     atomic_store_explicit(&run.descriptor->pending, 0, memory_order_relaxed);
+    run.descriptor->reserved0 = 0;
+    run.descriptor->reserved1 = 0;
     atomic_store_explicit(&run.descriptor->owner, heap->kind == HEAP_LIVE ? owner_mark(heap) : 0, memory_order_relaxed);
     extent_publish(heap, &run);
     if (heap->guards)

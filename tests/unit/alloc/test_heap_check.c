@@ -284,6 +284,115 @@ Test(heap_check, any_damage_is_survived, .timeout = 240)
     arena_close(&arena);
 }
 
+/* ---- every byte ---- */
+
+enum { HEADERS_MAX = 64 };
+static struct {
+    struct header *at; /* NULL: the segment has none */
+    struct header was;
+} saved_headers[HEADERS_MAX];
+
+static void headers_restore(void)
+{
+    for (unsigned s = 0; s < HEADERS_MAX; s++)
+        if (saved_headers[s].at != NULL)
+            memcpy(saved_headers[s].at, &saved_headers[s].was, sizeof(struct header));
+}
+
+/* Must the checker notice a change of this byte of a header?  Not what is only a hint, or true whatever it says. */
+static bool must_be_noticed(const struct header *header, size_t at)
+{
+    const size_t root = offsetof(struct header, root), descriptors = offsetof(struct header, descriptors);
+    if (at < root)
+        return true; /* seal, covered pages, reserved, busy bits */
+    if (at < offsetof(struct header, table)) {
+        if (header->root.magic != ROOT_MAGIC)
+            return false; /* only segment 0 has a root */
+        at -= root;
+        return at < offsetof(struct heap_root, segments) ||
+               (at >= offsetof(struct heap_root, reserved2) && at < offsetof(struct heap_root, holder)) ||
+               (at >= offsetof(struct heap_root, reserved3));
+    }
+    if (at < descriptors)
+        return false; /* longest gaps, or more; behind `segments`: nothing */
+    const struct descriptor *descriptor = &header->descriptors[(at - descriptors) / sizeof(struct descriptor)];
+    at = (at - descriptors) % sizeof(struct descriptor);
+    if (descriptor->head == 0)
+        return at < sizeof descriptor->head; /* a free slot: whatever its head becomes is no mark and no run */
+    if (at < sizeof descriptor->head)
+        return true;
+    if (head_kind(descriptor->head) != RUN_SLAB)
+        return false;
+    if (at >= offsetof(struct descriptor, pending) && at < offsetof(struct descriptor, map))
+        return at != offsetof(struct descriptor, pending); /* its lowest byte: 0 or 1 is a hint */
+    if (at < offsetof(struct descriptor, map))
+        return false; /* owner: of LIVE heaps */
+    size_t bit = (at - offsetof(struct descriptor, map)) / sizeof(struct map_pair) * 64 + at % 8 * 8;
+    const struct class_geometry *geometry = &class_table[head_class(descriptor->head)];
+    return bit >= geometry->capacity && bit < slab_pairs(geometry) * 64; /* bits of no block; the others: A12 */
+}
+
+static void use_a_little(uint64_t *seed)
+{
+    static const size_t sizes[] = {16, 100, 1000, 3000, 40000, 300000};
+    for (unsigned n = 0; n < 12; n++) {
+        size_t size = sizes[n % 6];
+        uint8_t *block = heap_malloc(arena.heap, size);
+        if (block != NULL) {
+            cr_assert(block >= arena.base && block + size <= arena.base + arena.bytes);
+            block[0] = block[size - 1] = 1;
+        }
+        if (n % 2)
+            (void)heap_free(arena.heap, block);
+        (void)heap_free(arena.heap, blocks[test_random(seed) % BLOCKS]);
+    }
+}
+
+/* Every byte of the metadata in turn is changed, in a heap that is used and in one that is opened so: the checker reports
+ * what it can know, and every call ends inside the heap. */
+Test(heap_check, every_byte_of_metadata, .timeout = 240)
+{
+    uint64_t seed = test_seed("every_byte_of_metadata"), noticed = 0, rounds = 0;
+    populate();
+    arena.host.guards = false;
+    arena_reattach(&arena, HEAP_SOLE, true);
+    for (uint32_t s = 0, unit; s < HEADERS_MAX; s++) {
+        saved_headers[s].at = segment_header(arena.heap, s, &unit);
+        if (saved_headers[s].at != NULL)
+            memcpy(&saved_headers[s].was, saved_headers[s].at, sizeof(struct header));
+    }
+    cr_assert_lt(header_of(0)->root.segments, HEADERS_MAX);
+    size_t stride = getenv("STEAD_LONG") != NULL ? 1 : 53;
+    for (size_t i = test_random(&seed) % stride; i < HEADERS_MAX * sizeof(struct header); i += stride) {
+        uint32_t segment = (uint32_t)(i / sizeof(struct header));
+        size_t at = i % sizeof(struct header);
+        if (saved_headers[segment].at == NULL)
+            continue;
+        rounds++;
+        struct report report;
+        bool believed = test_random(&seed) % 2;
+        if (believed)
+            use_a_little(&seed); /* slabs are owned, notes written */
+        uint8_t *byte = (uint8_t *)saved_headers[segment].at + at;
+        uint8_t change = (uint8_t)(1u << test_random(&seed) % 8);
+        *byte ^= change;
+        if (!believed) {
+            uint64_t problems = arena_check(&arena, &report);
+            if (must_be_noticed(&saved_headers[segment].was, at)) {
+                cr_assert_gt(problems, 0u, "byte %zu of segment %u's header, changed by 0x%x, went unnoticed", at,
+                             segment, change);
+                noticed++;
+            }
+        }
+        use_a_little(&seed);
+        headers_restore();
+        heap_reload(arena.heap, arena.bytes);
+    }
+    cr_assert_gt(noticed, 50u, "of %" PRIu64 " bytes hardly any had to be noticed", rounds);
+    ARENA_SOUND(&arena);
+    arena_close(&arena);
+}
+
 /* An extent between the end of a spanning one and the header behind it: when it goes, no mark may point out of the
  * segment. */
 Test(heap_check, the_gap_before_a_displaced_header)
