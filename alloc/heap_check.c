@@ -171,6 +171,14 @@ static void check_tails(struct check *check, uint32_t segment, unsigned unit, ui
     }
 }
 
+static bool is_reserved_zero(const struct segment *saved)
+{
+    uint64_t any = saved->reserved0;
+    for (unsigned i = 0; i < sizeof saved->reserved1 / sizeof *saved->reserved1; i++)
+        any |= saved->reserved1[i];
+    return any == 0;
+}
+
 /* A3-A6, A8, A9 for a PRESENT segment whose header is in check->header. */
 static void check_segment(struct check *check, uint32_t segment, uint32_t entry)
 {
@@ -182,11 +190,8 @@ static void check_segment(struct check *check, uint32_t segment, uint32_t entry)
         report_problem(check->report, "A2", offset, "the header of segment %u does not bear the heap's seal", segment);
         return;
     }
-    for (unsigned i = 0; i < sizeof saved->reserved1 / sizeof *saved->reserved1; i++)
-        if (saved->reserved0 != 0 || saved->reserved1[i] != 0) {
-            report_problem(check->report, "A2", offset, "reserved bytes of segment %u's header are not zero", segment);
-            break;
-        }
+    if (!is_reserved_zero(saved))
+        report_problem(check->report, "A2", offset, "reserved bytes of segment %u's header are not zero", segment);
     unsigned covered = check->span_end > start ? (unsigned)min_u64(check->span_end - start, SEGMENT_PAGES) : 0;
     if (covered != saved->covered_pages && !is_unsettled(check, segment))
         report_problem(check->report, "A7", offset,
