@@ -260,6 +260,8 @@ STEAD_API stead *stead_of(const void *p);
  * inside; repair and stead_make_consistent().  ENOTRECOVERABLE: nobody did.  ECANCELED: the store was abandoned.
  * A read-only handle cannot repair: its EOWNERDEAD means NOT held, there is nothing to unlock; the bytes may
  * be half made, and the next writer that locks is told and repairs.
+ * Without write permission a LIVE store's first section begins at the earliest 15 ms after stead_open (also
+ * with timeout_ms 0); STEAD_UNCLEAN: all its writers died.
  * SOLE: a lock among the writer's threads; read-only processes: a section that sees exactly one commit.
  * TURNS: the outermost exclusive lock begins a transaction.
  */

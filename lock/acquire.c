@@ -44,7 +44,7 @@
 #include <errno.h>
 
 #include "base/error.h"
-#include "lock/bytes.h"
+#include "lock/companion.h"
 #include "lock/futex.h"
 #include "lock/slots.h"
 #include "lock/steps.h"
@@ -328,8 +328,7 @@ int acquire_shared(struct rwlock *lock, struct rwlock_hold *hold, int64_t deadli
 void rwlock_abandon(struct rwlock *lock, struct rwlock_hold *hold)
 {
     if (hold->inside != 0 || hold->stand_in) {
-        if (lock->companion)
-            (void)lock_byte_drop(lock->fd, LOCK_BYTE_APPLY);
+        companion_leave(lock, hold);
         release_exclusive(lock, hold, RELEASE_DIED);
     }
     if (hold->slot != NULL)

@@ -16,7 +16,7 @@ enum lock_byte {
     LOCK_BYTE_SOLE = 1,     /* the SOLE writer, from open to close                                         */
     LOCK_BYTE_APPLY = 2,    /* readers without write permission share it; whoever changes the file takes it */
     LOCK_BYTE_QUEUE = 3,    /* fairness gate in front of APPLY                                             */
-    LOCK_BYTE_READERS = 4,  /* shared by attached processes without a presence slot (no write permission)   */
+    LOCK_BYTE_READERS = 4,  /* shared by attached processes without a presence slot; LIVE owners ask for it */
     LOCK_BYTE_RECOVERY = 5, /* shared by private replays, exclusive for who would rewrite or drop the log */
     LOCK_BYTE_SLOT0 = 1024  /* + slot: held exclusively by the attached process                            */
 };

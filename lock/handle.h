@@ -25,7 +25,9 @@ struct rwlock {
     struct presence *presence;  /* NULL when process_private           */
     uint32_t id;                /* of the attachment                   */
     bool process_private;
-    bool companion;
+    enum rwlock_companion companion;
+    bool announced;   /* companion.c: the answer of the last ask ... */
+    int64_t asked_ns; /* ... and when that was; both touched by owners only */
     int fd;
     void (*ended)(void *ctx); /* struct rwlock_host */
     void *ended_ctx;
@@ -44,6 +46,7 @@ struct rwlock_hold {
     uint32_t inside;        /* levels from the first exclusive one on                            */
     bool sharer;            /* the slot's bit is set in words->sharers                           */
     bool stand_in;          /* shared levels held exclusively, for want of a slot                */
+    bool by_byte;           /* inside, with byte APPLY                                           */
     bool biased;            /* STATE_BIAS was set when the owner word was claimed                */
 };
 

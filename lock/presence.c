@@ -98,15 +98,18 @@ static bool byte_alive(int fd, unsigned index)
     return lock_byte_taken(fd, LOCK_BYTE_SLOT0 + index, 1);
 }
 
+bool presence_alive_in(const struct lock_region *region, int fd, uint32_t id)
+{
+    unsigned index = id & ID_INDEX_MASK;
+    if (id == 0 || index >= PRESENCE_SLOTS)
+        return false;
+    const struct presence_record *record = &region->records[index];
+    return atomic_load(&record->id) == id && byte_alive(fd, index) && atomic_load(&record->id) == id;
+}
+
 bool presence_alive(const struct presence *presence, uint32_t id)
 {
-    if (id == presence->id)
-        return true;
-    unsigned index = id & ID_INDEX_MASK;
-    if (presence->region == NULL || id == 0 || index >= PRESENCE_SLOTS)
-        return false;
-    const struct presence_record *record = &presence->region->records[index];
-    return atomic_load(&record->id) == id && byte_alive(presence->fd, index) && atomic_load(&record->id) == id;
+    return id == presence->id || (presence->region != NULL && presence_alive_in(presence->region, presence->fd, id));
 }
 
 uint64_t presence_nonce(const struct lock_region *region, uint32_t id)

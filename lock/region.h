@@ -67,7 +67,8 @@ struct lock_words {
     _Atomic uint32_t patience;     /* so many of them, and STATE_BIAS is dropped (a hint)                         */
     _Atomic uint32_t turns;        /* releases since a sleeper was woken (a hint)                                 */
     _Atomic uint32_t sharer_words; /* so many words of sharers may hold a bit; only grows                     */
-    uint8_t reserved0[CACHE_LINE_BYTES - 24];
+    _Atomic uint64_t by_byte;      /* the owner, if it takes byte APPLY before it goes in: companion.c, C2        */
+    uint8_t reserved0[CACHE_LINE_BYTES - 32];
     /* the line that waiters use */
     _Atomic uint32_t wake_writers;  /* futex: bumped before exclusive sleepers are woken                    */
     _Atomic uint32_t wake_readers;  /* futex: ... shared sleepers                                           */
@@ -84,6 +85,7 @@ struct lock_words {
     uint8_t reserved4[2 * CACHE_LINE_BYTES - SLOT_WORDS * 8];
 };
 static_assert(sizeof(struct lock_words) == 320, "region v1");
+static_assert(offsetof(struct lock_words, by_byte) == 24, "region v1");
 static_assert(offsetof(struct lock_words, wake_writers) == 64, "region v1");
 static_assert(offsetof(struct lock_words, claimant) == 80, "region v1");
 static_assert(offsetof(struct lock_words, wake_owner) == 128, "region v1");

@@ -14,13 +14,14 @@
  * Order against a signal handler: the counts change after the shared words when taking and the words last when giving
  * up, so a handler that looks (rwlock_held) sees no lock that is not held.  Handlers must not lock.
  *
- * The companion.  Readers without write permission cannot touch the words: they lock byte APPLY for reading.  So with
- * `companion` an owner takes that byte for writing after it became owner and drops it before it ceases to be; it
- * queues at byte QUEUE, which readers pass through, so neither starves.
+ * The companion.  Readers without write permission cannot touch the words: they lock byte APPLY for reading.  An owner
+ * takes that byte for writing, always or when such readers may be there, after it became owner, and drops it before it
+ * ceases to be (companion.c); it queues at byte QUEUE, which readers pass through, so neither starves.
  *
  * Invariants:
  *   L10  below + inside > 0  <=>  this thread holds the lock; inside > 0  <=>  it is the owner, and alone
- *   L11  companion: byte APPLY is write-locked by this process's descriptor  <=>  a thread of it has inside > 0
+ *   L11  byte APPLY is write-locked by this process's descriptor  <=>  a thread of it has by_byte; by_byte => inside > 0;
+ *        companion ALWAYS: inside > 0 => by_byte; ANNOUNCED: C1 of companion.c
  */
 #include "lock/rwlock.h"
 
@@ -32,7 +33,7 @@
 #include "base/error.h"
 #include "base/race_check.h"
 #include "lock/acquire.h"
-#include "lock/bytes.h"
+#include "lock/companion.h"
 #include "lock/futex.h"
 #include "lock/handle.h"
 #include "lock/slots.h"
@@ -60,6 +61,7 @@ int rwlock_open(struct rwlock **out, const struct rwlock_host *host)
     lock->region = host->region;
     lock->companion = host->companion;
     lock->fd = host->fd;
+    lock->asked_ns = INT64_MIN / 2; /* never */
     lock->ended = host->ended;
     lock->ended_ctx = host->ended_ctx;
     lock->process_private = host->region == NULL;
@@ -136,32 +138,16 @@ void rwlock_forget(struct rwlock *lock)
     handle_free(lock);
 }
 
-/* The owner shuts out readers that lock by byte. */
-static int companion_take(struct rwlock *lock, int64_t deadline_ns)
-{
-    int rc = lock_byte_take(lock->fd, LOCK_BYTE_APPLY, LOCK_BYTE_WRITE, 0);
-    if (rc != EBUSY || deadline_ns == 0)
-        return rc;
-    rc = lock_byte_take(lock->fd, LOCK_BYTE_QUEUE, LOCK_BYTE_WRITE, deadline_ns);
-    if (rc != 0)
-        return rc;
-    rc = lock_byte_take(lock->fd, LOCK_BYTE_APPLY, LOCK_BYTE_WRITE, deadline_ns);
-    (void)lock_byte_drop(lock->fd, LOCK_BYTE_QUEUE);
-    return rc;
-}
-
 /* This thread has become the owner (rc 0 or EOWNERDEAD): the exclusive section begins, with the companion's byte. */
 static int enter_section(struct rwlock *lock, struct rwlock_hold *hold, int rc, int64_t deadline_ns)
 {
-    if (lock->companion) {
-        int byte_rc = companion_take(lock, deadline_ns);
-        if (byte_rc != 0) {
-            if (hold->stand_in)
-                atomic_fetch_or(&lock->words->state, STATE_STAND_IN);
-            else
-                release_exclusive(lock, hold, RELEASE_CLAIM);
-            return byte_rc;
-        }
+    int byte_rc = companion_enter(lock, hold, deadline_ns);
+    if (byte_rc != 0) {
+        if (hold->stand_in)
+            atomic_fetch_or(&lock->words->state, STATE_STAND_IN);
+        else
+            release_exclusive(lock, hold, RELEASE_CLAIM);
+        return byte_rc;
     }
     hold->inside = 1;
     return rc;
@@ -176,11 +162,13 @@ static int lock_exclusive(struct rwlock *lock, struct rwlock_hold *hold, int64_t
         atomic_fetch_and(&words->state, ~STATE_STAND_IN); /* the owner already: now dying inside matters */
         return enter_section(lock, hold, 0, deadline_ns);
     }
-    if (hold->below == 0 && !lock->companion &&
+    if (hold->below == 0 && lock->companion != RWLOCK_COMPANION_ALWAYS &&
         __builtin_expect(atomic_compare_exchange_strong(&words->state, &state, hold->self), 1)) {
         LOCK_STEP(CLAIMED);
         hold->biased = false;
         bias_count_quiet(words);
+        if (__builtin_expect(companion_due(lock), 0))
+            return enter_section(lock, hold, 0, deadline_ns);
         hold->inside = 1;
         LOCK_STEP(EXCLUSIVE_IN);
         return 0;
@@ -289,8 +277,8 @@ int rwlock_lock(struct rwlock *lock, bool exclusive, int64_t deadline_ns)
 /* The exclusive section ends. */
 static void unlock_exclusive(struct rwlock *lock, struct rwlock_hold *hold)
 {
-    if (lock->companion)
-        (void)lock_byte_drop(lock->fd, LOCK_BYTE_APPLY);
+    if (__builtin_expect(hold->by_byte, 0))
+        companion_leave(lock, hold);
     if (hold->stand_in) {
         uint64_t state = atomic_load(&lock->words->state);
         if (!(state & STATE_INCONSISTENT)) {
@@ -361,8 +349,7 @@ int rwlock_pass_on(struct rwlock *lock)
         return error_set(EINVAL, "no holder of the lock died inside: there is nothing to pass on");
     race_check_release(place_of_owners(lock));
     hold->inside = 0;
-    if (lock->companion)
-        (void)lock_byte_drop(lock->fd, LOCK_BYTE_APPLY);
+    companion_leave(lock, hold);
     release_exclusive(lock, hold, RELEASE_DIED); /* as if this thread had died there too: the next one is told */
     return 0;
 }

@@ -17,15 +17,21 @@ enum rwlock_which { RWLOCK_STORE, RWLOCK_APPLY, RWLOCK_COUNT }; /* the locks tha
 
 struct rwlock; /* this process's handle on one lock */
 
+/* Readers that cannot write the words lock by LOCK_BYTE_APPLY.  Do owners take it for WRITE? */
+enum rwlock_companion {
+    RWLOCK_COMPANION_NONE,
+    RWLOCK_COMPANION_ALWAYS,
+    RWLOCK_COMPANION_ANNOUNCED /* when such a reader is announced: companion.c */
+};
+
 struct rwlock_host {
     struct lock_region *region; /* NULL: a lock among the threads of this process, in private memory        */
     enum rwlock_which which;
     struct presence *presence; /* with region                                                              */
-    int fd;                    /* with companion_byte                                                      */
-    bool companion;            /* exclusive holders also take LOCK_BYTE_APPLY for WRITE, because readers   */
-                               /* without write permission lock by that byte alone                         */
-    void (*ended)(void *ctx);  /* NULL, or: a thread ended that held the lock; its levels are undone.      */
-    void *ended_ctx;           /* Called under this module's mutex: may not open, close or take a lock     */
+    int fd;                    /* with companion                                                           */
+    enum rwlock_companion companion;
+    void (*ended)(void *ctx); /* NULL, or: a thread ended that held the lock; its levels are undone.      */
+    void *ended_ctx;          /* Called under this module's mutex: may not open, close or take a lock     */
 };
 
 int rwlock_open(struct rwlock **out, const struct rwlock_host *host);

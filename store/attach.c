@@ -117,8 +117,11 @@ static int attach_slot(struct stead *s, bool *unit_made)
     }
     if (rc != 0)
         return rc;
-    return error_keep(presence_attach(&s->presence, s->has_slot ? lock_unit_region(s->unit) : NULL, s->lock_fd,
-                                      s->read_only ? PRESENCE_READER : PRESENCE_WRITER));
+    rc = presence_attach(&s->presence, s->has_slot ? lock_unit_region(s->unit) : NULL, s->lock_fd,
+                         s->read_only ? PRESENCE_READER : PRESENCE_WRITER);
+    if (rc == 0 && !s->has_slot)
+        outside_begin(&s->outside, lock_unit_region(s->unit), s->lock_fd);
+    return error_keep(rc);
 }
 
 static int open_locks(struct stead *s)
@@ -130,9 +133,7 @@ static int open_locks(struct stead *s)
         host.which = RWLOCK_APPLY;
     } else if (shared) {
         host.region = lock_unit_region(s->unit);
-        /* LIVE: readers without permission exist if the mode lets them read but not write, or are here already. */
-        host.companion = s->sharing == STEAD_LIVE && !s->read_only &&
-                         (store_has_foreign_readers(s) || lock_byte_taken(s->lock_fd, LOCK_BYTE_READERS, 1));
+        host.companion = s->sharing == STEAD_LIVE ? RWLOCK_COMPANION_ANNOUNCED : RWLOCK_COMPANION_NONE;
     }
     if (store_locks_as_reader(s)) {
         host.ended = store_reader_ended;
@@ -144,7 +145,7 @@ static int open_locks(struct stead *s)
                                     .which = RWLOCK_APPLY,
                                     .presence = s->presence,
                                     .fd = s->lock_fd,
-                                    .companion = true};
+                                    .companion = RWLOCK_COMPANION_ALWAYS};
         rc = rwlock_open(&s->apply_lock, &host);
     }
     return error_keep(rc);
@@ -318,7 +319,8 @@ int store_attach(struct stead *s, const stead_options *o)
     s->first_writer = first && !s->read_only && !inspect;
     if ((rc = raise_capacity(s, o, alone)) != 0 || (rc = open_locks(s)) != 0)
         return rc;
-    if (unclean && !inspect)
+    s->accepted_unclean = unclean && !inspect;
+    if (s->accepted_unclean)
         s->super.accepted_unclean = 1;
     if ((rc = open_image(s, o, first, inspect)) != 0 || (rc = store_attach_heap(s, first, inspect)) != 0)
         return rc;

@@ -8,7 +8,8 @@
  *   LIVE, with a slot          store lock in the lock unit        the same
  *   reader with a slot         apply lock in the lock unit        EPERM (SOLE, TURNS)
  *   reader without a slot      OFD byte APPLY, shared by the      EPERM
- *                              sections of this process
+ *                              sections of this process; in LIVE
+ *                              lock/outside.c
  *
  * TURNS.  The lock unit's commit_seq is the number of the last commit; it is stored while the store lock is held
  * exclusively.  A process whose image is at another commit catches up at its next lock request: exclusively, with the
@@ -128,29 +129,6 @@ static int lock_reader_mutex(struct stead *s, int64_t deadline_ns)
     }
 }
 
-/* In slices: stead_abandon sends away who waits. */
-static int take_byte(struct stead *s, unsigned byte, int64_t deadline_ns)
-{
-    for (;;) {
-        int64_t slice = deadline_ns == 0 ? 0 : deadline_after_ms(GIVE_UP_MS);
-        int rc = lock_byte_take(s->lock_fd, byte, LOCK_BYTE_READ, slice < deadline_ns ? slice : deadline_ns);
-        if (rc != ETIMEDOUT || deadline_over(deadline_ns))
-            return rc;
-        if (atomic_load(&s->leaving))
-            return gives_up();
-    }
-}
-
-static int take_apply_byte(struct stead *s, int64_t deadline_ns)
-{
-    int rc = take_byte(s, LOCK_BYTE_QUEUE, deadline_ns);
-    if (rc != 0)
-        return rc;
-    rc = take_byte(s, LOCK_BYTE_APPLY, deadline_ns);
-    (void)lock_byte_drop(s->lock_fd, LOCK_BYTE_QUEUE);
-    return rc;
-}
-
 static bool writers_possible(const struct stead *s)
 {
     return s->has_slot || lock_byte_taken(s->lock_fd, LOCK_BYTE_SLOT0, PRESENCE_SLOTS);
@@ -162,33 +140,76 @@ static int died_applying(const struct stead *s)
                      s->file.path);
 }
 
-/* No slot is locked, so the lock unit's words may be stale; but a writer may have come and died while this reader, which
- * found a sealed store, looked on.  Then the superblock says so, and the file may be half changed. */
+/* No slot is locked, so the lock unit's words may be stale; but a writer may have come and died while this reader
+ * looked on.  Then the superblock says so, and the file may be half changed.  EAGAIN: one has come just now. */
 static int came_and_died(const struct stead *s)
 {
     struct superblock now;
     int rc = superblock_read(&s->file, &now);
-    return rc == 0 && now.state == SUPER_OPEN_LOGGED ? died_applying(s) : rc;
+    if (rc != 0 || now.state == SUPER_SEALED)
+        return rc;
+    if (writers_possible(s))
+        return EAGAIN;
+    if (now.state == SUPER_OPEN_LOGGED)
+        return died_applying(s);
+    if (s->accepted_unclean && now.sequence == s->super.sequence)
+        return 0; /* what was looked at and accepted */
+    return error_set(STEAD_UNCLEAN,
+                     "%s: its LIVE writers ended without close; its data are for the next opener to judge",
+                     s->file.path);
+}
+
+static bool live_writers(const struct stead *s)
+{
+    return writers_possible(s) && s->unit->sharing == STEAD_LIVE;
+}
+
+/* Without a slot: the kernel's bytes, and in LIVE a look at the words.  Which mode it is may change until the byte is
+ * held: the store is this reader's to look at whoever comes. */
+static int take_outside_once(struct stead *s, int64_t deadline_ns)
+{
+    if (live_writers(s))
+        return outside_share(&s->outside, deadline_ns);
+    int rc = outside_take_byte(&s->outside, deadline_ns);
+    if (rc != 0 || !live_writers(s))
+        return rc;
+    outside_leave(&s->outside);
+    return outside_share(&s->outside, deadline_ns);
+}
+
+/* In slices: stead_abandon sends away who waits. */
+static int take_outside(struct stead *s, int64_t deadline_ns)
+{
+    for (;;) {
+        int64_t slice = deadline_ns == 0 ? 0 : deadline_after_ms(GIVE_UP_MS);
+        int rc = take_outside_once(s, slice < deadline_ns ? slice : deadline_ns);
+        if (rc != ETIMEDOUT || deadline_over(deadline_ns))
+            return rc;
+        if (atomic_load(&s->leaving))
+            return gives_up();
+    }
 }
 
 /* The first section of this process begins. */
 static int reader_begin(struct stead *s, int64_t deadline_ns)
 {
-    int rc = s->has_slot ? 0 : take_apply_byte(s, deadline_ns);
+    int rc = s->has_slot ? 0 : take_outside(s, deadline_ns);
     if (rc != 0 || s->private_replay)
         return rc;
-    if (!writers_possible(s)) {
-        rc = came_and_died(s);
-    } else if (!s->has_slot && atomic_load(&s->unit->applying) != 0) {
-        rc = died_applying(s);
-    } else {
-        heap_extended(s->heap, image_follow(s->image));
-        if (s->sharing != STEAD_LIVE)
-            rc = image_look(s->image, lock_unit_image_shared(s->unit));
-        heap_extended(s->heap, image_bytes(s->image));
+    rc = writers_possible(s) ? EAGAIN : came_and_died(s);
+    if (rc == EAGAIN) {
+        rc = 0;
+        if (!s->has_slot && atomic_load(&s->unit->applying) != 0) {
+            rc = died_applying(s);
+        } else {
+            heap_extended(s->heap, image_follow(s->image));
+            if (s->sharing != STEAD_LIVE)
+                rc = image_look(s->image, lock_unit_image_shared(s->unit));
+            heap_extended(s->heap, image_bytes(s->image));
+        }
     }
     if (rc != 0 && !s->has_slot)
-        (void)lock_byte_drop(s->lock_fd, LOCK_BYTE_APPLY);
+        outside_leave(&s->outside);
     return rc;
 }
 

@@ -30,15 +30,6 @@ void store_fill_super(const struct stead *s, struct superblock *super)
     super->root = 0; /* only a sealed superblock has it: here it would go stale */
 }
 
-bool store_has_foreign_readers(const struct stead *s)
-{
-    struct stat st;
-    if (fstat(s->file.fd, &st) != 0)
-        return true;
-    return ((st.st_mode & S_IRGRP) != 0 && (st.st_mode & S_IWGRP) == 0) ||
-           ((st.st_mode & S_IROTH) != 0 && (st.st_mode & S_IWOTH) == 0);
-}
-
 static void format_id(char text[37], const uint8_t id[16])
 {
     int n = 0;

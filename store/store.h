@@ -26,6 +26,7 @@
 #include "base/error.h"
 #include "base/units.h"
 #include "lock/bytes.h"
+#include "lock/outside.h"
 #include "lock/presence.h"
 #include "lock/rwlock.h"
 #include "persist/file.h"
@@ -99,9 +100,12 @@ struct stead {
     bool rolled_back; /* TURNS: nothing was changed since the last rollback, as far as commits know */
     bool apply_dead;  /* the apply lock was inherited from the dead */
 
-    /* Readers without a slot: how many sections of this process share LOCK_BYTE_APPLY. */
+    bool accepted_unclean; /* opened what a LIVE session left unclean, at super.sequence */
+
+    /* Readers: how many sections of this process there are; without a slot they share LOCK_BYTE_APPLY. */
     pthread_mutex_t reader_mutex;
     unsigned reader_sections;
+    struct outside outside; /* without a slot */
 };
 
 /* ---- registry.c: the stores open in this process */
@@ -200,7 +204,6 @@ void *names_find(struct stead *s, const char *name, int *rc);    /* store lock h
 
 /* ---- status.c */
 void store_note_change(struct stead *s);
-bool store_has_foreign_readers(const struct stead *s); /* may somebody read the file who may not write it? */
 /* Times and pids from the lock unit, before a superblock is written. */
 void store_fill_super(const struct stead *s, struct superblock *super);
 

@@ -131,6 +131,101 @@ Test(outside, a_reader_is_told_of_a_death_and_leaves_it_to_those_who_can_repair)
     reader_meets_a_death(false);
 }
 
+Test(outside, a_reader_without_a_slot_is_told_of_a_death_and_sees_nothing_half_made)
+{
+    reader_meets_a_death(true);
+}
+
+static void meet_the_end_of_all(void *arg)
+{
+    const struct outsider *o = arg;
+    stead *s = open_reader(o);
+    CHILD(stead_lock(s, STEAD_SHARED, SOON_MS) == 0);
+    CHILD(stead_unlock(s) == 0);
+    o->words[READY] = 1;
+    CHILD(await(&o->words[GO], 1));
+    CHILD(stead_lock(s, STEAD_SHARED, SOON_MS) == STEAD_UNCLEAN);
+    CHILD(stead_unlock(s) == EPERM);
+    CHILD(stead_close(s) == 0);
+}
+
+static void open_and_wait(void *arg)
+{
+    const struct outsider *o = arg;
+    stead *s;
+    CHILD(stead_open(&s, o->path, &(stead_options){.sharing = STEAD_LIVE}) == 0);
+    o->words[DONE] = 1;
+    for (;;)
+        pause();
+}
+
+Test(outside, the_death_of_all_live_writers_is_not_mistaken_for_a_clean_end)
+{
+    struct outsider o = {.path = path_in("s"), .words = shared_words(WORDS), .slotless = true};
+    stead *s = open_store(o.path, STEAD_LIVE);
+    make_pair(s);
+    OK(stead_close(s));
+    pid_t writer = spawn(open_and_wait, &o);
+    cr_assert(await(&o.words[DONE], 1));
+    refuse_writers(o.path);
+    pid_t reader = spawn(meet_the_end_of_all, &o);
+    cr_assert(await(&o.words[READY], 1));
+    cr_assert_eq(kill(writer, SIGKILL), 0);
+    cr_assert_eq(reap(writer), 128 + SIGKILL);
+    o.words[GO] = 1;
+    REAP_OK(reader);
+}
+
+/* ---- a reader that the writer's open could not foresee */
+
+static void meet_a_section(void *arg)
+{
+    const struct outsider *o = arg;
+    stead *s = open_reader(o);
+    const volatile uint64_t *pair = stead_root(s);
+    CHILD(stead_lock(s, STEAD_SHARED, 0) == EBUSY); /* a section older than this reader */
+    CHILD(stead_lock(s, STEAD_SHARED, 50) == ETIMEDOUT);
+    o->words[READY] = 1;
+    CHILD(stead_lock(s, STEAD_SHARED, SOON_MS) == 0);
+    CHILD(pair[0] == 1 && pair[1] == 1);
+    o->words[READY] = 2;
+    CHILD(await(&o->words[GO], 1));
+    CHILD(pair[0] == 1 && pair[1] == 1);
+    CHILD(stead_unlock(s) == 0);
+    o->words[READY] = 3;
+    CHILD(await(&o->words[GO], 2));
+    CHILD(stead_lock(s, STEAD_SHARED, 50) == ETIMEDOUT); /* a younger one */
+    CHILD(stead_close(s) == 0);
+}
+
+Test(outside, a_live_section_excludes_readers_that_come_when_the_file_was_made_readable_later)
+{
+    struct outsider o = {.path = path_in("s"), .words = shared_words(WORDS), .slotless = true};
+    stead *s = open_store(o.path, STEAD_LIVE); /* 0600 */
+    volatile uint64_t *pair = make_pair(s);
+    refuse_writers(o.path);
+    OK(stead_lock(s, STEAD_EXCLUSIVE, SOON_MS));
+    pair[0] = 1;
+    pid_t reader = spawn(meet_a_section, &o);
+    cr_assert(await(&o.words[READY], 1));
+    pair[1] = 1;
+    OK(stead_unlock(s));
+    cr_assert(await(&o.words[READY], 2));
+    FAILS(stead_lock(s, STEAD_EXCLUSIVE, 0), EBUSY);
+    FAILS(stead_lock(s, STEAD_EXCLUSIVE, 50), ETIMEDOUT);
+    OK(stead_lock(s, STEAD_SHARED, 0));
+    OK(stead_unlock(s));
+    o.words[GO] = 1;
+    cr_assert(await(&o.words[READY], 3));
+    OK(stead_lock(s, STEAD_EXCLUSIVE, SOON_MS));
+    pair[0] = 2;
+    o.words[GO] = 2;
+    REAP_OK(reader);
+    pair[1] = 2;
+    OK(stead_unlock(s));
+    OK(stead_close(s));
+}
+
 /* ---- a thread that ends inside */
 
 static void *end_inside(void *arg)
