@@ -153,8 +153,11 @@ void store_unlock_quietly(struct stead *s);
 /* Whoever changes the file (or needs it to stand still) against readers of other processes. */
 int store_apply_lock(struct stead *s, bool exclusive, int64_t deadline_ns);
 void store_apply_unlock(struct stead *s, bool whole); /* whole: the file is what it should be */
-bool store_locks_as_reader(const struct stead *s);    /* not by the store lock's words in the lock unit */
-void store_reader_ended(void *s);                     /* rwlock_host.ended of such a handle */
+/* reader.c: a shared section of such a handle.  As stead_lock and stead_unlock. */
+int store_reader_lock(struct stead *s, int64_t deadline_ns);
+int store_reader_unlock(struct stead *s);
+bool store_locks_as_reader(const struct stead *s); /* not by the store lock's words in the lock unit */
+void store_reader_ended(void *s);                  /* rwlock_host.ended of such a handle */
 bool turn_is_current(const struct stead *s);
 /* Others extended the image: map what is there now. */
 void store_follow_now(struct stead *s);
