@@ -327,7 +327,7 @@ STEAD_API int stead_unpin(stead *store);
 
 /* Who holds and who waits for the store's lock, for people.  Stops at and returns visit's first non-zero. */
 typedef struct {
-    pid_t pid, tid; /* as that process sees itself                                    */
+    pid_t pid, tid; /* as that process sees itself; tid 0: one or several of very many threads */
     bool waiting;   /* else: holding                                                  */
     bool exclusive;
     bool alive;

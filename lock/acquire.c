@@ -113,7 +113,7 @@ static int claim(struct waiting *w, enum acquire_as as)
 }
 
 /* Flags of dead threads go down.  True if there was one. */
-static bool sharers_reap(struct rwlock *lock, const struct lock_slot *own)
+static bool sharers_reap(struct rwlock *lock, const struct rwlock_hold *own)
 {
     bool any = false;
     struct lock_slot *slot;
@@ -140,14 +140,14 @@ static int drain_sleep(struct waiting *w)
     } while (!(state & STATE_DRAIN) && !atomic_compare_exchange_strong(&words->state, &state, state | STATE_DRAIN));
     LOCK_STEP(DRAINING);
     unsigned from = 0;
-    if (slot_next_sharer(lock, w->hold->slot, &from) == NULL)
+    if (slot_next_sharer(lock, w->hold, &from) == NULL)
         return 0;
     int64_t until;
     int64_t check_at = w->check_at;
     int rc = wait_checks(w, &until);
     if (rc != 0)
         return rc == EAGAIN ? 0 : rc;
-    if (check_at != w->check_at && check_at != 0 && sharers_reap(lock, w->hold->slot))
+    if (check_at != w->check_at && check_at != 0 && sharers_reap(lock, w->hold))
         return 0;
     (void)futex_wait(&words->wake_owner, seen, until, lock->process_private);
     return 0;
@@ -174,13 +174,13 @@ static int drain(struct waiting *w)
         return 0; /* L2 */
     for (unsigned round = 0;; round++) {
         unsigned from = 0;
-        if (slot_next_sharer(lock, w->hold->slot, &from) == NULL)
+        if (slot_next_sharer(lock, w->hold, &from) == NULL)
             return drain_done(w);
         atomic_store_explicit(&words->quiet, 0, memory_order_relaxed);
         if (!still_owner(w))
             return EAGAIN;
         if (w->deadline == 0) {
-            if (sharers_reap(lock, w->hold->slot))
+            if (sharers_reap(lock, w->hold))
                 continue;
             return EBUSY;
         }
@@ -289,19 +289,20 @@ static int own_inconsistent(struct rwlock *lock, struct rwlock_hold *hold, int64
     return rc;
 }
 
-int acquire_shared(struct rwlock *lock, struct rwlock_hold *hold, int64_t deadline_ns)
+int acquire_shared(struct rwlock *lock, struct rwlock_hold *hold, bool raised, int64_t deadline_ns)
 {
     struct waiting w;
     wait_begin(&w, lock, hold, false, deadline_ns);
     int rc;
     for (;;) {
-        if (atomic_load_explicit(&hold->slot->shared, memory_order_relaxed) == 0)
-            atomic_exchange(&hold->slot->shared, 1);
+        if (!raised)
+            flag_raise(hold->slot);
         LOCK_STEP(SHARED_FLAGGED);
         rc = enter_shared(&w);
         if (rc == 0)
             break;
         flag_lower(lock, hold->slot);
+        raised = false;
         LOCK_STEP(SHARED_WITHDRAWN);
         if (rc == EOWNERDEAD) {
             wait_end(&w, false); /* a claimant must not stand in its own way */
@@ -332,7 +333,7 @@ void rwlock_abandon(struct rwlock *lock, struct rwlock_hold *hold)
         release_exclusive(lock, hold, RELEASE_DIED);
     }
     if (hold->slot != NULL)
-        slot_give_back(lock, hold->slot);
+        slot_leave(lock, hold->slot, hold->below != 0 && !hold->stand_in);
     if (lock->ended != NULL && (hold->inside != 0 || hold->below != 0))
         lock->ended(lock->ended_ctx);
 }

@@ -9,9 +9,9 @@ enum acquire_as { ACQUIRE_EXCLUSIVE, ACQUIRE_UPGRADE /* this thread shares, and 
 /* 0 or EOWNERDEAD: this thread is the owner and alone.  EBUSY, ETIMEDOUT, EDEADLK, ENOTRECOVERABLE. */
 int acquire_exclusive(struct rwlock *lock, struct rwlock_hold *hold, enum acquire_as as, int64_t deadline_ns);
 
-/* 0: shares, flag up.  EOWNERDEAD: is the owner instead, and alone.  Errors: holds nothing.  The flag may be up or
- * down before. */
-int acquire_shared(struct rwlock *lock, struct rwlock_hold *hold, int64_t deadline_ns);
+/* 0: shares, flag up.  EOWNERDEAD: is the owner instead, and alone.  Errors: holds nothing.  raised: this thread's flag is
+ * up already. */
+int acquire_shared(struct rwlock *lock, struct rwlock_hold *hold, bool raised, int64_t deadline_ns);
 
 enum release_as {
     RELEASE_ALL, /* was inside, holds nothing after */

@@ -102,10 +102,10 @@ static bool find_wait(const struct registry_list *list, struct walker *walker)
     return query.waits;
 }
 
-/* The flag is a hold, not a try of somebody who waits to share. */
+/* The flag is a hold, not a try of somebody who waits to share; and it is known whose. */
 static bool slot_holds(const struct lock_slot *slot)
 {
-    return atomic_load(&slot->shared) != 0 &&
+    return atomic_load(&slot->shared) != 0 && atomic_load(&slot->crowd) == 0 &&
            (atomic_load(&slot->waiting_since) == 0 || atomic_load(&slot->waiting_exclusive) != 0);
 }
 

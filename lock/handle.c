@@ -3,7 +3,8 @@
  *
  * The list serves three: a thread that ends gives back what it holds (rwlock_abandon), the search for cycles over
  * several locks walks it, and a fork's child empties it.  One mutex of this process guards it; it is never held while
- * waiting for anything, and never taken on a path that a lock request takes when it need not wait.
+ * waiting for anything, and never taken on a path that a lock request takes when it need not wait - but once by a thread
+ * that comes when the slots are used up.
  *
  * Thread end.  A pthread_key's destructor runs for every thread that returns, calls pthread_exit or is cancelled.
  * Other keys' destructors may still lock and unlock: every new entry arms the key again, and the C library runs
@@ -209,10 +210,20 @@ int hold_make(struct rwlock *lock, struct rwlock_hold **out)
     struct rwlock_hold *hold = &thread_holds.at[lock->index];
     memset(hold, 0, sizeof *hold);
     hold->self = (uint64_t)lock->id << 32 | (thread_holds.tid & STATE_TID);
-    hold->slot = slot_take(lock, hold->self);
+    hold->slot = slot_take(lock, hold->self, false);
     hold->serial = lock->serial;
     *out = hold;
     return 0;
+}
+
+void hold_find_slot(struct rwlock *lock, struct rwlock_hold *hold)
+{
+    pthread_mutex_lock(&registry_mutex); /* who joins and who leaves, one at a time: slots.c */
+    hold->slot = slot_join(lock);
+    hold->joined = hold->slot != NULL;
+    if (hold->slot == NULL)
+        hold->slot = slot_take(lock, hold->self, true);
+    pthread_mutex_unlock(&registry_mutex);
 }
 
 bool handle_alive(const struct rwlock *lock, uint32_t id)

@@ -41,10 +41,11 @@ struct rwlock {
 struct rwlock_hold {
     uint64_t serial;
     uint64_t self;          /* owner bits of this thread: id << 32 | tid                         */
-    struct lock_slot *slot; /* NULL: all slots were taken                                        */
+    struct lock_slot *slot; /* NULL: all slots were taken, and it has not yet asked to share     */
     uint32_t below;         /* shared levels under the first exclusive one                       */
     uint32_t inside;        /* levels from the first exclusive one on                            */
     bool sharer;            /* the slot's bit is set in words->sharers                           */
+    bool joined;            /* the slot was another thread's, and may be again                   */
     bool stand_in;          /* shared levels held exclusively, for want of a slot                */
     bool by_byte;           /* inside, with byte APPLY                                           */
     bool biased;            /* STATE_BIAS was set when the owner word was claimed                */
@@ -74,6 +75,8 @@ static inline struct rwlock_hold *hold_find(const struct rwlock *lock)
 
 /* Makes the entry: 0, EPERM (fork child), ENOMEM. */
 int hold_make(struct rwlock *lock, struct rwlock_hold **out);
+/* A slot for an entry that has none and is to share: joins one of this process, or takes a first one; may find none. */
+void hold_find_slot(struct rwlock *lock, struct rwlock_hold *hold);
 
 /* Gives the handle its index and serial; forgets it.  ENOMEM. */
 int handle_register(struct rwlock *lock);

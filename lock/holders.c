@@ -36,16 +36,23 @@ int rwlock_each(const struct rwlock *lock, int (*visit)(const struct rwlock_info
         if (owner_tid(owner) == 0 || atomic_load(&slot->which) != (uint32_t)lock->which)
             continue;
         int64_t since = atomic_load(&slot->waiting_since);
-        /* An owner that shares beneath is listed once, as the owner. */
-        bool shares = atomic_load(&slot->shared) != 0 && !(owner_inside && (state & STATE_OWNER) == owner) &&
-                      (since == 0 || atomic_load(&slot->waiting_exclusive) != 0); /* else it only tries */
+        /* An owner that shares beneath is listed once, as the owner.  A crowd is listed once, as its process's: who of
+         * it shares is not known; its first thread's try to share cannot be told from the others' holds. */
+        bool crowd = atomic_load(&slot->crowd) != 0;
+        bool owners = owner_inside && (crowd ? (state & STATE_UPGRADE) != 0 && owner_id(state) == owner_id(owner)
+                                             : (state & STATE_OWNER) == owner);
+        uint32_t sharing = atomic_load(&slot->shared);
+        bool shares = sharing > (owners ? 1 : 0) && (crowd || since == 0 || atomic_load(&slot->waiting_exclusive) != 0);
         if (!shares && since == 0)
             continue;
         info_fill(lock, owner, &info);
         int rc = 0;
-        if (shares)
+        if (shares) {
+            info.tid = crowd ? 0 : info.tid;
             rc = visit(&info, arg);
+        }
         if (rc == 0 && since != 0) {
+            info.tid = (pid_t)owner_tid(owner);
             info.waiting = true;
             info.exclusive = atomic_load(&slot->waiting_exclusive) != 0;
             info.since_ns = since;

@@ -29,6 +29,7 @@
 
 #define SLOT_COUNT 768
 #define SLOT_WORDS (SLOT_COUNT / 64)
+#define SLOT_RESERVE PRESENCE_SLOTS /* kept for processes that have none yet: slots.c */
 
 /* An attachment id is generation << ID_INDEX_BITS | index of its presence record; the generation starts at 1. */
 #define ID_INDEX_BITS 10
@@ -103,14 +104,18 @@ static_assert(sizeof(struct presence_record) == 32, "region v1");
 
 struct lock_slot {
     _Atomic uint64_t owner;        /* id << 32 | tid, 0 = free; tid 0: being cleaned by that attachment */
-    _Atomic uint32_t shared;       /* the flag: 1 = its thread shares, or is about to look whether it may */
+    _Atomic uint32_t shared;       /* the flag: how many of its threads share, or are about to look whether they may */
     _Atomic uint32_t which;        /* enum rwlock_which                                               */
     _Atomic int64_t waiting_since; /* CLOCK_MONOTONIC ns, 0 = does not wait                     */
     _Atomic uint32_t waiting_exclusive;
-    uint8_t reserved[CACHE_LINE_BYTES - 28];
+    _Atomic uint32_t users; /* threads of the owner's process that raise this flag; 0 while it is being taken */
+    _Atomic uint32_t crowd; /* 1: several, now or before: the owner's tid says nothing about who shares      */
+    uint8_t reserved[CACHE_LINE_BYTES - 36];
 };
 static_assert(sizeof(struct lock_slot) == CACHE_LINE_BYTES, "region v1");
 static_assert(offsetof(struct lock_slot, waiting_since) == 16, "region v1");
+static_assert(offsetof(struct lock_slot, users) == 28, "region v1");
+static_assert(SLOT_COUNT > SLOT_RESERVE, "threads need slots, too");
 
 struct lock_region {
     uint8_t magic[8];

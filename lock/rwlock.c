@@ -179,7 +179,7 @@ static int lock_exclusive(struct rwlock *lock, struct rwlock_hold *hold, int64_t
     return enter_section(lock, hold, rc, deadline_ns);
 }
 
-/* Outermost shared level of a thread that found no slot: exclusive in fact. */
+/* Outermost shared level of a thread that found no slot, not even to join: exclusive in fact. */
 static int lock_stand_in(struct rwlock *lock, struct rwlock_hold *hold, int64_t deadline_ns)
 {
     int rc = acquire_exclusive(lock, hold, ACQUIRE_STAND_IN, deadline_ns);
@@ -197,15 +197,16 @@ static int lock_stand_in(struct rwlock *lock, struct rwlock_hold *hold, int64_t 
 /* Outermost shared level when the short way is closed. */
 static int lock_shared(struct rwlock *lock, struct rwlock_hold *hold, int64_t deadline_ns)
 {
+    bool raised = hold->sharer; /* by lock_outermost() */
     if (hold->slot == NULL)
-        hold->slot = slot_take(lock, hold->self);
+        hold_find_slot(lock, hold);
     if (hold->slot == NULL)
         return lock_stand_in(lock, hold, deadline_ns);
     if (!hold->sharer) {
         slot_make_sharer(lock, hold->slot);
         hold->sharer = true;
     }
-    int rc = acquire_shared(lock, hold, deadline_ns);
+    int rc = acquire_shared(lock, hold, raised, deadline_ns);
     if (rc == EOWNERDEAD)
         return enter_section(lock, hold, rc, deadline_ns);
     if (rc == 0)
@@ -227,7 +228,7 @@ static inline int lock_outermost(struct rwlock *lock, struct rwlock_hold *hold, 
     if (exclusive)
         return lock_exclusive(lock, hold, deadline_ns);
     if (__builtin_expect(hold->sharer, 1)) {
-        atomic_exchange(&hold->slot->shared, 1);
+        flag_raise(hold->slot);
         LOCK_STEP(SHARED_FLAGGED);
         uint64_t state = atomic_load(&lock->words->state);
         if (__builtin_expect((state & (STATE_OWNER | STATE_BIAS | STATE_INCONSISTENT | STATE_LOST | STATE_HANDOFF)) ==

@@ -229,7 +229,7 @@ static void go_without(struct waiting *w)
 
 void wait_end(struct waiting *w, bool had)
 {
-    if (w->since != 0 && w->hold->slot != NULL)
+    if (w->since != 0 && w->hold->slot != NULL && !w->hold->joined)
         atomic_store(&w->hold->slot->waiting_since, 0);
     w->since = 0;
     if (!had)
@@ -259,7 +259,7 @@ int wait_checks(struct waiting *w, int64_t *until)
     if (w->since == 0) {
         w->since = now;
         w->check_at = now + CHECK_FIRST_NS;
-        if (slot != NULL) {
+        if (slot != NULL && !w->hold->joined) {
             atomic_store(&slot->waiting_exclusive, w->exclusive);
             atomic_store(&slot->waiting_since, now);
         }

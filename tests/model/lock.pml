@@ -11,6 +11,9 @@
  *   L2  bias clear: nobody shares   R1  an owner that finds half-made data is told (EOWNERDEAD)
  *   R2  nobody waits for ever (no invalid end state): dead owners and dead readers are removed
  *
+ * -DCROWD=1: threads 0 and 1 are of one process and have one slot: its flag is a count (slots.c, L13).  Nobody is killed
+ * then (-DDEATHS=0): a process's death takes the slot as a whole, which is the case of one thread a slot.
+ *
  * -DPLANT_...=1 breaks one step; tests/model/run_model.cmake asks that spin finds each of them.
  */
 #ifndef THREADS
@@ -27,8 +30,22 @@
 byte owner; /* 0 nobody, else thread + 1 */
 bool bias, inconsistent, draining, upgrading;
 
-bool flag[THREADS];
+byte flag[THREADS]; /* by slot: how many of its threads have it up */
 bool dead[THREADS];
+
+#ifdef CROWD
+#define SLOT (me == 0 -> 1 : me) /* slot 0 stays empty */
+#else
+#define SLOT me
+#endif
+#define RAISE flag[SLOT] = flag[SLOT] + 1
+#define LOWER flag[SLOT] = flag[SLOT] - 1
+/* Up, but for what this thread holds up itself: an upgrader shares beneath.  (slot_next_sharer) */
+#ifdef PLANT_OWN_SLOT_PASSED_OVER
+#define IN_THE_WAY(i) (i != SLOT && flag[i] > 0)
+#else
+#define IN_THE_WAY(i) (flag[i] > (i == SLOT && upgrade -> 1 : 0))
+#endif
 
 /* What the data would say. */
 bool half_made;
@@ -70,9 +87,9 @@ inline drain_readers()
     :: i == THREADS -> break
     :: i < THREADS ->
         if
-        :: i == me || !flag[i] -> i++
-        :: i != me && flag[i] && dead[i] -> flag[i] = false; i = 0 /* slot_clean */
-        :: i != me && flag[i] && !dead[i] ->
+        :: !IN_THE_WAY(i) -> i++
+        :: IN_THE_WAY(i) && dead[i] -> flag[i] = 0; i = 0 /* slot_clean */
+        :: IN_THE_WAY(i) && !dead[i] ->
             atomic {
                 if
                 :: owner == ME -> draining = true
@@ -83,7 +100,7 @@ inline drain_readers()
             if
             :: stolen -> break
             :: else ->
-                (!flag[i] || dead[i] || owner != ME); /* spin, or sleep on wake_owner */
+                (!IN_THE_WAY(i) || dead[i] || owner != ME); /* spin, or sleep on wake_owner */
                 i = 0
             fi
         fi
@@ -150,9 +167,9 @@ share:
 #ifdef PLANT_LOOK_FIRST
         (owner == NOBODY && !inconsistent);
         atomic { bias = true };
-        flag[me] = true;
+        RAISE;
 #else
-        flag[me] = true;
+        RAISE;
         MAY_DIE;
         atomic {
             if
@@ -164,7 +181,7 @@ share:
         }
         if
         :: !looked ->
-            flag[me] = false; /* withdrawn */
+            LOWER; /* withdrawn */
             MAY_DIE;
             if
             :: owner == NOBODY && inconsistent -> goto own /* own_inconsistent */
@@ -180,7 +197,7 @@ share:
         share_section();
         if
         :: true -> /* unlock */
-            flag[me] = false;
+            LOWER;
             goto next
         :: true -> upgrade = true /* and go on to own, flag up */
         fi;
@@ -198,7 +215,7 @@ own:
         :: stolen && upgrade && upgrading ->
             if
             :: owner != NOBODY && dead[owner - 1] -> reap_owner(); goto own
-            :: else -> flag[me] = false; goto next /* EDEADLK; the caller gives up its shared lock */
+            :: else -> LOWER; goto next /* EDEADLK; the caller gives up its shared lock */
             fi
         :: stolen && !(upgrade && upgrading) ->
             if
@@ -234,7 +251,7 @@ own:
             fi
         }
         if
-        :: upgrade -> share_section(); flag[me] = false
+        :: upgrade -> share_section(); LOWER
         :: else
         fi;
 next:   skip

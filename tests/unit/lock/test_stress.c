@@ -196,6 +196,25 @@ Test(stress, threads_of_one_process)
     }
 }
 
+/* More threads than slots: all in two of them (slots.c, L13). */
+Test(stress, threads_that_share_slots)
+{
+    uint64_t seed = seed_get();
+    struct world world;
+    world_make(&world);
+    struct rwlock *lock = private_lock();
+    pthread_t clock;
+    slots_use_up(lock, true, 2);
+    cr_assert_eq(pthread_create(&clock, NULL, stop_later, &world), 0);
+    run_threads(&world, lock, 9, false, seed);
+    pthread_join(clock, NULL);
+    verdict(&world, atomic_load(&world.board[OWNED]));
+    OK(rwlock_lock(lock, true, 0)); /* all have left, and nobody's flag stayed up */
+    OK(rwlock_unlock(lock));
+    OK(rwlock_close(lock));
+    world_end(&world);
+}
+
 struct crowd {
     unsigned threads;
     bool gentle;

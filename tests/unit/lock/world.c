@@ -12,6 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "lock/slots.h"
 #include "lock/futex.h"
 
 int world_ok(int rc, const char *call, const char *file, int line)
@@ -92,6 +93,17 @@ pid_t world_fork(struct world *world, struct member *inherited, int (*body)(stru
         close(inherited->fd);
     }
     _exit(body(world, arg));
+}
+
+void slots_use_up(struct rwlock *lock, bool reserve, unsigned joinable)
+{
+    struct lock_slot *slot;
+    while ((slot = slot_take(lock, (uint64_t)lock->id << 32 | 1, reserve)) != NULL) {
+        if (joinable > 0)
+            joinable--;
+        else
+            atomic_store(&slot->users, 0);
+    }
 }
 
 int world_wait(pid_t pid)

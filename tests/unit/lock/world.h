@@ -45,6 +45,10 @@ void member_leave(struct member *member);
 /* A lock among the threads of this process. */
 struct rwlock *private_lock(void);
 
+/* Takes every free slot for this lock, as if by threads that hold nothing; the first `joinable` of them can be joined.
+ * reserve: the last SLOT_RESERVE too. */
+void slots_use_up(struct rwlock *lock, bool reserve, unsigned joinable);
+
 /* Runs body in a forked process that leaves the parent's descriptors alone; its return value is the exit status. */
 pid_t world_fork(struct world *world, struct member *inherited, int (*body)(struct world *world, void *arg), void *arg);
 /* Exit status; 1000 + signal if one ended it. */
