@@ -262,7 +262,9 @@ STEAD_API stead *stead_of(const void *p);
  * be half made, and the next writer that locks is told and repairs.
  * Without write permission a LIVE store's first section begins at the earliest 15 ms after stead_open (also
  * with timeout_ms 0); STEAD_UNCLEAN: all its writers died.
- * SOLE: a lock among the writer's threads; read-only processes: a section that sees exactly one commit.
+ * SOLE: a lock among the writer's threads; read-only processes: a section that sees exactly one commit, also after a
+ * writer's death, whether somebody recovers the store or not.  A read-only handle that was opened before any writer
+ * follows them into whatever sharing mode they choose.
  * TURNS: the outermost exclusive lock begins a transaction.
  */
 STEAD_API int stead_lock(stead *store, stead_lock_mode mode, int timeout_ms) STEAD_MUST_CHECK;

@@ -164,13 +164,31 @@ static int sync_file(struct txn *txn)
     return 0;
 }
 
+/* TURNS: others wrote superblocks in their turns.  What is said by the caller (image_seal) stays as it is. */
+static int catch_up_superblock(struct txn *txn)
+{
+    struct superblock now, *super = txn->super;
+    int rc = superblock_read(txn->file, &now);
+    if (rc != 0)
+        return rc;
+    now.root = super->root;
+    now.sharing = super->sharing;
+    now.last_change_pid = super->last_change_pid;
+    now.last_attach_s = super->last_attach_s;
+    now.last_detach_s = super->last_detach_s;
+    now.last_change_s = super->last_change_s;
+    now.accepted_unclean = super->accepted_unclean;
+    *super = now;
+    return 0;
+}
+
 static int restart_log(struct txn *txn)
 {
     uint64_t salt, seq = txn->wal.at.next_seq - 1;
     if (getrandom(&salt, sizeof salt, 0) != (ssize_t)sizeof salt)
         return error_set(EIO, "no random bytes for the log's salt");
-    if (txn->turns) { /* others wrote superblocks in their turns */
-        int rc = superblock_read(txn->file, txn->super);
+    if (txn->turns) {
+        int rc = catch_up_superblock(txn);
         if (rc != 0)
             return rc;
     }

@@ -118,6 +118,13 @@ static int fill(struct image *image, int to, uint64_t used)
     return in_own_pages(image) ? copy_image(image, to, used) : copy_data(from, to, end);
 }
 
+/* Asked after the copy: a LIVE writer says so in the superblock before it changes a byte. */
+static bool became_live(const struct image *image)
+{
+    struct superblock now;
+    return image->options.kind == IMAGE_READ && superblock_read(image->file, &now) == 0 && now.state == SUPER_OPEN_LIVE;
+}
+
 /* Steps 4 to 7 */
 static int write_copy(const struct image_backup *backup, const struct file *copy)
 {
@@ -128,13 +135,13 @@ static int write_copy(const struct image_backup *backup, const struct file *copy
     rc = fill(image, copy->fd, used);
     if (rc == 0 && image->txn != NULL)
         rc = txn_replay_point(image->txn, &backup->point, copy->fd);
-    if (rc == 0 && (image_is_live(image) || in_own_pages(image) || sealed.checksums_valid == 0))
+    if (rc == 0 && (image_is_live(image) || became_live(image) || in_own_pages(image) || sealed.checksums_valid == 0))
         rc = scrub_rebuild(copy->fd, 0, used);
     if (rc == 0) /* of pages that the original has in flight behind the used length */
         rc = scrub_clear(copy->fd, used, min_u64(image_bytes(image), used - 1 + format_contiguous(used - 1)));
     if (rc != 0)
         return rc;
-    sealed.commit_seq = image->txn != NULL ? backup->point.seq : image_commit_seq(image);
+    sealed.commit_seq = image->txn != NULL ? backup->point.seq : max_u64(sealed.commit_seq, image_commit_seq(image));
     sealed.used_bytes = used;
     sealed.checksums_valid = 1;
     sealed.last_detach_s = (int64_t)time(NULL);

@@ -38,15 +38,32 @@
  * records of step 3 name them all, so that the view after step 4 is whole.  Without the log the file is no commit then, and
  * the look fails (EBUSY).
  *
- * No words (nobody attached, or they are torn): what is shown stays, unless the superblock says that the log that was
- * followed is done with, so that the file holds it all.  No log under its name: if the store was removed or the words
- * belong to another session, there is nothing to follow; so too if this reader may not read the log.  The view is then
- * the last applied commit, as it is without this file.
+ * An attached reader whose words are torn keeps what it shows, unless the superblock says that the log that was followed is
+ * done with, so that the file holds it all.
+ *
+ * Without an attachment (options.shared NULL) nobody tells this reader that writers came or went, or in which mode: it was
+ * there first, or may not write.  So each look begins with the superblock, and *super, by which a copy, a check and the
+ * figures go, is what it says now, never what it said at open.
+ *
+ *   superblock     words                             the view
+ *   sealed, LIVE   whatever they say                 the file, no private pages
+ *   open, logged   of its log                        as above.  Those of a session that died are as good: what they call
+ *                                                    durable is in the log, and recovery waits for the apply lock
+ *   open, logged   none, torn, or of another log     the file and the log's whole valid prefix, as recovery will leave them:
+ *                                                    a writer died in a checkpoint or before it wrote words, or is about
+ *                                                    to recover.  A writer that starts a session writes its words before
+ *                                                    its first commit, so words read again after the prefix was measured
+ *                                                    tell whether some of it may not be durable yet.
+ *
+ * No log under its name: if the store was removed or the words belong to another session, there is nothing to follow; so
+ * too if this reader may not read the log.  The view is then the last applied commit, as it is without this file.
  *
  * Invariants (tests/unit/persist/test_follow.c)
- *   P5  after a look that returned 0 the view is the image at commit max(applied, min(durable, last)), and image_commit_seq()
- *       is its number; nothing was written to file or log
+ *   P5  after a look that returned 0 the view is the image at commit max(applied, min(durable, last)) - by superblock and
+ *       log where no words tell: at the last commit of the log - and image_commit_seq() is its number; nothing was written
+ *       to file or log
  *   P6  after a look that failed the view is the former one or the commit `applied`
+ *   P7  after a look that returned 0 without an attachment *super is the store's superblock of that moment
  *
  * Locks: none of its own.  The caller lets no other look and no section of this process run beside it; seq, base_seq and
  * private_pages may be read by any thread.
@@ -285,18 +302,15 @@ static int judge_missing(const struct image *image, const struct shared_state *s
                                    : error_set(rc, "cannot open the log %s: %s", image->file->log_path, error_text(rc));
 }
 
-static int catch_up(struct image *image, const struct shared_state *state, uint64_t last_seq)
+/* Steps 3 and 4.  Takes fd over. */
+static int follow_log(struct image *image, const struct shared_state *state, int fd, uint64_t last_seq)
 {
     struct follow *follow = &image->follow;
     struct wal_scan scan;
-    int fd;
-    int rc = file_open_path(&fd, image->file->log_path, O_RDONLY | O_NOFOLLOW, 0);
-    if (rc != 0)
-        return judge_missing(image, state, rc);
-    rc = wal_scan_open(&scan, fd, image->super->id, state->at.salt, state->at.checkpoint, image->map.capacity);
+    int rc = wal_scan_open(&scan, fd, image->super->id, state->at.salt, state->at.checkpoint, image->map.capacity);
     if (rc != 0) {
         file_calls.close(fd);
-        return rc == STEAD_LOG_MISSING ? judge_missing(image, state, rc) : rc;
+        return rc;
     }
     scan.at = follow->at;
     scan.file_bytes = min_u64(scan.file_bytes, state->at.end); /* nothing behind it is read, or searched */
@@ -320,8 +334,36 @@ static int catch_up(struct image *image, const struct shared_state *state, uint6
     return rc;
 }
 
-/* Nobody says what is applied. */
-static int look_alone(struct image *image)
+static int catch_up(struct image *image, const struct shared_state *state, uint64_t last_seq)
+{
+    int fd;
+    int rc = file_open_path(&fd, image->file->log_path, O_RDONLY | O_NOFOLLOW, 0);
+    if (rc != 0)
+        return judge_missing(image, state, rc);
+    rc = follow_log(image, state, fd, last_seq);
+    return rc == STEAD_LOG_MISSING ? judge_missing(image, state, rc) : rc;
+}
+
+/* ---- the words ---- */
+
+static int look_by_words(struct image *image, const struct shared_state *state, uint64_t durable)
+{
+    struct follow *follow = &image->follow;
+    if (state->applied_at.next_seq != state->applied_seq + 1 || state->at.next_seq < state->applied_at.next_seq ||
+        state->at.salt != state->applied_at.salt || state->at.checkpoint != state->applied_at.checkpoint)
+        return error_set(STEAD_CORRUPT, "%s: the words shared by its processes are damaged", image->file->path);
+    follow->whole_log = false;
+    if (memcmp(&follow->base, &state->applied_at, sizeof follow->base) != 0) {
+        int rc = show_file(image, state);
+        if (rc != 0)
+            return rc;
+    }
+    uint64_t last = max_u64(state->applied_seq, min_u64(durable, state->at.next_seq - 1));
+    return last < follow->at.next_seq ? 0 : catch_up(image, state, last);
+}
+
+/* An attached reader whose words are torn. */
+static int look_without_words(struct image *image)
 {
     struct follow *follow = &image->follow;
     struct superblock now;
@@ -336,26 +378,112 @@ static int look_alone(struct image *image)
     return show_file(image, &state);
 }
 
-int image_look(struct image *image, const struct image_shared *shared)
+/* ---- the superblock, where no attachment tells what goes on ---- */
+
+/* Sealed, or LIVE: the file is all there is. */
+static int look_at_file(struct image *image)
 {
     struct follow *follow = &image->follow;
-    struct shared_state state;
-    int rc;
-    if (image->map.kind != MAP_IMAGE_VIEW)
+    int rc = drop_pages(image);
+    if (rc != 0)
+        return rc;
+    memset(&follow->base, 0, sizeof follow->base);
+    memset(&follow->at, 0, sizeof follow->at);
+    follow->base_used_bytes = follow->used_bytes = 0;
+    follow->whole_log = false;
+    atomic_store(&follow->base_seq, 0);
+    atomic_store(&follow->seq, 0); /* *super has the number */
+    return image->super->state == SUPER_SEALED ? make_room(image, image->super->used_bytes) : 0;
+}
+
+/* The log is the superblock's: the position behind its valid prefix into state->at, its beginning into applied_at. */
+static int measure_log(const struct image *image, int fd, struct shared_state *state)
+{
+    const struct superblock *super = image->super;
+    struct wal_scan scan;
+    struct wal_record record;
+    int rc = wal_scan_open(&scan, fd, super->id, super->log_salt, super->checkpoint, image->map.capacity);
+    if (rc != 0)
+        return rc;
+    if (scan.header.first_seq != super->commit_seq + 1 || scan.header.used_bytes != super->used_bytes)
+        rc = error_set(STEAD_LOG_MISSING, "the log of %s begins at commit %llu, the store ends at %llu",
+                       image->file->path, (unsigned long long)scan.header.first_seq,
+                       (unsigned long long)super->commit_seq);
+    state->applied_seq = super->commit_seq;
+    state->applied_used_bytes = super->used_bytes;
+    state->applied_at = scan.at;
+    while (rc == 0)
+        rc = wal_scan_next(&scan, &record);
+    state->at = scan.at;
+    wal_scan_close(&scan);
+    return rc == ENOENT ? 0 : rc;
+}
+
+/* No words belong to the superblock's log: a log that nobody appends to, because nobody does before there are words. */
+static int look_by_log(struct image *image, const struct image_shared *shared)
+{
+    struct follow *follow = &image->follow;
+    const struct superblock *super = image->super;
+    struct shared_state state = {0}, words;
+    int fd;
+    if (follow->whole_log && follow->base.salt == super->log_salt && follow->base.checkpoint == super->checkpoint)
+        return 0; /* nothing was appended since */
+    int rc = wal_find(&fd, image->file, false, super->id, super->log_salt, super->checkpoint);
+    if (rc == STEAD_LOG_MISSING && !file_is_current(image->file)) {
+        error_clear(); /* removed, the log too: every commit of such a store is applied at once */
         return 0;
-    uint64_t durable = shared != NULL ? shared_durable_seq(shared) : 0; /* before the words: see the top */
-    if (shared == NULL || shared_read(shared, &state) != 0)
-        return look_alone(image);
-    if (state.applied_at.next_seq != state.applied_seq + 1 || state.at.next_seq < state.applied_at.next_seq ||
-        state.at.salt != state.applied_at.salt || state.at.checkpoint != state.applied_at.checkpoint)
-        return error_set(STEAD_CORRUPT, "%s: the words shared by its processes are damaged", image->file->path);
-    if (memcmp(&follow->base, &state.applied_at, sizeof follow->base) != 0) {
-        rc = show_file(image, &state);
-        if (rc != 0)
-            return rc;
     }
-    uint64_t last = max_u64(state.applied_seq, min_u64(durable, state.at.next_seq - 1));
-    return last < follow->at.next_seq ? 0 : catch_up(image, &state, last);
+    if (rc != 0)
+        return rc;
+    rc = measure_log(image, fd, &state);
+    if (rc != 0)
+        goto close_log;
+    uint64_t durable = shared != NULL ? shared_durable_seq(shared) : 0;
+    if (shared != NULL && shared_read(shared, &words) == 0 && words.at.salt == super->log_salt &&
+        words.at.checkpoint == super->checkpoint) {
+        file_calls.close(fd);
+        return look_by_words(image, &words, durable); /* a writer's session has just begun */
+    }
+    rc = show_file(image, &state);
+    if (rc != 0)
+        goto close_log;
+    rc = follow_log(image, &state, fd, state.at.next_seq - 1);
+    follow->whole_log = rc == 0;
+    return rc;
+close_log:
+    file_calls.close(fd);
+    return rc;
+}
+
+static int read_superblock(struct image *image)
+{
+    struct superblock now;
+    int rc = superblock_read(image->file, &now);
+    if (rc != 0)
+        return rc;
+    if (memcmp(now.id, image->super->id, sizeof now.id) != 0 || now.base != image->super->base)
+        return error_set(STEAD_CORRUPT, "%s was overwritten by another store while it was open", image->file->path);
+    *image->super = now;
+    return 0;
+}
+
+int image_look(struct image *image, const struct image_shared *shared)
+{
+    struct shared_state state;
+    bool attached = image->options.shared != NULL;
+    if (image->replay || (attached && image->map.kind != MAP_IMAGE_VIEW))
+        return 0;
+    int rc = attached ? 0 : read_superblock(image);
+    if (rc != 0 || image->map.kind != MAP_IMAGE_VIEW) /* in memory: nothing but the superblock can change */
+        return rc;
+    if (!attached && image->super->state != SUPER_OPEN_LOGGED)
+        return look_at_file(image);
+    uint64_t durable = shared != NULL ? shared_durable_seq(shared) : 0; /* before the words: see the top */
+    bool told = shared != NULL && shared_read(shared, &state) == 0;
+    if (told &&
+        (attached || (state.at.salt == image->super->log_salt && state.at.checkpoint == image->super->checkpoint)))
+        return look_by_words(image, &state, durable);
+    return attached ? look_without_words(image) : look_by_log(image, shared);
 }
 
 /* ---- what the view is, for the rest of the module ---- */
@@ -363,6 +491,18 @@ int image_look(struct image *image, const struct image_shared *shared)
 bool follow_has_pages(const struct image *image)
 {
     return atomic_load_explicit(&image->follow.private_pages, memory_order_relaxed) != 0;
+}
+
+int follow_list_pages(const struct image *image, struct page_list *pages)
+{
+    const struct page_list *own = &image->follow.pages;
+    int rc = page_list_reserve(pages, own->count);
+    if (rc != 0 || own->count == 0)
+        return rc;
+    memcpy(pages->page, own->page, own->count * sizeof *own->page);
+    pages->count = own->count;
+    page_list_sort(pages);
+    return 0;
 }
 
 void follow_stat(const struct image *image, struct image_stat *stat)

@@ -158,8 +158,10 @@ static int map_image(struct image *image, uint64_t bytes)
     enum map_kind kind = image->options.inspect ? MAP_IMAGE_READ
                          : image->replay        ? MAP_IMAGE_PRIVATE
                                                 : kinds[image->options.kind];
-    if (kind == MAP_IMAGE_READ && !image->options.inspect && super->state != SUPER_OPEN_LIVE && !image->file->in_memory)
-        kind = MAP_IMAGE_VIEW; /* shows the file as well, and can be ahead of it (follow.c) */
+    /* Shows the file as well, and can be ahead of it (follow.c).  A reader that is not attached may outlive LIVE. */
+    if (kind == MAP_IMAGE_READ && !image->options.inspect && !image->file->in_memory &&
+        (super->state != SUPER_OPEN_LIVE || image->options.shared == NULL))
+        kind = MAP_IMAGE_VIEW;
     bool twin = is_writer(&image->options) && kind == MAP_IMAGE_PRIVATE;
     int rc = address_permitted(image->file->path, super->base, super->capacity_bytes);
     if (rc == 0)

@@ -77,10 +77,13 @@ uint64_t image_follow(struct image *image);
 /*
  * image_look -- a reader's section begins: the view becomes the last durable commit, whether it is in the file or only in
  * the log, and image_commit_seq() its number.  Nothing is written to file or log; BUFFERED commits are not shown.
- *   shared  the words of the attached writers (read access is enough); NULL: nobody is attached
+ *   shared  the words of the attached writers (read access is enough), or what is left of them; NULL: none
+ * A reader with options.shared NULL learns here what became of the store: writers may have come, in any sharing mode, and
+ * gone, or died.  *super is then the superblock of this moment.
  * The caller holds the apply lock shared until the section ends, and lets no other look and no section of this process
- * run beside it.  Nothing new: O(1), no system call; else O(new records).  Maps what the file grew by.  LIVE, and a
- * private replay: nothing to do.
+ * run beside it.  Nothing new: O(1), no system call (options.shared
+ * NULL: the superblocks are read); else O(new records).  Maps what the file grew by.  An
+ * attached reader of a LIVE store, and a private replay: nothing to do.
  * After an error (ENOMEM, EIO, STEAD_CORRUPT, STEAD_LOG_MISSING) the view is the former one or the last applied commit.
  */
 int image_look(struct image *image, const struct image_shared *shared);

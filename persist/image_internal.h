@@ -25,6 +25,7 @@ struct follow {
     struct page_list pages;    /* private pages; some may be named twice                                         */
     struct overlay overlay;    /* empty between looks                                                            */
     size_t compacted;          /* their number when they were last sorted                                        */
+    bool whole_log;            /* the view is the end of a log that no words tell of, and nobody appends to      */
     _Atomic uint64_t seq;      /* the commit in the view; 0: never looked                                        */
     _Atomic uint64_t base_seq; /* the commit in the file                                                         */
     _Atomic uint64_t private_pages;
@@ -59,6 +60,8 @@ uint64_t image_applied_bytes(const struct image *image);
 /* ---- follow.c ---- */
 /* Does the mapping, and not the file, hold the last commit that this reader was shown? */
 bool follow_has_pages(const struct image *image);
+/* The pages that it has from the log, ascending, into an empty list: for them the file's checksums mean nothing.  ENOMEM. */
+int follow_list_pages(const struct image *image, struct page_list *pages);
 void follow_stat(const struct image *image, struct image_stat *stat);
 void follow_release(struct image *image);
 

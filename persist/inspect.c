@@ -7,7 +7,8 @@
  *
  * A private replay (a crashed store, read where nobody may recover it): the pages that the log names may have been cut off in
  * the middle of their application, so that neither they nor their entries in the table need match anything; what the log
- * says of them was verified when it was replayed.  All others are verified here like those of any store.  Opening
+ * says of them was verified when it was replayed.  The same goes for the pages that a reader has from the log (follow.c): a writer may have
+ * died in the middle of applying them.  All others are verified here like those of any store.  Opening
  * verifies none of them: it costs what the log is long, and a check of all pages what the store is.
  */
 #include <errno.h>
@@ -48,7 +49,13 @@ void image_check(struct image *image, struct report *report,
     if (now.checksums_valid == 0)
         return; /* LIVE */
     uint64_t used = image_applied_bytes(image);
-    scrub_check(image->file->fd, used, image->replay ? &image->replayed : NULL, report, name_object, ctx);
+    struct page_list followed = {0};
+    if (follow_list_pages(image, &followed) != 0) {
+        report_problem(report, "P1", 0, "no memory to check the pages beside the log");
+        return;
+    }
+    scrub_check(image->file->fd, used, image->replay ? &image->replayed : &followed, report, name_object, ctx);
+    page_list_free(&followed);
     if (now.state == SUPER_SEALED && used == now.used_bytes)
         scrub_check_tail(image->file->fd, used, report);
 }

@@ -230,6 +230,8 @@ static int open_image(struct stead *s, const stead_options *o, bool first, bool 
     if (rc != 0)
         return error_set(rc, "%s: a reader's section holds off recovery", s->file.path);
     s->super.root = s->read_only ? s->super.root : 0; /* a copy, made at close; stale while the store is open */
+    if (!s->read_only)
+        s->super.sharing = (uint32_t)s->sharing;
     rc = image_open(&s->image, &s->file, &s->super, &options);
     if (changes_file)
         store_apply_unlock(s, rc == 0);

@@ -49,6 +49,8 @@ static int backup_in_section(struct stead *s, const char *path)
     struct superblock super = s->super;
     if (s->has_slot)
         store_fill_super(s, &super);
+    if (s->sharing == STEAD_LIVE)
+        super.commit_seq = store_commit_seq(s);
     heap_guard_pause(s->heap);
     rc = image_backup(s->image, &super, path);
     heap_guard_resume(s->heap);

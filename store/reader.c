@@ -7,6 +7,11 @@
  * in its section leaves it on its way out (rwlock_host.ended), so the byte never outlives the last living section.
  * LOCK_BYTE_QUEUE is taken first and dropped at once: a writer that waits for APPLY holds it, so a stream of readers
  * cannot keep the writer out.  LIVE: lock/outside.c, whose design is in lock/companion.c.
+ *
+ * Readers go on after any death of writers: in SOLE and TURNS at the last durable commit, whether somebody recovers the
+ * store or not (the lock is waited for while somebody does).  A reader without a slot came when nobody was there, or may not
+ * write: with each section that begins it learns from the superblock (image_look) whether writers came, in which mode, and
+ * whether they died; s->super and s->sharing are what it learnt.  After a LIVE death that is STEAD_UNCLEAN.
  */
 #include <errno.h>
 
@@ -40,31 +45,6 @@ static bool writers_possible(const struct stead *s)
     return s->has_slot || lock_byte_taken(s->lock_fd, LOCK_BYTE_SLOT0, PRESENCE_SLOTS);
 }
 
-static int died_applying(const struct stead *s)
-{
-    return error_set(STEAD_FAILED, "%s: the writer died while it changed the file; the next writer's open recovers it",
-                     s->file.path);
-}
-
-/* No slot is locked, so the lock unit's words may be stale; but a writer may have come and died while this reader
- * looked on.  Then the superblock says so, and the file may be half changed.  EAGAIN: one has come just now. */
-static int came_and_died(const struct stead *s)
-{
-    struct superblock now;
-    int rc = superblock_read(&s->file, &now);
-    if (rc != 0 || now.state == SUPER_SEALED)
-        return rc;
-    if (writers_possible(s))
-        return EAGAIN;
-    if (now.state == SUPER_OPEN_LOGGED)
-        return died_applying(s);
-    if (s->accepted_unclean && now.sequence == s->super.sequence)
-        return 0; /* what was looked at and accepted */
-    return error_set(STEAD_UNCLEAN,
-                     "%s: its LIVE writers ended without close; its data are for the next opener to judge",
-                     s->file.path);
-}
-
 static bool live_writers(const struct stead *s)
 {
     return writers_possible(s) && s->unit->sharing == STEAD_LIVE;
@@ -96,24 +76,43 @@ static int take_outside(struct stead *s, int64_t deadline_ns)
     }
 }
 
+/* LIVE and nobody attached, although the superblock says "open": is that an end without close?  Not if somebody comes or
+ * goes at this moment: then the superblock changes. */
+static bool live_ended_unclean(const struct stead *s)
+{
+    struct superblock now;
+    return s->super.state == SUPER_OPEN_LIVE && !writers_possible(s) && superblock_read(&s->file, &now) == 0 &&
+           now.state == SUPER_OPEN_LIVE && now.sequence == s->super.sequence;
+}
+
+/* A reader without a slot is not told who comes and goes: s->super is what image_look() found, known what was there. */
+static int reader_learn(struct stead *s, uint64_t known)
+{
+    uint32_t sharing = writers_possible(s) ? s->unit->sharing : s->super.sharing;
+    if (s->super.sequence != known)
+        s->accepted_unclean = false; /* another session than the one that was looked at and accepted */
+    if (s->accepted_unclean)
+        s->super.accepted_unclean = 1; /* the store itself says nothing of it: nothing was written */
+    if (!s->accepted_unclean && live_ended_unclean(s))
+        return error_set(STEAD_UNCLEAN,
+                         "%s: its LIVE writers ended without close; its data are for the next opener to judge",
+                         s->file.path);
+    s->sharing = s->super.state == SUPER_OPEN_LIVE ? STEAD_LIVE : (stead_sharing)(sharing % 3);
+    return 0;
+}
+
 /* The first section of this process begins. */
 static int reader_begin(struct stead *s, int64_t deadline_ns)
 {
     int rc = s->has_slot ? 0 : take_outside(s, deadline_ns);
     if (rc != 0 || s->private_replay)
         return rc;
-    rc = writers_possible(s) ? EAGAIN : came_and_died(s);
-    if (rc == EAGAIN) {
-        rc = 0;
-        if (!s->has_slot && atomic_load(&s->unit->applying) != 0) {
-            rc = died_applying(s);
-        } else {
-            heap_extended(s->heap, image_follow(s->image));
-            if (s->sharing != STEAD_LIVE)
-                rc = image_look(s->image, lock_unit_image_shared(s->unit));
-            heap_extended(s->heap, image_bytes(s->image));
-        }
-    }
+    uint64_t known = s->super.sequence;
+    heap_extended(s->heap, image_follow(s->image));
+    rc = image_look(s->image, lock_unit_image_shared(s->unit));
+    heap_extended(s->heap, image_bytes(s->image));
+    if (rc == 0 && !s->has_slot)
+        rc = reader_learn(s, known);
     if (rc != 0 && !s->has_slot)
         outside_leave(&s->outside);
     return rc;
@@ -158,22 +157,19 @@ int store_reader_lock(struct stead *s, int64_t deadline_ns)
     STORE_CALL(s); /* it may wait for a byte of the file, which nobody sees in the lock */
     bool outermost = !rwlock_held(s->store_lock);
     int rc = rwlock_lock(s->store_lock, false, deadline_ns);
-    if (rc == EOWNERDEAD) {
-        (void)rwlock_pass_on(s->store_lock);
-        return died_applying(s);
-    }
-    if (rc != 0 || !outermost)
+    bool dead = rc == EOWNERDEAD; /* held exclusively now: see the top */
+    if ((rc != 0 && !dead) || !outermost)
         return rc;
     rc = reader_enter(s, deadline_ns);
     if (rc != 0)
-        (void)rwlock_unlock(s->store_lock);
+        (void)(dead ? rwlock_pass_on(s->store_lock) : rwlock_unlock(s->store_lock));
     return rc;
 }
 
 int store_reader_unlock(struct stead *s)
 {
-    bool outermost = rwlock_levels(s->store_lock) == 1;
-    if (outermost)
-        reader_leave(s);
-    return rwlock_unlock(s->store_lock);
+    if (rwlock_levels(s->store_lock) != 1)
+        return rwlock_unlock(s->store_lock);
+    reader_leave(s);
+    return rwlock_held_exclusive(s->store_lock) ? rwlock_pass_on(s->store_lock) : rwlock_unlock(s->store_lock);
 }

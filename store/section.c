@@ -21,8 +21,9 @@
  *   here, catches up, and only then calls the lock consistent: if it cannot catch up, the news is passed on.
  *
  * The apply lock's own death is a file that may be half changed.  What was being written is in the log, so whoever takes
- * the lock next as a writer writes it again, and only then calls it consistent.  unit->applying says the same to readers
- * that cannot see the lock.
+ * the lock next as a writer writes it again, and only then calls it consistent.  Readers need not wait for that: their view
+ * has those pages from the log (image_look).  One with a slot is given the dead owner's lock exclusively; its section
+ * keeps it so and passes the news on at its end, so that readers' sections follow one another until a writer comes.
  *
  * Readers: reader.c.
  *

@@ -69,7 +69,6 @@ int stead_stat(stead *store, stead_status *status)
     image_stat(store->image, &image);
     heap_stat(store->heap, &heap);
     names_count(store, &internal_blocks, &internal_bytes);
-    store_unlock_quietly(store);
     status->base = store->base;
     status->file_bytes = (uint64_t)st.st_size;
     status->capacity_bytes = store->capacity;
@@ -88,5 +87,6 @@ int stead_stat(stead *store, stead_status *status)
     status->recovered = store->recovered;
     fill_times(store, status);
     format_id(status->id, store->super.id);
+    store_unlock_quietly(store); /* a reader's super and sharing stand still in its section only */
     return 0;
 }

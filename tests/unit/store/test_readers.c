@@ -1,0 +1,328 @@
+/*
+ * test_readers.c -- a reader stays while writers come, change the sharing mode, go, and die.
+ *
+ * Two kinds: one that came before any writer has no slot and is told nothing, so that it must find out; one that came
+ * while a writer was there has a slot and shares the lock's words with it.  The reader is the test's own process, each
+ * writer a child.  Every section must see one commit, every copy must be one.
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "persist/file.h"
+#include "support/support.h"
+
+TestSuite(readers, .init = support_setup, .fini = support_teardown, .timeout = 240);
+
+#define WORDS 4096
+#define LINK_BYTES 50000
+
+enum { READY, GO, WORD_COUNT };
+
+struct link {
+    struct link *next;
+    uint8_t bytes[LINK_BYTES];
+};
+
+struct list {
+    uint64_t count;
+    struct link *first;
+};
+
+static stead *open_writer(const char *path, stead_sharing sharing)
+{
+    stead *s;
+    CHILD(stead_open(&s, path, &(stead_options){.sharing = sharing, .timeout_ms = 10000}) == 0);
+    return s;
+}
+
+static stead *open_reader(const char *path)
+{
+    stead *s;
+    OK(stead_open(&s, path, &(stead_options){.flags = STEAD_READ_ONLY, .timeout_ms = 10000}));
+    return s;
+}
+
+static void make_store(const char *path, stead_sharing sharing, size_t root_bytes)
+{
+    stead *s;
+    void *root;
+    OK(stead_open(&s, path, &(stead_options){.sharing = sharing}));
+    OK(stead_root_once(s, root_bytes, NULL, NULL, &root));
+    OK(stead_close(s));
+}
+
+/* ---- modes that follow one another */
+
+struct session {
+    const char *path;
+    stead *inherited; /* the reader, of no use in the child */
+    volatile uint32_t *words;
+    stead_sharing sharing;
+};
+
+/* Adds 50 links in one section, commits, and stays until it is told to close. */
+static void grow(void *arg)
+{
+    struct session *session = arg;
+    CHILD(stead_close(session->inherited) == 0);
+    stead *s = open_writer(session->path, session->sharing);
+    CHILD(stead_lock(s, STEAD_EXCLUSIVE, 10000) == 0);
+    struct list *list = stead_root(s);
+    for (int i = 0; i < 50; i++) {
+        struct link *link = stead_new(s, struct link);
+        CHILD(link != NULL);
+        memset(link->bytes, 0x5a, sizeof link->bytes);
+        link->next = list->first;
+        list->first = link;
+        list->count++;
+    }
+    CHILD(stead_unlock(s) == 0);
+    CHILD(stead_commit(s, STEAD_DURABLE) == 0);
+    session->words[READY] = 1;
+    CHILD(await(session->words + GO, 1));
+    CHILD(stead_close(s) == 0);
+}
+
+static uint64_t walk(stead *s)
+{
+    uint64_t count = 0;
+    CHILD(stead_lock(s, STEAD_SHARED, 10000) == 0);
+    const struct list *list = stead_root(s);
+    for (const struct link *link = list->first; link != NULL; link = link->next) {
+        CHILD(link->bytes[0] == 0x5a && link->bytes[LINK_BYTES - 1] == 0x5a);
+        count++;
+    }
+    CHILD(count == list->count);
+    CHILD(stead_unlock(s) == 0);
+    return count;
+}
+
+struct copy {
+    const char *path;
+    stead *inherited;
+    uint64_t links;
+};
+
+static void look_into_copy(void *arg)
+{
+    struct copy *copy = arg;
+    stead *s;
+    stead_report report;
+    CHILD(stead_close(copy->inherited) == 0);
+    CHILD(stead_open(&s, copy->path, &(stead_options){.flags = STEAD_READ_ONLY}) == 0);
+    CHILD(stead_check(s, &report) == 0);
+    CHILD(walk(s) == copy->links);
+    CHILD(stead_close(s) == 0);
+}
+
+static void expect_links(stead *reader, uint64_t links, stead_sharing sharing)
+{
+    stead_status status;
+    struct copy copy = {.path = path_in("copy"), .inherited = reader, .links = links};
+    OK(stead_check(reader, NULL));
+    OK(stead_stat(reader, &status));
+    cr_assert_eq(status.sharing, sharing, "%llu links: told %d instead of %d", (unsigned long long)links,
+                 (int)status.sharing, (int)sharing);
+    cr_assert_eq(walk(reader), links);
+    OK(stead_backup(reader, copy.path));
+    REAP_OK(spawn(look_into_copy, &copy));
+    cr_assert_eq(unlink(copy.path), 0);
+}
+
+Test(readers, one_that_came_first_follows_every_mode_and_copies_it)
+{
+    char path[256]; /* path_in() gives out four at a time */
+    (void)snprintf(path, sizeof path, "%s", path_in("s"));
+    for (unsigned pair = 0; pair < 9; pair++) {
+        make_store(path, (stead_sharing)(pair / 3), sizeof(struct list));
+        stead *reader = open_reader(path);
+        for (unsigned n = 0; n < 3; n++) { /* each writer in another mode than the one before it */
+            struct session session = {.path = path,
+                                      .inherited = reader,
+                                      .words = shared_words(WORD_COUNT),
+                                      .sharing = (stead_sharing)((pair + n) % 3)};
+            pid_t pid = spawn(grow, &session);
+            cr_assert(await(session.words + READY, 1));
+            expect_links(reader, 50 * (n + 1), session.sharing);
+            session.words[GO] = 1;
+            REAP_OK(pid);
+            expect_links(reader, 50 * (n + 1), session.sharing);
+        }
+        OK(stead_close(reader));
+        OK(stead_remove(path));
+    }
+}
+
+/* ---- deaths */
+
+enum way { BY_SIGNAL, BY_ABANDON, BY_EXIT, WAYS };
+
+struct mortal {
+    const char *path;
+    stead *inherited;
+    volatile uint32_t *words;
+    stead_sharing sharing;
+    enum way way;
+    long writes; /* the death comes before this one; -1: after the commits */
+};
+
+static void end_as(stead *s, enum way way)
+{
+    if (way == BY_SIGNAL)
+        kill(getpid(), SIGKILL);
+    if (way == BY_ABANDON)
+        stead_abandon(s);
+    _exit(0);
+}
+
+static long writes_left;
+static ssize_t mortal_pwrite(int fd, const void *buffer, size_t bytes, off_t offset)
+{
+    if (writes_left-- == 0)
+        kill(getpid(), SIGKILL);
+    return file_calls_system.pwrite(fd, buffer, bytes, offset);
+}
+
+static void commit_number(stead *s, uint64_t number)
+{
+    CHILD(stead_lock(s, STEAD_EXCLUSIVE, 10000) == 0);
+    uint64_t *root = stead_root(s);
+    for (unsigned i = 0; i < WORDS; i++)
+        root[i] = number;
+    CHILD(stead_unlock(s) == 0);
+    CHILD(stead_commit(s, STEAD_DURABLE) == 0);
+}
+
+static void commit_and_die(void *arg)
+{
+    struct mortal *mortal = arg;
+    CHILD(mortal->inherited == NULL || stead_close(mortal->inherited) == 0);
+    stead *s = open_writer(mortal->path, mortal->sharing);
+    commit_number(s, 1);
+    mortal->words[READY] = 1;
+    CHILD(await(mortal->words + GO, 1));
+    if (mortal->writes >= 0) {
+        writes_left = mortal->writes;
+        file_calls.pwrite = mortal_pwrite;
+    }
+    for (uint64_t number = 2; number < 6; number++) {
+        commit_number(s, number);
+        mortal->words[READY] = (uint32_t)number;
+    }
+    end_as(s, mortal->way);
+}
+
+static void recover_and_commit(void *arg)
+{
+    struct mortal *mortal = arg;
+    CHILD(stead_close(mortal->inherited) == 0);
+    stead *s = open_writer(mortal->path, mortal->sharing);
+    commit_number(s, 9);
+    CHILD(stead_close(s) == 0);
+}
+
+/* One section: the number of the commit that all of the words say. */
+static uint64_t seen(stead *reader)
+{
+    OK(stead_lock(reader, STEAD_SHARED, 5000));
+    OK(stead_lock(reader, STEAD_SHARED, 0));
+    const uint64_t *root = stead_root(reader);
+    uint64_t number = root[0];
+    for (unsigned i = 0; i < WORDS; i++)
+        cr_assert_eq(root[i], number, "word %u is %llu, the first is %llu", i, (unsigned long long)root[i],
+                     (unsigned long long)number);
+    OK(stead_unlock(reader));
+    OK(stead_unlock(reader));
+    return number;
+}
+
+/* The writer dies; true if it lived to its end.  The reader goes on, and its view never goes back. */
+static bool outlive(stead_sharing sharing, bool slot, enum way way, long writes)
+{
+    const char *path = path_in("s");
+    make_store(path, sharing, WORDS * sizeof(uint64_t));
+    stead *reader = slot ? NULL : open_reader(path);
+    struct mortal mortal = {.path = path,
+                            .inherited = reader,
+                            .words = shared_words(WORD_COUNT),
+                            .sharing = sharing,
+                            .way = way,
+                            .writes = writes};
+    pid_t pid = spawn(commit_and_die, &mortal);
+    cr_assert(await(mortal.words + READY, 1));
+    if (slot)
+        reader = open_reader(path);
+    cr_assert_eq(seen(reader), 1);
+    mortal.words[GO] = 1;
+    (void)reap(pid);
+    uint64_t told = mortal.words[READY];
+    for (int again = 0; again < 2; again++) {
+        uint64_t number = seen(reader);
+        cr_assert(number >= told && number <= told + 1, "%llu was told, %llu is seen (%ld writes)",
+                  (unsigned long long)told, (unsigned long long)number, writes);
+    }
+    OK(stead_check(reader, NULL));
+    mortal.inherited = reader;
+    REAP_OK(spawn(recover_and_commit, &mortal));
+    cr_assert_eq(seen(reader), 9);
+    OK(stead_close(reader));
+    OK(stead_remove(path));
+    return told == 5;
+}
+
+Test(readers, go_on_at_the_last_durable_commit_after_a_writers_end)
+{
+    for (unsigned mode = STEAD_SOLE; mode <= STEAD_TURNS; mode++)
+        for (unsigned way = 0; way < WAYS; way++)
+            for (int slot = 0; slot < 2; slot++)
+                cr_assert(outlive((stead_sharing)mode, slot != 0, (enum way)way, -1));
+}
+
+static unsigned die_at_every_write(stead_sharing sharing, bool slot)
+{
+    unsigned deaths = 0;
+    while (!outlive(sharing, slot, BY_SIGNAL, deaths))
+        deaths++;
+    return deaths;
+}
+
+/* With a reader there, each commit is applied at once: many of these deaths leave the file between two commits. */
+Test(readers, go_on_after_a_writer_died_at_any_write)
+{
+    for (unsigned mode = STEAD_SOLE; mode <= STEAD_TURNS; mode++)
+        for (int slot = 0; slot < 2; slot++)
+            cr_assert_gt(die_at_every_write((stead_sharing)mode, slot != 0), 4);
+}
+
+static void leave_live(void *arg)
+{
+    struct session *session = arg;
+    CHILD(stead_close(session->inherited) == 0);
+    stead *s = open_writer(session->path, STEAD_LIVE);
+    ((struct list *)stead_root(s))->count = 1;
+    kill(getpid(), SIGKILL);
+}
+
+Test(readers, a_live_death_is_never_mistaken_for_clean)
+{
+    const char *path = path_in("s");
+    make_store(path, STEAD_SOLE, sizeof(struct list));
+    stead *reader = open_reader(path), *judged;
+    struct session session = {.path = path, .inherited = reader};
+    OK(stead_lock(reader, STEAD_SHARED, 0));
+    OK(stead_unlock(reader));
+    cr_assert_eq(reap(spawn(leave_live, &session)), 128 + SIGKILL);
+    FAILS(stead_lock(reader, STEAD_SHARED, 1000), STEAD_UNCLEAN);
+    FAILS(stead_backup(reader, path_in("copy")), STEAD_UNCLEAN);
+    OK(stead_close(reader));
+    OK(stead_open(&judged, path, &(stead_options){.flags = STEAD_READ_ONLY | STEAD_ACCEPT_UNCLEAN}));
+    OK(stead_lock(judged, STEAD_SHARED, 1000)); /* accepted */
+    OK(stead_unlock(judged));
+    stead_status status;
+    OK(stead_stat(judged, &status));
+    cr_assert(status.accepted_unclean);
+    OK(stead_close(judged));
+}
