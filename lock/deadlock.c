@@ -17,6 +17,13 @@
  * A waiter sees a cycle only if its own process has every lock of the cycle open.  If no process on the cycle has,
  * nobody sees it (docs/locks.md).
  *
+ * Ordering: the words are read one by one, sequentially consistent as they are written, so the three looks are in one order
+ * with all that the waiters do.  A thread stores waiting_since (its clock, after waiting_exclusive) when it begins to
+ * wait and 0 when it ends, and the clock only grows: a value never comes back, so the same one in two looks says that
+ * nothing was stored in between, also if the slot could have gone to another thread meanwhile.  Holds are taken before
+ * the wait is told and given back after it was taken back, by the same thread; hence what the second look finds held
+ * was held throughout.  The list of locks is walked under its mutex (handle.c), which keeps them mapped.
+ *
  * Bounds: at most PATH_MAX_THREADS threads on a path, WALK_MAX looks in all; damaged words cost time up to that.
  *
  * Invariants:

@@ -12,6 +12,13 @@
  *
  * Fork.  The child has one thread and holds nothing: serials and the thread id are reset, the nonce is drawn anew.
  * The mutex is taken across the fork, so the child finds the list whole.
+ *
+ * Ordering: the list is read and written under its mutex only.  A handle's index and serial are written before
+ * rwlock_open() returns and not again but in a fork's child, which has one thread: whoever has the handle got it from
+ * there, so its thread reads them plainly.  A thread's entries are its own; the one other reader, thread_end(), is the same
+ * thread.  An entry belongs to a handle if the serials agree; serials are never given out twice, so an entry of
+ * a handle that was closed meanwhile is not taken for that of its successor at the same index.  The nonce goes from 0
+ * to its value by compare-and-swap, and whoever loses takes the winner's: all see one.
  */
 #include "lock/handle.h"
 

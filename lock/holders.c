@@ -2,6 +2,10 @@
  * holders.c -- who holds a lock and who waits for it, for people: `stead info --locks`.
  *
  * A look, not a snapshot: each line was true at its own moment.  Nothing is written, so looking disturbs nobody.
+ *
+ * Ordering: nothing depends on it.  Every word is atomic, so a look is never undefined; a slot that changes hands between
+ * two reads may give a line of one thread's name and the other's wait, which the next look corrects.  The caller keeps
+ * the lock open, and so the region mapped, for as long as the call lasts.
  */
 #include <string.h>
 #include <unistd.h>

@@ -23,7 +23,13 @@
  *
  * Ordering: a record is written only by whoever holds its byte, except that a dead id may be set to 0 by anybody (a
  * compare-and-swap from that very id, so a new attachment is never hit: L21).  Readers of a record read the id,
- * the fields, and the id again.
+ * the fields, and the id again.  All of these are sequentially consistent: a field of another attachment could be read
+ * between the two only after that one stored id = 0, and then the second look finds 0 or an id that never was there
+ * before (L21), not the first one.
+ *   "Alive" is id, byte, id: the byte was locked at a moment when the id stood.  It was the attachment's own lock, or that
+ * of somebody who tries to reuse the record of a dead one (record_take) and has not written yet; so the dead may look
+ * alive for that moment, and the living never look dead.  The kernel's lock table needs no ordering with the words: the
+ * byte is taken before the first store to the record and dropped after the last, by the same thread.
  */
 #include "lock/presence.h"
 
