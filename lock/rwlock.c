@@ -404,6 +404,15 @@ void rwlock_shut(struct rwlock *lock)
     }
 }
 
+bool rwlock_left_inconsistent(const struct rwlock *lock)
+{
+    uint64_t state = atomic_load(&lock->words->state);
+    if ((state & (STATE_INCONSISTENT | STATE_LOST)) != 0)
+        return true;
+    return (state & STATE_OWNER) != 0 && (state & (STATE_DRAIN | STATE_STAND_IN)) == 0 &&
+           !handle_alive(lock, owner_id(state));
+}
+
 bool rwlock_others_wait(const struct rwlock *lock)
 {
     uint64_t state = atomic_load_explicit(&lock->words->state, memory_order_relaxed);

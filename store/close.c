@@ -23,7 +23,8 @@
  * stead_abandon cannot refuse.  It sends away whoever waits (ECANCELED: rwlock_shut(), s->leaving) and waits until all other
  * calls are over: none of them waits for anything but the disk then.
  *
- * LIVE is sealed by the last writer only if no writer ended without close, or that was accepted or repaired; otherwise the
+ * LIVE is sealed by the last writer only if no writer ended without close and no thread inside its exclusive section, or that
+ * was accepted or repaired; otherwise the
  * superblock goes on saying "open, live", which the next opener finds.
  */
 #include <errno.h>
@@ -146,6 +147,9 @@ static int finish_live(struct stead *s)
 {
     if (s->heap != NULL)
         heap_trim(s->heap);
+    /* A thread that died inside leaves no dead process, but the lock remembers it until somebody repaired what it did. */
+    if (rwlock_left_inconsistent(s->store_lock))
+        atomic_store(&s->unit->unclean, 1);
     if (atomic_load(&s->unit->unclean) != 0)
         return 0; /* never mistaken for clean */
     if (atomic_load(&s->unit->flush_failed) != 0)
