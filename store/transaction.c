@@ -21,6 +21,9 @@
 
 #include "store/call.h"
 
+#define CHANGE_POLL_NS 10000000 /* a reader alone looks this often whether somebody committed */
+#define CHANGE_SLICE_MS 250     /* and one that is told sleeps so long at most before it looks who is there */
+
 /* ---- pieces */
 
 void store_publish_commit(struct stead *s)
@@ -275,26 +278,67 @@ static int explain_wait(const struct stead *s, int rc)
     return error_set(rc, "%s: nobody committed in time", s->file.path);
 }
 
+/* Nobody is attached, so the lock unit's words mean nothing: what the store itself says is its last commit.  After a death
+ * that is in the log: a section finds it. */
+static uint64_t seq_alone(struct stead *s, uint64_t since_commit)
+{
+    struct superblock now;
+    if (s->private_replay)
+        return store_commit_seq(s); /* nobody can come */
+    if (superblock_read(&s->file, &now) != 0)
+        return since_commit;
+    if (now.state != SUPER_OPEN_LOGGED)
+        return now.commit_seq;
+    if (store_lock_shared(s, 0) != 0)
+        return since_commit;
+    uint64_t seq = store_commit_seq(s);
+    store_unlock_quietly(s);
+    return seq;
+}
+
+/* A reader that is told an older number than the one it has seen asks the store: an opener made the words anew and has not
+ * recovered yet, or a writer has not got round to telling. */
+static bool seq_differs(struct stead *s, uint64_t seq, uint64_t since_commit)
+{
+    if (seq >= since_commit || !s->read_only)
+        return seq != since_commit;
+    if (store_lock_shared(s, 0) != 0)
+        return false;
+    seq = store_commit_seq(s);
+    store_unlock_quietly(s);
+    return seq != since_commit;
+}
+
+/* In slices: a reader without a slot does not hear of a whole session that begins and ends while it sleeps, nor of a death;
+ * but each changes the number that the store itself has. */
+static int wait_change(struct stead *s, uint64_t since_commit, int64_t deadline_ns)
+{
+    const _Atomic uint64_t *word = s->read_only ? &s->unit->durable_seq : &s->unit->commit_seq;
+    const _Atomic uint32_t *futex = s->read_only ? &s->unit->durable_word : &s->unit->commit_word;
+    for (;;) {
+        bool told = s->has_slot || lock_byte_taken(s->lock_fd, LOCK_BYTE_SLOT0, PRESENCE_SLOTS);
+        uint64_t seq = told ? atomic_load_explicit(word, memory_order_acquire) : seq_alone(s, since_commit);
+        if (seq_differs(s, seq, since_commit))
+            return 0;
+        if (deadline_ns == 0 || deadline_over(deadline_ns))
+            return deadline_ns == 0 ? EBUSY : ETIMEDOUT;
+        if (atomic_load(&s->leaving))
+            return ECANCELED;
+        if (told && seq == since_commit) {
+            int64_t slice = deadline_after_ms(CHANGE_SLICE_MS);
+            (void)change_wait(word, futex, since_commit, slice < deadline_ns ? slice : deadline_ns, &s->leaving);
+        } else {
+            nanosleep(&(struct timespec){.tv_nsec = CHANGE_POLL_NS}, NULL);
+        }
+    }
+}
+
 int stead_wait_change(stead *store, uint64_t since_commit, int timeout_ms)
 {
     STORE_CALL(store);
-    int64_t deadline_ns = timeout_ms == 0 ? 0 : deadline_after_ms(timeout_ms);
-    bool reader = store->read_only;
     int rc = store_enter(store);
     if (rc != 0)
         return rc;
-    /* A reader alone: the lock unit's words mean nothing until a writer comes and makes it anew. */
-    while (!store->has_slot && !lock_byte_taken(store->lock_fd, LOCK_BYTE_SLOT0, PRESENCE_SLOTS)) {
-        if (store_commit_seq(store) != since_commit)
-            return 0;
-        if (deadline_ns == 0 || deadline_over(deadline_ns))
-            return explain_wait(store, deadline_ns == 0 ? EBUSY : ETIMEDOUT);
-        if (atomic_load(&store->leaving))
-            return explain_wait(store, ECANCELED);
-        nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
-    }
-    rc = change_wait(reader ? &store->unit->durable_seq : &store->unit->commit_seq,
-                     reader ? &store->unit->durable_word : &store->unit->commit_word, since_commit, deadline_ns,
-                     &store->leaving);
+    rc = wait_change(store, since_commit, timeout_ms == 0 ? 0 : deadline_after_ms(timeout_ms));
     return rc == 0 ? 0 : explain_wait(store, rc);
 }

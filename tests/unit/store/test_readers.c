@@ -156,6 +156,55 @@ Test(readers, one_that_came_first_follows_every_mode_and_copies_it)
     }
 }
 
+static void whole_session(void *arg)
+{
+    struct session *session = arg;
+    CHILD(stead_close(session->inherited) == 0);
+    stead *s = open_writer(session->path, session->sharing);
+    CHILD(stead_lock(s, STEAD_EXCLUSIVE, 10000) == 0);
+    ((struct list *)stead_root(s))->count = 1 + session->sharing;
+    CHILD(stead_unlock(s) == 0);
+    CHILD(stead_commit(s, STEAD_DURABLE) == 0);
+    if (session->words == NULL) /* dies */
+        kill(getpid(), SIGKILL);
+    CHILD(stead_close(s) == 0);
+}
+
+static uint64_t commit_seq_of(stead *s)
+{
+    stead_status status;
+    OK(stead_stat(s, &status));
+    return status.commit_seq;
+}
+
+/* The whole session, or the writer's life, lies between two looks of the waiting reader. */
+Test(readers, wait_change_hears_of_sessions_that_it_slept_through)
+{
+    char path[256];
+    (void)snprintf(path, sizeof path, "%s", path_in("s"));
+    for (unsigned made = 0; made < 3; made++) {
+        make_store(path, (stead_sharing)made, sizeof(struct list));
+        stead *reader = open_reader(path);
+        for (unsigned mode = 0; mode < 5; mode++) {
+            bool dies = mode >= 3;
+            struct session session = {.path = path,
+                                      .inherited = reader,
+                                      .words = dies ? NULL : shared_words(1),
+                                      .sharing = (stead_sharing)(mode % 3)};
+            uint64_t before = commit_seq_of(reader);
+            FAILS(stead_wait_change(reader, before, 0), EBUSY);
+            FAILS(stead_wait_change(reader, before, 30), ETIMEDOUT);
+            cr_assert_eq(reap(spawn(whole_session, &session)), dies ? 128 + SIGKILL : 0);
+            OK(stead_wait_change(reader, before, 5000));
+            uint64_t after = commit_seq_of(reader);
+            cr_assert_gt(after, before);
+            FAILS(stead_wait_change(reader, after, 30), ETIMEDOUT);
+        }
+        OK(stead_close(reader));
+        OK(stead_remove(path));
+    }
+}
+
 /* ---- deaths */
 
 enum way { BY_SIGNAL, BY_ABANDON, BY_EXIT, WAYS };
