@@ -297,6 +297,8 @@ STEAD_API int stead_wait_change(stead *store, uint64_t since_commit, int timeout
 
 /* ---- looking inside ---------------------------------------------------------------------------- */
 
+/* stead_stat, stead_each_name, stead_each_block work also where a LIVE writer died inside and nobody has repaired
+ * it, from a read-only handle opened with STEAD_ACCEPT_UNCLEAN: they show what is there, half made or not. */
 STEAD_API int stead_stat(stead *store, stead_status *status);
 
 /* stead_check -- superblocks, heap, page checksums.  0, or STEAD_CORRUPT with the report filled in.
@@ -327,13 +329,16 @@ STEAD_API int stead_backup(stead *store, const char *path);
 STEAD_API int stead_pin(stead *store);
 STEAD_API int stead_unpin(stead *store);
 
-/* Who holds and who waits for the store's lock, for people.  Stops at and returns visit's first non-zero. */
+/* Who holds and who waits for the store's locks, for people.  Stops at and returns visit's first non-zero.
+ * The lock of a SOLE store is among its writer's threads: other processes cannot list it.  Readers without
+ * write permission are not listed. */
 typedef struct {
     pid_t pid, tid; /* as that process sees itself; tid 0: one or several of very many threads */
     bool waiting;   /* else: holding                                                  */
     bool exclusive;
     bool alive;
     int64_t waiting_ns; /* how long; 0 for holders, whose "since when" is not kept    */
+    const char *lock;   /* "store", in TURNS "turn"; "application" of commits to the file, which readers hold off */
 } stead_lock_info;
 STEAD_API int stead_each_lock(stead *store, int (*visit)(const stead_lock_info *info, void *arg), void *arg);
 

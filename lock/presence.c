@@ -233,6 +233,11 @@ uint32_t presence_id(const struct presence *presence)
     return presence->id;
 }
 
+int presence_fd(const struct presence *presence)
+{
+    return presence->fd;
+}
+
 /* Without a region the bytes are all there is to count. */
 static unsigned count_bytes(const struct presence *presence)
 {

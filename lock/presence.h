@@ -41,7 +41,8 @@ void presence_detach(struct presence *presence);
 /* Fork child: frees memory only. */
 void presence_forget(struct presence *presence);
 
-uint32_t presence_id(const struct presence *presence);
+uint32_t presence_id(const struct presence *presence); /* 0: without a slot */
+int presence_fd(const struct presence *presence);
 bool presence_alive(const struct presence *presence, uint32_t id);
 /* The same, asked by who is not attached there. */
 bool presence_alive_in(const struct lock_region *region, int fd, uint32_t id);

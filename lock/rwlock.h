@@ -75,5 +75,8 @@ struct rwlock_info {
     int64_t since_ns; /* CLOCK_MONOTONIC; waiters only, else 0 */
 };
 int rwlock_each(const struct rwlock *lock, int (*visit)(const struct rwlock_info *, void *arg), void *arg);
+/* The same for a lock that is not open here.  The region may be mapped for reading only; somebody is attached to it. */
+int rwlock_each_in(const struct lock_region *region, enum rwlock_which which, const struct presence *self, int fd,
+                   int (*visit)(const struct rwlock_info *, void *arg), void *arg);
 
 #endif

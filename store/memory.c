@@ -113,7 +113,7 @@ int stead_each_block(stead *store, int (*visit)(void *block, size_t usable, void
     struct block_visit to = {store, visit, arg};
     int rc = store_enter(store);
     if (rc == 0)
-        rc = store_lock_shared(store, DEADLINE_NEVER);
+        rc = store_lock_to_look(store, DEADLINE_NEVER);
     if (rc != 0)
         return rc;
     rc = heap_each_block(store->heap, visit_block, &to);

@@ -270,7 +270,7 @@ int stead_each_name(const stead *store, int (*visit)(const char *name, void *obj
     struct name_visit to = {visit, arg};
     int rc = store_enter(s);
     if (rc == 0)
-        rc = store_lock_shared(s, DEADLINE_NEVER);
+        rc = store_lock_to_look(s, DEADLINE_NEVER);
     if (rc != 0)
         return rc;
     rc = each_node(s, visit_name, &to);

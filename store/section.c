@@ -393,6 +393,13 @@ int store_lock_shared(struct stead *s, int64_t deadline_ns)
     return lock_for_library(s, false, deadline_ns);
 }
 
+int store_lock_to_look(struct stead *s, int64_t deadline_ns)
+{
+    int rc = lock_for_library(s, false, deadline_ns);
+    bool half_made = rc == EOWNERDEAD || rc == ENOTRECOVERABLE;
+    return half_made && s->read_only && (s->options.flags & STEAD_ACCEPT_UNCLEAN) != 0 ? 0 : rc;
+}
+
 void store_unlock_quietly(struct stead *s)
 {
     int saved_errno = errno;
@@ -402,32 +409,4 @@ void store_unlock_quietly(struct stead *s)
         (void)rwlock_unlock(s->store_lock);
     }
     errno = saved_errno;
-}
-
-/* ---- who holds, who waits */
-
-struct lock_visit {
-    int (*visit)(const stead_lock_info *info, void *arg);
-    void *arg;
-};
-
-static int visit_lock(const struct rwlock_info *info, void *arg)
-{
-    const struct lock_visit *to = arg;
-    stead_lock_info out = {.pid = info->pid,
-                           .tid = info->tid,
-                           .waiting = info->waiting,
-                           .exclusive = info->exclusive,
-                           .alive = info->alive};
-    if (info->waiting && info->since_ns != 0)
-        out.waiting_ns = clock_ns() - info->since_ns;
-    return to->visit(&out, to->arg);
-}
-
-int stead_each_lock(stead *store, int (*visit)(const stead_lock_info *info, void *arg), void *arg)
-{
-    STORE_CALL(store);
-    struct lock_visit to = {visit, arg};
-    int rc = store_enter(store);
-    return rc != 0 ? rc : rwlock_each(store->store_lock, visit_lock, &to);
 }

@@ -63,7 +63,7 @@ int stead_stat(stead *store, stead_status *status)
     memset(status, 0, sizeof *status);
     if (fstat(store->file.fd, &st) != 0)
         return error_set(errno, "%s: fstat failed", store->file.path);
-    rc = store_lock_shared(store, DEADLINE_NEVER);
+    rc = store_lock_to_look(store, DEADLINE_NEVER);
     if (rc != 0)
         return rc;
     image_stat(store->image, &image);

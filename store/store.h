@@ -149,6 +149,9 @@ bool store_holds_exclusive(const struct stead *s);
  * rolled back, also what the caller meant to work on. */
 int store_lock_exclusive(struct stead *s, int64_t deadline_ns);
 int store_lock_shared(struct stead *s, int64_t deadline_ns);
+/* Shared, for calls that only show what is there: where a LIVE writer died inside, a read-only handle that accepts unclean
+ * stores is let through without the lock; store_unlock_quietly() then does nothing. */
+int store_lock_to_look(struct stead *s, int64_t deadline_ns);
 void store_unlock_quietly(struct stead *s);
 /* Whoever changes the file (or needs it to stand still) against readers of other processes. */
 int store_apply_lock(struct stead *s, bool exclusive, int64_t deadline_ns);

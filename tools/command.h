@@ -54,7 +54,7 @@ int command_problem(const char *verb, const char *name, const char *sentence);
 /* A store that was opened only to be looked at. */
 struct look {
     stead *store;
-    int verdict;          /* 0, or STEAD_UNCLEAN: opened all the same */
+    int verdict;          /* 0, or STEAD_UNCLEAN, EOWNERDEAD, ENOTRECOVERABLE: opened all the same */
     const char *sentence; /* after a failure: why */
 };
 
@@ -64,11 +64,14 @@ int look_open_at_once(struct look *look, const char *path, int timeout_ms);
  * asked before any call that takes the lock itself: those wait for ever, and a command must not. */
 int look_wait_unlocked(struct look *look, int timeout_ms);
 /* Both. */
+/* After it: where a LIVE writer died inside its section, opens again so that the library shows what is there all the same. */
+int look_past_death(struct look *look, const char *path, int timeout_ms);
 int look_open(struct look *look, const char *path, int timeout_ms);
 void look_close(struct look *look);
 /* Processes attached besides this one. */
 unsigned look_attached(const stead_status *status);
 /* "clean", "in use", "recovered" or "unclean". */
+const char *look_verdict(const struct look *look); /* a sentence; look->verdict is not 0 */
 const char *look_state(const struct look *look, const stead_status *status);
 const char *look_sharing(stead_sharing sharing);
 

@@ -1,6 +1,8 @@
 /* listing.c -- see listing.h. */
 #include "listing.h"
 
+#include <errno.h>
+
 #define SPOOL_FULL (-1) /* no code of the library's */
 
 int listing_make(struct listing *listing, const char *verb, const struct args *args, size_t record_bytes,
@@ -23,7 +25,11 @@ int listing_make(struct listing *listing, const char *verb, const struct args *a
     listing->base = status.base;
     if (rc == 0)
         rc = visit(listing, look.store, ctx);
-    int code = COMMAND_FINE; /* told before the store is closed: closing it is a call of its own */
+    listing->whole = rc == 0;
+    /* The list is told all the same where a writer died inside: it is what one wants to see then. */
+    int code = rc == 0 && (look.verdict == EOWNERDEAD || look.verdict == ENOTRECOVERABLE)
+                   ? command_problem(verb, name, look_verdict(&look))
+                   : COMMAND_FINE; /* told before the store is closed: closing it is a call of its own */
     if (rc != 0)
         code = command_problem(verb, name,
                                rc == SPOOL_FULL ? "the temporary file for the list is full" : stead_last_error_text());

@@ -12,6 +12,7 @@
 #include "command.h"
 
 struct listing {
+    bool whole;       /* visit saw all: there is a list to print, whatever the exit code */
     FILE *spool;      /* NULL: nothing is put aside */
     const char *base; /* of the mapping that is being visited */
     size_t record_bytes;

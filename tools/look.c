@@ -33,11 +33,12 @@ void look_close(struct look *look)
     look->store = NULL;
 }
 
-/* Stops at the first exclusive holder that lives; what a dead one left does not hold anybody up. */
+/* Stops at the first exclusive holder that lives and keeps readers out: not whose turn it is; nor does what a dead one left
+ * hold anybody up. */
 static int look_is_held(const stead_lock_info *lock, void *arg)
 {
     (void)arg;
-    return !lock->waiting && lock->exclusive && lock->alive;
+    return !lock->waiting && lock->exclusive && lock->alive && strcmp(lock->lock, "turn") != 0;
 }
 
 int look_wait_unlocked(struct look *look, int timeout_ms)
@@ -53,6 +54,25 @@ int look_wait_unlocked(struct look *look, int timeout_ms)
     return 0;
 }
 
+int look_past_death(struct look *look, const char *path, int timeout_ms)
+{
+    bool accepted = look->verdict == STEAD_UNCLEAN;
+    int rc = stead_lock(look->store, STEAD_SHARED, 0); /* a read-only handle is told without getting the lock */
+    if (rc == 0)
+        (void)stead_unlock(look->store);
+    if (rc != EOWNERDEAD && rc != ENOTRECOVERABLE)
+        return 0; /* any other failure will be met again by whoever asks */
+    look->verdict = rc;
+    if (accepted)
+        return 0;
+    stead_options options = {.flags = STEAD_READ_ONLY | STEAD_ANY_ADDRESS | STEAD_EXISTING | STEAD_ACCEPT_UNCLEAN,
+                             .timeout_ms = timeout_ms};
+    look_close(look);
+    rc = stead_open(&look->store, path, &options);
+    look->sentence = rc != 0 ? stead_last_error_text() : NULL;
+    return rc;
+}
+
 int look_open(struct look *look, const char *path, int timeout_ms)
 {
     int rc = look_open_at_once(look, path, timeout_ms);
@@ -60,6 +80,8 @@ int look_open(struct look *look, const char *path, int timeout_ms)
         rc = look_wait_unlocked(look, timeout_ms);
         if (rc != 0)
             look_close(look);
+        else
+            rc = look_past_death(look, path, timeout_ms);
     }
     return rc;
 }
@@ -69,10 +91,23 @@ unsigned look_attached(const stead_status *status)
     return status->attached > 0 ? status->attached - 1 : 0;
 }
 
+const char *look_verdict(const struct look *look)
+{
+    if (look->verdict == EOWNERDEAD)
+        return "a writer died inside its exclusive section; the next writer that locks is told and can repair";
+    if (look->verdict == ENOTRECOVERABLE)
+        return "a writer died inside its exclusive section and nobody repaired it: all must close it first";
+    return stead_strerror(look->verdict);
+}
+
 const char *look_state(const struct look *look, const stead_status *status)
 {
     if (look->verdict == STEAD_UNCLEAN)
         return "unclean";
+    if (look->verdict == EOWNERDEAD)
+        return "owner died";
+    if (look->verdict == ENOTRECOVERABLE)
+        return "not recoverable";
     if (look_attached(status) > 0)
         return "in use";
     return status->recovered ? "recovered" : "clean";

@@ -8,7 +8,7 @@ static int backup_run(const struct args *args)
         return command_problem("backup", args->names[0], look.sentence);
     int code = COMMAND_FINE;
     if (look.verdict != 0) /* a copy would be sealed: it would say "clean" about what nobody can vouch for */
-        code = command_problem("backup", args->names[0], stead_strerror(look.verdict));
+        code = command_problem("backup", args->names[0], look_verdict(&look));
     else if (stead_backup(look.store, args->names[1]) != 0)
         code = command_problem("backup", args->names[1], stead_last_error_text());
     look_close(&look);

@@ -92,9 +92,9 @@ static int blocks_run(const struct args *args)
     struct blocks_visit visit = {0};
     int code =
         listing_make(&listing, "blocks", args, summary ? 0 : sizeof(struct blocks_record), blocks_visit_all, &visit);
-    if (code == COMMAND_FINE && summary)
+    if (listing.whole && summary)
         blocks_print_summary(&visit, as_json);
-    else if (code == COMMAND_FINE)
+    else if (listing.whole)
         blocks_print_list(&listing, as_json);
     listing_drop(&listing);
     return code;

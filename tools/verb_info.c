@@ -7,6 +7,7 @@
 #include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* Lock holders, collected first and printed afterwards: nothing slow happens inside the visit. */
 struct info_locks {
@@ -29,9 +30,11 @@ static int info_take_lock(const stead_lock_info *lock, void *arg)
     return 0;
 }
 
-static void info_print_locks(const struct info_locks *locks)
+static void info_print_locks(const struct info_locks *locks, bool sole)
 {
-    if (locks->count == 0)
+    if (sole)
+        printf("locks            of the writer's threads: in its own memory, not seen from outside\n");
+    else if (locks->count == 0)
         printf("locks            none held\n");
     for (size_t i = 0; i < locks->count; i++) {
         const stead_lock_info *lock = &locks->list[i];
@@ -39,6 +42,8 @@ static void info_print_locks(const struct info_locks *locks)
                lock->waiting ? "waits for" : "holds", lock->exclusive ? "exclusive" : "shared");
         if (lock->waiting)
             printf(", for %.3f s", (double)lock->waiting_ns / 1e9);
+        if (strcmp(lock->lock, "store") != 0)
+            printf(" (%s)", lock->lock);
         puts(lock->alive ? "" : " (died)");
     }
 }
@@ -51,6 +56,7 @@ static void info_json_locks(struct json *json, const struct info_locks *locks)
         json_begin(json, NULL, '{');
         json_number(json, "pid", (uint64_t)lock->pid);
         json_number(json, "tid", (uint64_t)lock->tid);
+        json_text(json, "lock", lock->lock);
         json_text(json, "mode", lock->exclusive ? "exclusive" : "shared");
         json_flag(json, "waiting", lock->waiting);
         json_flag(json, "alive", lock->alive);
@@ -150,6 +156,8 @@ static void info_json(const char *name, const struct look *look, const stead_sta
     json_flag(&json, "accepted_unclean", status->accepted_unclean);
     if (locks != NULL)
         info_json_locks(&json, locks);
+    if (locks != NULL) /* false: those of the writer's threads are in its own memory */
+        json_flag(&json, "all_locks_seen", status->sharing != STEAD_SOLE || look_attached(status) == 0);
     json_end(&json, '}');
 }
 
@@ -167,7 +175,7 @@ static void info_locked(const char *name, const struct info_locks *locks, bool a
         printf("store            ");
         output_safe(name);
         printf("\nstate            locked\n");
-        info_print_locks(locks);
+        info_print_locks(locks, false);
     }
 }
 
@@ -179,6 +187,8 @@ static int info_show(const char *name, struct look *look, const struct info_lock
         info_locked(name, locks, as_json);
         return command_problem("info", name, look->sentence);
     }
+    if (look_past_death(look, name, args->timeout_ms) != 0)
+        return command_problem("info", name, look->sentence);
     if (stead_stat(look->store, &status) != 0)
         return command_problem("info", name, stead_last_error_text());
     if (as_json) {
@@ -186,9 +196,9 @@ static int info_show(const char *name, struct look *look, const struct info_lock
     } else {
         info_print(name, look, &status);
         if (with_locks)
-            info_print_locks(locks);
+            info_print_locks(locks, status.sharing == STEAD_SOLE && look_attached(&status) != 0);
     }
-    return look->verdict != 0 ? command_problem("info", name, stead_strerror(look->verdict)) : COMMAND_FINE;
+    return look->verdict != 0 ? command_problem("info", name, look_verdict(look)) : COMMAND_FINE;
 }
 
 static int info_run(const struct args *args)
@@ -210,9 +220,12 @@ const struct verb verb_info = {
     .name = "info",
     .synopsis = "[--json] [--locks] [--timeout MS] STORE",
     .summary = "what a store is, how full, and who uses it",
-    .help = "Looks without disturbing: read-only, at any address; a crashed store is read through a private replay.\n"
-            "\"attached\" does not count this command.  Exit code 1 if the store cannot be opened, is unclean, or\n"
-            "its lock is held exclusively for longer than the timeout; then only who holds it and who waits is told.\n",
+    .help =
+        "Looks without disturbing: read-only, at any address; a crashed store is read through a private replay.\n"
+        "\"attached\" does not count this command.  Exit code 1 if the store cannot be opened, is unclean, or\n"
+        "its lock is held exclusively for longer than the timeout (then only who holds it and who waits is told), or\n"
+        "a LIVE writer died inside it.  --locks: the threads of a SOLE writer are not seen from outside; nor are\n"
+        "readers without write permission.\n",
     .accepts = ARGS_JSON | ARGS_LOCKS | ARGS_TIMEOUT,
     .names_min = 1,
     .names_max = 1,

@@ -56,7 +56,7 @@ static int names_run(const struct args *args)
 {
     struct listing listing;
     int code = listing_make(&listing, "names", args, sizeof(struct names_record), names_visit, NULL);
-    if (code == COMMAND_FINE)
+    if (listing.whole)
         names_print(&listing, (args->given & ARGS_JSON) != 0);
     listing_drop(&listing);
     return code;

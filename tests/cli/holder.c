@@ -7,6 +7,7 @@
  *   bind NAME        a block of 24 bytes under a name (printf escapes: \033)
  *   commit           durably
  *   share | lock     takes the store's lock, shared or exclusive
+ *   give-up          takes the lock exclusively after a writer's death, and gives it up without repair
  *   wait             prints "ready" and waits for the end of its input
  *   close            ends so; without it the store is abandoned
  *   crash            ends by SIGKILL
@@ -14,6 +15,7 @@
  */
 #include <stead.h>
 
+#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -83,7 +85,8 @@ int main(int argc, char **argv)
 {
     if (argc < 3)
         return 2;
-    stead_options options = {.timeout_ms = 5000};
+    stead_options options = {.timeout_ms = 5000,
+                             .flags = strcmp(argv[3 < argc ? 3 : 2], "give-up") == 0 ? STEAD_ACCEPT_UNCLEAN : 0};
     options.sharing = strcmp(argv[2], "live") == 0    ? STEAD_LIVE
                       : strcmp(argv[2], "turns") == 0 ? STEAD_TURNS
                                                       : STEAD_SOLE;
@@ -102,6 +105,9 @@ int main(int argc, char **argv)
             rc = stead_commit(s, STEAD_DURABLE);
         } else if (strcmp(action, "share") == 0 || strcmp(action, "lock") == 0) {
             rc = stead_lock(s, *action == 's' ? STEAD_SHARED : STEAD_EXCLUSIVE, -1);
+        } else if (strcmp(action, "give-up") == 0) {
+            rc = stead_lock(s, STEAD_EXCLUSIVE, -1);
+            rc = rc == EOWNERDEAD ? stead_unlock(s) : EINVAL;
         } else if (strcmp(action, "unlock") == 0) {
             rc = stead_unlock(s);
         } else if (strcmp(action, "wait") == 0) {
