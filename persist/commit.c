@@ -8,7 +8,7 @@
  *   step                                              a crash right after it leaves
  *   1 collect the pages that may have changed         the last commit
  *   2 pages past every page the log names: written    the last commit: nothing refers to them (used_bytes)
- *     into the file, the file synced
+ *     into the file, the file synced (fresh.c)
  *   3 the others compared with the last commit,       the last commit
  *     differing runs built into a record
  *   4 the record written (wal.c); for a caller who    process death: the new commit; power loss: old or new
@@ -25,7 +25,8 @@
  *
  * Pages past the end.  used_bytes grows with the heap.  Pages at or past named_bytes, the longest the image has been
  * since the log was started, are named by no record, so a crash cannot replay an older record over them (W7); many of
- * them at once are written straight into the file.  A few are logged, from zeros, which spares the file's sync.
+ * them at once are written straight into the file.  A few are logged, from zeros, which spares the file's sync.  Growth is
+ * anonymous memory until then (fresh.c).
  *
  * A rollback copies the overlay's pages back and drops the private copies of all others: the file shows through.
  */
@@ -74,11 +75,6 @@ static uint8_t *image_page(const struct txn *txn, uint64_t page)
     return txn->map->base + page * PAGE_BYTES;
 }
 
-static const uint8_t *bytes_of_image(const void *txn, uint64_t page)
-{
-    return image_page(txn, page);
-}
-
 /* Fills candidates: what the kernel reports and what is left from before. */
 static int collect(struct txn *txn)
 {
@@ -88,7 +84,7 @@ static int collect(struct txn *txn)
     for (size_t i = 0; i < txn->carry.count && rc == 0; i++)
         txn->candidates.page[txn->candidates.count++] = txn->carry.page[i];
     if (rc == 0)
-        rc = dirty_collect(txn->dirty, bytes, &txn->candidates);
+        rc = dirty_collect_fresh(txn->dirty, bytes, txn->map->fresh_from, &txn->candidates);
     if (rc == 0 && txn->changed_room < txn->candidates.count) {
         bool *changed = realloc(txn->changed, txn->candidates.count);
         if (changed != NULL) {
@@ -197,32 +193,27 @@ static int log_fresh_pages(struct txn *txn, struct parts *parts)
     return rc;
 }
 
-/* The log says what these pages must look like in the file: recovery refuses a file that lacks them. */
-static int log_straight_pages(struct txn *txn, struct parts *parts)
+/* The log says what straight pages must look like in the file: recovery refuses a file that lacks them.  Few pages are in the
+ * log whole; those in anonymous memory go to the file all the same, which is to be mapped there (fresh.c). */
+static int write_fresh_pages(struct txn *txn, struct parts *parts)
 {
-    int rc = 0;
-    for (size_t i = parts->compared; i < parts->fresh && rc == 0; i++)
-        rc = wal_add_straight(&txn->wal, txn->candidates.page[i] * PAGE_BYTES,
-                              page_checksum(image_page(txn, txn->candidates.page[i])));
+    if (!parts->straight) {
+        size_t anonymous = first_at_or_past(&txn->candidates, txn->map->fresh_from / PAGE_BYTES);
+        anonymous = anonymous < parts->compared ? parts->compared : anonymous;
+        int rc = log_fresh_pages(txn, parts);
+        return rc != 0 || anonymous >= parts->fresh
+                   ? rc
+                   : fresh_write(txn, &txn->candidates, anonymous, parts->fresh, false);
+    }
     parts->changed_pages += parts->fresh - parts->compared;
-    return rc;
+    return fresh_write(txn, &txn->candidates, parts->compared, parts->fresh, true);
 }
 
 /* The file is durably as long as the image of this commit, and the new pages in it are durable. */
-static int write_straight(struct txn *txn, const struct parts *parts, uint64_t used_bytes)
+static int make_length_durable(struct txn *txn, const struct parts *parts, uint64_t used_bytes)
 {
     int rc = 0;
-    const struct page_list *list = &txn->candidates;
-    uint64_t first = 0, end = 0;
-    if (parts->straight) {
-        first = list->page[parts->compared];
-        end = list->page[parts->fresh - 1] + 1;
-        txn->straight_from = txn->straight_to == 0 ? first : min_u64(txn->straight_from, first);
-        txn->straight_to = max_u64(txn->straight_to, end);
-        rc = apply_pages(txn->file->fd, list, parts->compared, parts->fresh, bytes_of_image, txn, txn->scratch);
-        if (rc != 0)
-            return error_set(rc, "cannot write new pages into %s: %s", txn->file->path, error_text(rc));
-    }
+    uint64_t first = parts->straight ? txn->straight_from : 0;
     if (parts->straight || used_bytes > txn->length_synced) {
         uint64_t file_bytes, from, to;
         rc = file_size(txn->file->fd, &file_bytes);
@@ -243,11 +234,20 @@ static int write_straight(struct txn *txn, const struct parts *parts, uint64_t u
     return 0;
 }
 
+static int refuse_too_many(const struct txn *txn, size_t changed_pages)
+{
+    if (txn->max_private_bytes == 0 || changed_pages * PAGE_BYTES <= txn->max_private_bytes)
+        return 0;
+    return error_set(STEAD_LIMIT, "%zu changed pages are more than the limit of %llu bytes of private memory",
+                     changed_pages, (unsigned long long)txn->max_private_bytes);
+}
+
 static int build_record(struct txn *txn, struct parts *parts, uint64_t used_bytes)
 {
     struct page_list *list = &txn->candidates;
     parts->fresh = first_at_or_past(list, used_bytes / PAGE_BYTES);
     parts->compared = first_at_or_past(list, min_u64(txn->named_bytes, used_bytes) / PAGE_BYTES);
+    parts->fresh -= fresh_skip_zeros(txn, list, parts->compared, parts->fresh);
     parts->straight = parts->fresh - parts->compared >= STRAIGHT_PAGES;
     parts->changed_pages = 0;
     int rc = overlay_reserve(&txn->overlay, parts->straight ? parts->compared : parts->fresh);
@@ -258,12 +258,11 @@ static int build_record(struct txn *txn, struct parts *parts, uint64_t used_byte
     wal_begin(&txn->wal);
     rc = compare_pages(txn, parts);
     if (rc == 0)
-        rc = parts->straight ? log_straight_pages(txn, parts) : log_fresh_pages(txn, parts);
-    if (rc == 0 && txn->max_private_bytes != 0 && parts->changed_pages * PAGE_BYTES > txn->max_private_bytes)
-        rc = error_set(STEAD_LIMIT, "%zu changed pages are more than the limit of %llu bytes of private memory",
-                       parts->changed_pages, (unsigned long long)txn->max_private_bytes);
+        rc = refuse_too_many(txn, parts->changed_pages + parts->fresh - parts->compared);
     if (rc == 0)
-        rc = write_straight(txn, parts, used_bytes);
+        rc = write_fresh_pages(txn, parts);
+    if (rc == 0)
+        rc = make_length_durable(txn, parts, used_bytes);
     return rc;
 }
 
@@ -277,7 +276,7 @@ static void drop_some_residents(struct txn *txn)
         return;
     for (int i = 0; i < DROPS_PER_COMMIT && txn->resident_head < resident->count; i++) {
         uint64_t page = resident->page[txn->resident_head++];
-        if (overlay_get(&txn->overlay, page) == NULL) {
+        if (overlay_get(&txn->overlay, page) == NULL && page < txn->map->fresh_from / PAGE_BYTES) {
             if (!list_has(&txn->candidates, page))
                 txn->work.page[txn->work.count++] = page;
             else if (page_list_add(resident, page) != 0)
@@ -305,7 +304,6 @@ static void take_over(struct txn *txn, const struct parts *parts, uint64_t used_
     txn->last_pages = parts->changed_pages - (parts->straight ? parts->fresh - parts->compared : 0);
     txn->used_bytes = used_bytes;
     txn->named_bytes = max_u64(txn->named_bytes, used_bytes);
-    txn->straight_from = txn->straight_to = 0;
     txn_publish(txn);
 }
 
@@ -329,15 +327,16 @@ static void drop_unchanged(struct txn *txn, const struct page_list *list)
 static void settle(struct txn *txn, const struct parts *parts)
 {
     struct page_list *list = &txn->candidates;
-    size_t logged = parts->straight ? parts->compared : parts->fresh;
-    txn->carry.count = 0;
-    for (size_t i = parts->fresh; i < list->count; i++)
-        txn->carry.page[txn->carry.count++] = list->page[i]; /* reserved in build_record() */
-    if (parts->straight) {
-        struct page_list straight = {.page = list->page + parts->compared, .count = parts->fresh - parts->compared};
-        if (dirty_drop(txn->dirty, &straight) !=
-            0) /* still private, and found by the scan that follows a failed drop */
-            straight.count = 0;
+    /* What was anonymous shows the file when this is done, or stays a candidate, or is written again: none wants watching. */
+    size_t mapped = first_at_or_past(list, txn->map->fresh_from / PAGE_BYTES);
+    mapped = mapped < parts->fresh ? mapped : parts->fresh;
+    size_t logged = parts->straight && parts->compared < mapped ? parts->compared : mapped;
+    (void)fresh_clear(txn, txn->used_bytes / PAGE_BYTES); /* on failure the store has failed */
+    fresh_carry(txn, list, parts->fresh);
+    fresh_committed(txn, list, mapped, parts->compared);
+    if (logged < mapped) {
+        struct page_list straight = {.page = list->page + logged, .count = mapped - logged};
+        (void)dirty_drop(txn->dirty, &straight); /* on failure still private, and found by the scan that follows */
     }
     size_t count = list->count;
     list->count = logged;
@@ -400,7 +399,10 @@ int txn_commit_deferred(struct txn *txn, uint64_t used_bytes, uint64_t *seq)
 
 int txn_rollback_locked(struct txn *txn)
 {
+    uint64_t fresh_page = txn->map->fresh_from / PAGE_BYTES;
     int rc = collect(txn);
+    if (rc == 0)
+        rc = fresh_rollback(txn);
     if (rc == 0) {
         txn->work.count = 0;
         rc = page_list_reserve(&txn->work, txn->candidates.count);
@@ -415,7 +417,8 @@ int txn_rollback_locked(struct txn *txn)
         uint64_t page = txn->candidates.page[i];
         const uint8_t *base = overlay_get(&txn->overlay, page);
         if (base == NULL) {
-            txn->work.page[txn->work.count++] = page;
+            if (page < fresh_page)
+                txn->work.page[txn->work.count++] = page;
             continue;
         }
         if (memcmp(image_page(txn, page), base, PAGE_BYTES) != 0)
@@ -430,16 +433,9 @@ int txn_rollback_locked(struct txn *txn)
         return error_set(rc, "cannot drop the private pages: %s", error_text(rc));
     txn->drop_all = txn->drop_all || (txn->turns && dirty_leaves_private(txn->dirty));
     (void)dirty_settle(txn->dirty, &txn->candidates, txn->changed);
-    if (txn->straight_to != 0) { /* the next commit may count on zeros past the end, also after a crash */
-        rc = apply_zeros(txn->file->fd, txn->straight_from, txn->straight_to, txn->scratch);
-        if (rc == 0)
-            rc =
-                file_sync_range(txn->file->fd, GROUP0_OFFSET,
-                                format_file_bytes(round_up(txn->straight_to * PAGE_BYTES, UNIT_BYTES)) - GROUP0_OFFSET);
-        if (rc != 0)
-            return txn_poison(txn, rc, "new pages could not be taken back");
-        txn->straight_from = txn->straight_to = 0;
-    }
+    rc = fresh_clear(txn, 0);
+    if (rc != 0)
+        return rc;
     return 0;
 }
 

@@ -25,7 +25,12 @@
  * and madvise are about all of them.  Fault reports and protection are not used there: every private page is a candidate each
  * time, which is right whatever their size.  What is dropped in part is read from the file instead (dirty_drop).
  *
- * W5  every private page is hot, protected or reported since it was settled (test_dirty.c)
+ * Fresh space is anonymous memory (map.c).  One fault there may bring a huge page, and khugepaged makes one without a fault:
+ * pages are then there that no report named, and written without any.  So reports only tell that the fresh range was
+ * touched; what is in it the page tables say, at each collect until they say "nothing".  The first page cannot come without a
+ * fault (khugepaged collapses only around a page), so an untouched range costs nothing.
+ *
+ * W5  every private page outside the fresh range is hot, protected or reported since it was settled (test_dirty.c)
  */
 #include "persist/dirty.h"
 
@@ -72,6 +77,7 @@ struct dirty {
     uint64_t collects;
     struct recent recent[RECENT_SLOTS]; /* pages that changed, and when */
     bool scan_next;                     /* nothing is known yet, or something went wrong */
+    bool fresh_touched;                 /* pages of the fresh range may be there: its page tables are asked */
     unsigned misses, pause;
     uint64_t scans;
 };
@@ -95,9 +101,9 @@ static int open_kind(struct dirty *dirty, enum dirty_kind kind)
         if (dirty->pagemap_fd < 0)
             return ENOTSUP;
         if (kind == DIRTY_PAGEMAP)
-            rc = dirty_scan_bits(dirty->pagemap_fd, dirty->base, UNIT_BYTES, &none);
+            rc = dirty_scan_bits(dirty->pagemap_fd, dirty->base, 0, UNIT_BYTES, &none);
         else /* asked about the range itself: whatever it answers, it is implemented */
-            rc = dirty_scan_ioctl(dirty->pagemap_fd, dirty->base, UNIT_BYTES, false, &none);
+            rc = dirty_scan_ioctl(dirty->pagemap_fd, dirty->base, 0, UNIT_BYTES, false, &none);
         page_list_free(&none);
         if (rc != 0)
             return rc == ENOMEM ? ENOMEM : ENOTSUP;
@@ -167,28 +173,32 @@ uint64_t dirty_scans(const struct dirty *dirty)
     return dirty->scans;
 }
 
-static int scan(struct dirty *dirty, uint64_t bytes, struct page_list *list)
+static int scan(struct dirty *dirty, uint64_t from, uint64_t to, bool only_written, struct page_list *list)
 {
-    bool protects = dirty->protect.fd >= 0;
-    dirty->scans++;
     switch (dirty->kind) {
     case DIRTY_COMPARE:
-        return page_list_add_range(list, 0, bytes / PAGE_BYTES);
+        return page_list_add_range(list, from / PAGE_BYTES, to / PAGE_BYTES);
     case DIRTY_PAGEMAP:
-        return dirty_scan_bits(dirty->pagemap_fd, dirty->base, bytes, list);
+        return dirty_scan_bits(dirty->pagemap_fd, dirty->base, from, to, list);
     default:
-        return dirty_scan_ioctl(dirty->pagemap_fd, dirty->base, bytes, protects, list);
+        return dirty_scan_ioctl(dirty->pagemap_fd, dirty->base, from, to, only_written, list);
     }
+}
+
+static int scan_all(struct dirty *dirty, uint64_t bytes, struct page_list *list)
+{
+    dirty->scans++;
+    return scan(dirty, 0, bytes, dirty->protect.fd >= 0, list);
 }
 
 /* The reports were not complete: the page tables tell, and the count of faults begins anew. */
 static int scan_instead(struct dirty *dirty, uint64_t bytes, struct page_list *list)
 {
     if (dirty->kind != DIRTY_FAULTS)
-        return scan(dirty, bytes, list);
+        return scan_all(dirty, bytes, list);
     bool confirmed = true;
     dirty_faults_rebase(dirty->faults);
-    int rc = scan(dirty, bytes, list);
+    int rc = scan_all(dirty, bytes, list);
     if (rc == 0)
         rc = dirty_faults_confirm(dirty->faults, dirty->base, bytes, list, &confirmed);
     dirty->scan_next = !confirmed;
@@ -199,8 +209,28 @@ static int scan_instead(struct dirty *dirty, uint64_t bytes, struct page_list *l
     return rc;
 }
 
+/* Reports of [from, to) since index `first` of the list only tell that it was touched: what is there is added. */
+static int add_fresh(struct dirty *dirty, uint64_t from, uint64_t to, size_t first, struct page_list *list)
+{
+    for (size_t i = first; i < list->count && !dirty->fresh_touched; i++)
+        dirty->fresh_touched = list->page[i] >= from / PAGE_BYTES;
+    if (!dirty->fresh_touched)
+        return 0;
+    size_t before = list->count;
+    int rc = scan(dirty, from, to, false, list);
+    if (rc == 0 && list->count == before)
+        dirty->fresh_touched = false;
+    return rc;
+}
+
 int dirty_collect(struct dirty *dirty, uint64_t bytes, struct page_list *list)
 {
+    return dirty_collect_fresh(dirty, bytes, bytes, list);
+}
+
+int dirty_collect_fresh(struct dirty *dirty, uint64_t bytes, uint64_t fresh_from, struct page_list *list)
+{
+    size_t first = list->count;
     bool complete = false;
     int rc = page_list_reserve(list, dirty->hot_count);
     if (rc != 0)
@@ -215,15 +245,29 @@ int dirty_collect(struct dirty *dirty, uint64_t bytes, struct page_list *list)
         rc = dirty_faults_drain(dirty->faults, dirty->base, bytes, list, &complete);
     complete = complete && !dirty->scan_next;
     dirty->scan_next = false;
-    if (rc == 0 && !complete)
+    if (rc == 0 && !complete) {
         rc = scan_instead(dirty, bytes, list);
-    else
+        dirty->fresh_touched = fresh_from < bytes;
+    } else {
         dirty->misses = 0;
+        if (rc == 0 && fresh_from < bytes)
+            rc = add_fresh(dirty, fresh_from, bytes, first, list);
+    }
     if (rc != 0)
         dirty->scan_next = true; /* what was drained and is lost now is found by the page tables */
     else
         page_list_sort(list);
     return rc;
+}
+
+void dirty_remapped(struct dirty *dirty, uint64_t from, uint64_t to)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < dirty->hot_count; i++)
+        if (dirty->hot[i].page < from / PAGE_BYTES || dirty->hot[i].page >= to / PAGE_BYTES)
+            dirty->hot[kept++] = dirty->hot[i];
+    dirty->hot_count = kept;
+    dirty->protect.registered = min_u64(dirty->protect.registered, from);
 }
 
 /* The page leaves the list of hot ones if it can be protected; pages side by side in one call. */

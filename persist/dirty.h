@@ -39,6 +39,13 @@ enum dirty_kind dirty_kind(const struct dirty *dirty);
  * from the next answer: they are the caller's to remember.
  */
 int dirty_collect(struct dirty *dirty, uint64_t bytes, struct page_list *list);
+/*
+ * The same where [fresh_from, bytes) is anonymous memory (map.h): of it every page that is there is added, once any was
+ * touched.  No dirty_settle() or dirty_drop() of these pages.
+ */
+int dirty_collect_fresh(struct dirty *dirty, uint64_t bytes, uint64_t fresh_from, struct page_list *list);
+/* [from, to) was mapped anew: nothing of it is private, nothing protected. */
+void dirty_remapped(struct dirty *dirty, uint64_t from, uint64_t to);
 
 /* The pages' content is known to the caller now and they stay mapped: report one again only if it is written again.
  * changed[i]: it differed from what was known before (the pages worth watching closely).  Sorted. */

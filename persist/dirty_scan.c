@@ -34,12 +34,12 @@ struct scan_argument {
 #define BIT_SWAPPED (UINT64_C(1) << 62)
 #define BIT_FILE (UINT64_C(1) << 61)
 
-int dirty_scan_ioctl(int fd, uint8_t *base, uint64_t bytes, bool only_written, struct page_list *list)
+int dirty_scan_ioctl(int fd, uint8_t *base, uint64_t from, uint64_t to, bool only_written, struct page_list *list)
 {
     struct scan_region region[SCAN_REGIONS] = {0}; /* checkers of memory do not know that this ioctl fills it */
     struct scan_argument scan = {.size = sizeof scan,
-                                 .start = (uintptr_t)base,
-                                 .end = (uintptr_t)base + bytes,
+                                 .start = (uintptr_t)base + from,
+                                 .end = (uintptr_t)base + to,
                                  .regions = (uintptr_t)region,
                                  .region_count = SCAN_REGIONS,
                                  .category_inverted = SCAN_FILE | SCAN_ZERO_PAGE,
@@ -65,15 +65,15 @@ int dirty_scan_ioctl(int fd, uint8_t *base, uint64_t bytes, bool only_written, s
     return 0;
 }
 
-int dirty_scan_bits(int fd, uint8_t *base, uint64_t bytes, struct page_list *list)
+int dirty_scan_bits(int fd, uint8_t *base, uint64_t from, uint64_t to, struct page_list *list)
 {
     uint64_t kernel_page = (uint64_t)sysconf(_SC_PAGESIZE), per_page = kernel_page / PAGE_BYTES;
     uint64_t *bits = malloc(BITS_BYTES);
     if (bits == NULL)
         return ENOMEM;
     int rc = 0;
-    uint64_t first = (uintptr_t)base / kernel_page, end = first + bytes / kernel_page;
-    for (uint64_t at = first; at < end && rc == 0;) {
+    uint64_t first = (uintptr_t)base / kernel_page, end = first + to / kernel_page;
+    for (uint64_t at = first + from / kernel_page; at < end && rc == 0;) {
         uint64_t want = min_u64(BITS_BYTES / 8, end - at);
         ssize_t got = pread(fd, bits, want * 8, (off_t)(at * 8));
         if (got < 0 && errno == EINTR)

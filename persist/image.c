@@ -355,7 +355,8 @@ static int extend_locked(struct image *image, uint64_t bytes)
         return 0; /* another thread was faster */
     uint64_t wanted = round_up(bytes, UNIT_BYTES);
     uint64_t slack = min_u64(max_u64(wanted / SLACK_SHARE, SLACK_BYTES_MIN), SLACK_BYTES_MAX);
-    uint64_t target = min_u64(round_up(wanted + slack, UNIT_BYTES), image->map.capacity);
+    uint64_t target = min_u64(round_up(wanted + slack, UNIT_BYTES), image->map.capacity), held;
+    bool at_end = held_bytes(image->file, image->map.capacity, &held) == 0 && held == mapped;
     rc = reserve_image(image, mapped, target);
     if ((rc == ENOSPC || rc == EDQUOT || rc == EFBIG) && target != wanted) {
         target = wanted;
@@ -364,7 +365,11 @@ static int extend_locked(struct image *image, uint64_t bytes)
     if (rc != 0 && rc != EFBIG)
         return error_set(rc, "cannot reserve disk blocks for %.300s to grow to %" PRIu64 " bytes: %s",
                          image->file->path, target, error_text(rc));
-    return rc != 0 ? rc : map_extend(&image->map, target);
+    if (rc != 0)
+        return rc;
+    /* Nobody else was longer: what is new reads as zeros, and will be written by this process's commits alone. */
+    bool fresh = image->options.kind == IMAGE_PRIVATE && at_end;
+    return fresh ? map_extend_fresh(&image->map, target) : map_extend(&image->map, target);
 }
 
 int image_extend(struct image *image, uint64_t bytes)

@@ -20,6 +20,8 @@ struct map {
     uint64_t capacity;   /* reserved from base, guard units around it          */
     const uint8_t *twin; /* the same bytes through a second MAP_SHARED PROT_READ mapping, or NULL if not asked for:
                             what the file (page cache) holds, whatever the private pages say */
+    uint64_t fresh_from; /* [fresh_from, bytes): anonymous memory where the file is not mapped yet; pages of the file
+                            there are zeros, or what a commit wrote into them (fresh.c) */
     int fd;
     enum map_kind kind;
     pthread_mutex_t mutex; /* extending */
@@ -39,6 +41,15 @@ uint64_t format_image_bytes(uint64_t file_bytes);
 int map_open(struct map *map, int fd, enum map_kind kind, void *address, uint64_t bytes, uint64_t capacity, bool twin);
 /* Maps more of an already longer file. */
 int map_extend(struct map *map, uint64_t bytes);
+/* The same with anonymous memory over what the file has gained, which the caller knows to read as zeros
+ * (MAP_IMAGE_PRIVATE).  As map_extend() where there is none to be had.  While there is a fresh range all growth joins it. */
+int map_extend_fresh(struct map *map, uint64_t bytes);
+/* [fresh_from, to) shows the file from now on; what was written there and is not in the file is gone.  Nobody writes to it
+ * meanwhile; readers find one or the other.  A failure leaves contents and fresh_from as they were, or, of an older
+ * kernel that takes away before it finds no memory to give, part of them: *lost. */
+int map_settle(struct map *map, uint64_t to, bool *lost);
+/* The fresh range reads as zeros again. */
+int map_empty_fresh(struct map *map);
 void map_close(struct map *map);
 /* Bytes of the mapped image, private pages and all, by a call that answers a bad page of the file below with EIO instead of
  * a signal. */

@@ -110,6 +110,23 @@ void slice_release(struct txn *txn);
 /* ---- commit.c ---- */
 int txn_rollback_locked(struct txn *txn);
 
+/* ---- fresh.c: exclusive, under `engine` ---- */
+/* Takes pages [from, to) of the list out that are fresh and zeros, in the file as well; how many. */
+size_t fresh_skip_zeros(struct txn *txn, struct page_list *list, size_t from, size_t to);
+/* Pages [from, to) of the list, past the end of the last commit, into the file; with `log` their checksums into the record
+ * and the table. */
+int fresh_write(struct txn *txn, const struct page_list *list, size_t from, size_t to, bool log);
+/* A commit up to used_bytes was made: fresh pages below it are in the file.  Pages [from, to) of the list are old ones that
+ * were still anonymous. */
+void fresh_committed(struct txn *txn, const struct page_list *list, size_t from, size_t to);
+/* Pages of the list from `from` on, past the end, are kept in mind (room was reserved), or given back. */
+void fresh_carry(struct txn *txn, const struct page_list *list, size_t from);
+/* What failed commits wrote into the file at or past the page is zeros again, durably: the next commit may count on that. */
+int fresh_clear(struct txn *txn, uint64_t page);
+int fresh_rollback(struct txn *txn);
+/* TURNS: what comes past the end is for whoever has the turn. */
+int fresh_give_up(struct txn *txn);
+
 /* ---- apply.c ---- */
 int txn_apply_locked(struct txn *txn);
 const uint8_t *apply_from_overlay(const void *overlay, uint64_t page);

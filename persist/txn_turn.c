@@ -42,8 +42,11 @@ static void follow(struct txn *txn, const struct shared_state *state)
 /* Private copies of pages as others' commits found them: all of it goes. */
 static int drop_everything(struct txn *txn)
 {
+    int rc = fresh_give_up(txn);
+    if (rc != 0)
+        return rc;
     txn->work.count = 0;
-    int rc = overlay_pages(&txn->overlay, &txn->work);
+    rc = overlay_pages(&txn->overlay, &txn->work);
     if (rc == 0)
         rc = page_list_reserve(&txn->work, txn->resident.count - txn->resident_head);
     if (rc != 0)

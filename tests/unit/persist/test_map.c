@@ -237,6 +237,15 @@ static void *failing_mmap(void *address, size_t bytes, int protection, int flags
     return mmap(address, bytes, protection, flags, file, offset);
 }
 
+static void *failing_anonymous_mmap(void *address, size_t bytes, int protection, int flags, int file, off_t offset)
+{
+    if ((flags & MAP_ANONYMOUS) != 0 && (protection & PROT_WRITE) != 0) {
+        errno = ENOMEM;
+        return MAP_FAILED;
+    }
+    return mmap(address, bytes, protection, flags, file, offset);
+}
+
 static unsigned count_mappings_of_file(void)
 {
     char name[FILE_PATH_BYTES], line[FILE_PATH_BYTES + 200];
@@ -275,6 +284,78 @@ Test(map, every_failing_mmap_leaves_the_address_space_as_it_was)
     }
     cr_assert_eq(map_extend(&map, 66 * MIB), 0);
     assert_image(map.base, 66 * MIB);
+    map_close(&map);
+}
+
+/* ---- fresh space ---- */
+
+static void assert_zeros(const uint8_t *base, uint64_t from, uint64_t to)
+{
+    for (uint64_t at = from; at < to; at += UNIT_BYTES)
+        cr_assert_eq(base[at] | base[at + UNIT_BYTES - 1], 0, "image offset %" PRIu64, at);
+}
+
+/* The file carries marks everywhere, so memory that reads as zeros is not the file's. */
+Test(map, fresh_space_is_anonymous_until_it_is_settled)
+{
+    struct map map;
+    bool lost;
+    cr_assert_eq(map_open(&map, fd, MAP_IMAGE_PRIVATE, NULL, 16 * MIB, CAPACITY, true), 0);
+    cr_assert_eq(map.fresh_from, map.bytes, "nothing is fresh");
+    cr_assert_eq(map_extend_fresh(&map, 40 * MIB), 0);
+    cr_assert_eq(map_extend(&map, 66 * MIB), 0, "growth joins the fresh range");
+    cr_assert_eq(map.fresh_from, 16 * MIB);
+    assert_image(map.base, 16 * MIB);
+    assert_zeros(map.base, 16 * MIB, 66 * MIB);
+    assert_image(map.twin, 66 * MIB);
+    assert_permissions(map.base + 66 * MIB - 1, "rw-p");
+    assert_permissions(map.base + 66 * MIB, "---p");
+    map.base[20 * MIB] = 1;
+    map.base[50 * MIB + 1] = 2;
+    cr_assert_eq(signal_of(map.base + 50 * MIB, true), SIGSEGV, "not in a fork child");
+
+    cr_assert_eq(map_settle(&map, 40 * MIB, &lost), 0);
+    cr_assert_not(lost);
+    cr_assert_eq(map.fresh_from, 40 * MIB);
+    assert_image(map.base, 40 * MIB);
+    cr_assert_eq(map.base[50 * MIB + 1], 2);
+    cr_assert_eq(signal_of(map.base + 30 * MIB, true), SIGSEGV);
+    cr_assert_eq(map_empty_fresh(&map), 0);
+    assert_zeros(map.base, 40 * MIB, 66 * MIB);
+    cr_assert_eq(map_settle(&map, UINT64_MAX, &lost), 0);
+    cr_assert_eq(map.fresh_from, map.bytes);
+    assert_image(map.base, 66 * MIB);
+    map_close(&map);
+}
+
+Test(map, fresh_space_that_cannot_be_had_is_the_file_and_a_failed_settling_changes_nothing)
+{
+    struct map map;
+    bool lost;
+    cr_assert_eq(map_open(&map, fd, MAP_IMAGE_PRIVATE, NULL, 16 * MIB, CAPACITY, false), 0);
+    file_calls.mmap = failing_anonymous_mmap;
+    cr_assert_eq(map_extend_fresh(&map, 17 * MIB), 0);
+    file_calls.mmap = mmap;
+    cr_assert_eq(map.fresh_from, 17 * MIB);
+    assert_image(map.base, 17 * MIB);
+    cr_assert_eq(map_extend_fresh(&map, 66 * MIB), 0);
+    for (uint64_t at = 17 * MIB; at < 66 * MIB; at += UNIT_BYTES)
+        map.base[at + 1] = 7;
+    unsigned n = 0;
+    file_calls.mmap = failing_mmap;
+    for (int rc = ENOMEM; rc != 0; n++) {
+        uint64_t before = map.fresh_from;
+        calls_before_failure = n == 0 ? 0 : 1; /* then one piece each time */
+        rc = map_settle(&map, 66 * MIB, &lost);
+        cr_assert(rc == 0 || rc == ENOMEM);
+        cr_assert_not(lost);
+        cr_assert(n != 0 || map.fresh_from == before);
+        assert_image(map.base, map.fresh_from);
+        for (uint64_t at = map.fresh_from; at < 66 * MIB; at += UNIT_BYTES)
+            cr_assert_eq(map.base[at + 1], 7);
+    }
+    file_calls.mmap = mmap;
+    cr_assert_gt(n, 2);
     map_close(&map);
 }
 

@@ -104,7 +104,7 @@ void fixture_remove(struct fixture *f)
 void fixture_extend(struct fixture *f, uint64_t image_bytes)
 {
     OK(tail_move(f->file.fd, format_file_bytes(f->map.bytes), format_file_bytes(image_bytes), f->super.id));
-    OK(map_extend(&f->map, image_bytes));
+    OK(map_extend_fresh(&f->map, image_bytes));
 }
 
 uint64_t fixture_bad_checksums(struct fixture *f, uint64_t used_bytes)
