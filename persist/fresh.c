@@ -86,18 +86,19 @@ size_t fresh_skip_zeros(struct txn *txn, struct page_list *list, size_t from, si
     return to - kept;
 }
 
-/* `count` pages that follow each other in image and file; with `log` also their checksums, in the record and in the table. */
+/* `count` pages that follow each other in image and file, their checksums in the table, and with `log` in the record. */
 static int write_chunk(struct txn *txn, uint64_t page, size_t count, bool log)
 {
     int rc = 0;
     uint64_t entry[CHUNK_PAGES], at = page * PAGE_BYTES;
-    for (size_t i = 0; i < count && log && rc == 0; i++) {
+    for (size_t i = 0; i < count && rc == 0; i++) {
         entry[i] = page_checksum(image_page(txn, page + i));
-        rc = wal_add_straight(&txn->wal, at + i * PAGE_BYTES, entry[i]);
+        if (log)
+            rc = wal_add_straight(&txn->wal, at + i * PAGE_BYTES, entry[i]);
     }
     if (rc == 0)
         rc = file_write_at(txn->file->fd, image_page(txn, page), count * PAGE_BYTES, format_file_offset(at));
-    if (rc == 0 && log)
+    if (rc == 0) /* of few pages too: whoever reads a page of the file verifies it (W17) */
         rc = file_write_at(txn->file->fd, entry, count * sizeof entry[0], format_checksum_offset(at));
     return rc;
 }

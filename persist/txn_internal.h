@@ -113,8 +113,8 @@ int txn_rollback_locked(struct txn *txn);
 /* ---- fresh.c: exclusive, under `engine` ---- */
 /* Takes pages [from, to) of the list out that are fresh and zeros, in the file as well; how many. */
 size_t fresh_skip_zeros(struct txn *txn, struct page_list *list, size_t from, size_t to);
-/* Pages [from, to) of the list, past the end of the last commit, into the file; with `log` their checksums into the record
- * and the table. */
+/* Pages [from, to) of the list, past the end of the last commit, and their checksums into the file; with `log` also these into
+ * the record. */
 int fresh_write(struct txn *txn, const struct page_list *list, size_t from, size_t to, bool log);
 /* A commit up to used_bytes was made: fresh pages below it are in the file.  Pages [from, to) of the list are old ones that
  * were still anonymous. */
