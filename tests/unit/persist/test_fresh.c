@@ -199,7 +199,7 @@ static void follows_the_model(enum dirty_kind kind)
     struct model m;
     uint64_t random = random_seed();
     fixture_skip_syncs();
-    for (int round = 0; round < 4; round++) {
+    for (int round = 0; round < 2; round++) {
         begin(&f, &m, kind);
         if (open_or_skip(&f)) {
             for (long i = 0; i < random_rounds(40); i++)
