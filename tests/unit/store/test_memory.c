@@ -231,6 +231,47 @@ Test(memory, a_backup_is_the_last_commit_and_opens_by_itself)
     }
 }
 
+/* The file follows the live data down as well as up: a close returns the tail and punches long free runs, in a store of
+ * each sharing mode; what is left lives on. */
+Test(memory, the_file_shrinks_with_the_live_data)
+{
+    static const stead_sharing modes[] = {STEAD_SOLE, STEAD_TURNS, STEAD_LIVE};
+    enum { BLOCKS = 24, MIB = 1 << 20 };
+    for (unsigned m = 0; m < 3; m++) {
+        char name[8] = {'s', (char)('0' + m)};
+        const stead_options options = {.sharing = modes[m]};
+        stead *s;
+        struct stat facts;
+        char *blocks[BLOCKS];
+        OK(stead_open(&s, path_in(name), &options));
+        OK(stead_lock(s, STEAD_EXCLUSIVE, -1));
+        for (unsigned i = 0; i < BLOCKS; i++)
+            memset(blocks[i] = stead_malloc(s, MIB), (int)i, MIB);
+        OK(stead_set_root(s, blocks[1]));
+        OK(stead_unlock(s));
+        OK(stead_close(s));
+        cr_assert_eq(stat(path_in(name), &facts), 0);
+        cr_assert_geq(facts.st_blocks * 512, (off_t)BLOCKS * MIB);
+
+        OK(stead_open(&s, path_in(name), &options));
+        OK(stead_lock(s, STEAD_EXCLUSIVE, -1));
+        for (unsigned i = 0; i < BLOCKS; i++)
+            if (i != 1 && i != 16)
+                stead_free(blocks[i]);
+        OK(stead_unlock(s));
+        OK(stead_close(s));
+        cr_assert_eq(stat(path_in(name), &facts), 0);
+        cr_assert_leq(facts.st_size, (off_t)19 * MIB, "mode %u: the tail was not returned", m);
+        cr_assert_leq(facts.st_blocks * 512, (off_t)4 * MIB, "mode %u: long free runs were not punched", m);
+
+        OK(stead_open(&s, path_in(name), &options));
+        for (unsigned i = 0; i < MIB; i += 4096)
+            cr_assert(((char *)stead_root(s))[i] == 1 && blocks[16][i] == 16);
+        OK(stead_check(s, NULL));
+        OK(stead_close(s));
+    }
+}
+
 Test(memory, pinning_does_not_change_what_is_committed)
 {
     stead *s = open_store("s");
