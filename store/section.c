@@ -218,7 +218,7 @@ static int answer_death(struct stead *s, bool *rolled_back)
 
 bool store_locks_as_reader(const struct stead *s)
 {
-    return s->read_only && (s->sharing != STEAD_LIVE || !s->has_slot);
+    return s->read_only && (!s->has_slot || s->sharing != STEAD_LIVE); /* without a slot it changes: reader.c */
 }
 
 static int lock_dispatch(struct stead *s, bool exclusive, int64_t deadline_ns, bool *rolled_back)
@@ -322,10 +322,10 @@ int stead_make_consistent(stead *store)
     int rc = store_enter(store);
     if (rc != 0)
         return rc;
-    if (store->sharing == STEAD_LIVE && !store->read_only && rwlock_held_exclusive(store->store_lock))
+    if (!store->read_only && store->sharing == STEAD_LIVE && rwlock_held_exclusive(store->store_lock))
         names_recount(store);
     rc = rwlock_make_consistent(store->store_lock);
-    if (store->sharing == STEAD_LIVE && store->has_slot && rwlock_held_exclusive(store->store_lock)) {
+    if (store->has_slot && store->sharing == STEAD_LIVE && rwlock_held_exclusive(store->store_lock)) {
         /* A writer that ended outside any section left no dead lock, but an unclean store all the same. */
         if (atomic_exchange(&store->unit->unclean, 0) != 0)
             rc = 0;
