@@ -450,6 +450,47 @@ Test(follow, without_words_the_view_stays_until_the_log_is_done_with)
     end();
 }
 
+/* A reader that is not attached, of a store whose writer dies: words of another session, or none, tell nothing. */
+Test(follow, without_an_attachment_superblock_and_log_tell_the_last_commit)
+{
+    store_open(IMAGE_PRIVATE);
+    OK(image_extend(store.image, MIB));
+    store_fill(0, MIB, 1);
+    commit(MIB, true);
+    struct image_options options = {.kind = IMAGE_READ, .any_address = true};
+    OK(file_resolve(&reader.file, store.path));
+    OK(file_open(&reader.file, false));
+    OK(superblock_read(&reader.file, &reader.super));
+    OK(image_open(&reader.image, &reader.file, &reader.super, &options));
+    store_seal(MIB);
+    for (uint64_t round = 2; round < 6; round++) {
+        store_open(IMAGE_PRIVATE);
+        uint64_t used = image_bytes(store.image);
+        store_fill(0, MIB, round);
+        commit(used, true);
+        OK(image_look(reader.image, words())); /* by the words: private pages are there */
+        store_fill(MIB / 2, MIB, round + 10);
+        uint64_t seq = commit(used, round % 2 == 0);
+        store_drop();
+        if (round < 4)
+            memset(store.shared, 0, sizeof store.shared);
+        for (int again = 0; again < 2; again++) {
+            OK(image_look(reader.image, round < 4 ? words() : NULL));
+            cr_assert_eq(image_commit_seq(reader.image), seq);
+            cr_assert_eq(reader.super.state, SUPER_OPEN_LOGGED);
+            reader_expect(0, MIB / 2, round);
+            reader_expect(MIB / 2, MIB, round + 10);
+        }
+    }
+    store_open(IMAGE_PRIVATE);
+    store_seal(image_bytes(store.image));
+    OK(image_look(reader.image, NULL));
+    cr_assert_eq(reader.super.state, SUPER_SEALED);
+    cr_assert_eq(stat_of(reader.image).private_bytes, 0);
+    reader_expect(MIB / 2, MIB, 15);
+    reader_close();
+}
+
 Test(follow, a_log_that_is_missing_is_an_error_unless_the_store_is_gone_or_closed)
 {
     char log[160], aside[180];
