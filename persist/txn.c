@@ -143,13 +143,28 @@ close_log:
     return rc;
 }
 
+/* A process that comes later.  Where the log ends is known at the first refresh; but it is opened now, while the gate keeps
+ * its name, for a store that is removed afterwards goes on without names.  A checkpoint may be replacing it this very
+ * moment: then the first refresh finds the new one. */
+static void join_log(struct txn *txn)
+{
+    struct shared_state state;
+    int fd;
+    txn->stale = true;
+    if (txn->shared == NULL || shared_read(txn->shared, &state) != 0)
+        return;
+    if (wal_find(&fd, txn->file, true, txn->super->id, state.at.salt, state.at.checkpoint) == 0)
+        (void)wal_switch(&txn->wal, fd, &state.at);
+    error_clear();
+}
+
 static int open_log(struct txn *txn, bool first)
 {
     int rc = wal_open(&txn->wal, txn->super->id);
-    if (rc != 0 || !first) {
-        txn->stale = !first; /* the log, and where it ends, is known at the first refresh */
+    if (rc == 0 && !first)
+        join_log(txn);
+    if (rc != 0 || !first)
         return rc;
-    }
     txn->untouched = txn->super->state == SUPER_SEALED;
     rc = tail_raise(txn->file->fd, txn->super->id, txn->super->checkpoint, txn->super->commit_seq);
     if (rc != 0)

@@ -233,3 +233,42 @@ Test(beside, an_open_that_may_create_succeeds_whenever_the_crashed_store_is_remo
         cr_assert_eq(access(path_in("s-wal"), F_OK), -1, "round %u: a log was left", i);
     }
 }
+
+/* ---- a store that is removed while it is open ---- */
+
+static void join_child(void *arg)
+{
+    volatile uint32_t *word = arg;
+    stead *s;
+    CHILD(stead_open(&s, path_in("s"), &(stead_options){.sharing = STEAD_TURNS, .timeout_ms = 20000}) == 0);
+    word[0] = 1;
+    CHILD(await(&word[1], 1));
+    CHILD(stead_lock(s, STEAD_EXCLUSIVE, 20000) == 0); /* its first section: it looks into the log for the first time */
+    CHILD(stead_root(s) != NULL && *(uint64_t *)stead_root(s) == 5);
+    *(uint64_t *)stead_root(s) = 6;
+    CHILD(stead_unlock(s) == 0);
+    CHILD(stead_close(s) == 0);
+}
+
+Test(beside, processes_that_take_turns_go_on_after_their_store_was_removed)
+{
+    stead *s;
+    void *root;
+    volatile uint32_t *word = shared_words(2);
+    OK(stead_open(&s, path_in("s"), &(stead_options){.sharing = STEAD_TURNS}));
+    OK(stead_root_once(s, sizeof(uint64_t), NULL, NULL, &root));
+    pid_t pid = spawn(join_child, (void *)(uintptr_t)word);
+    cr_assert(await(&word[0], 1));
+    OK(stead_remove(path_in("s")));
+    OK(stead_lock(s, STEAD_EXCLUSIVE, 20000));
+    *(uint64_t *)root = 5;
+    OK(stead_unlock(s));
+    make_store("s", 1); /* another one has the names */
+    word[1] = 1;
+    REAP_OK(pid);
+    OK(stead_lock(s, STEAD_SHARED, 20000));
+    cr_assert_eq(*(uint64_t *)root, 6);
+    OK(stead_unlock(s));
+    OK(stead_close(s));
+    expect_store("s", 1);
+}
