@@ -18,7 +18,7 @@
  * that of an inode.  Other openers of the store are held off by the gate, its remover too (store/remove.c); whose gate is
  * another one, because the store was removed and made anew, is told by file_is_current().
  *
- *   W18  what lies under a log's name and is not a log is left as it is, and an open that needs the name says EEXIST
+ *   W20  what lies under a log's name and is not a log is left as it is, and an open that needs the name says EEXIST
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -1,8 +1,7 @@
-/* stead_lock and its kin across threads and processes: TURNS transactions, LIVE owner death, names, fork. */
+/* stead_lock and its kin across threads and processes: TURNS transactions, LIVE owner death, names. */
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
-#include <stdatomic.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -502,117 +501,4 @@ Test(section, names_are_found_replaced_unbound_and_counted)
     FAILS(stead_set_root(s, &on_the_stack), EINVAL);
     OK(stead_check(s, NULL));
     OK(stead_close(s));
-}
-
-/* ---- fork */
-
-Test(section, a_fork_child_keeps_nothing_and_may_open_again)
-{
-    for (unsigned mode = 0; mode < 3; mode++) {
-        char name[8];
-        snprintf(name, sizeof name, "f%u", mode);
-        stead *s = open_mode(path_in(name), (stead_sharing)mode);
-        uint64_t *a = make_counter(s);
-        OK(stead_lock(s, STEAD_EXCLUSIVE, 0));
-        pid_t pid = fork();
-        if (pid == 0) {
-            CHILD(stead_malloc(s, 8) == NULL && errno == EPERM);
-            CHILD(stead_lock(s, STEAD_SHARED, 0) == EPERM);
-            CHILD(stead_unlock(s) == EPERM);
-            CHILD(stead_commit(s, STEAD_DURABLE) == EPERM);
-            stead_free(a);
-            CHILD(stead_close(s) == 0);
-            stead *mine;
-            int rc = stead_open(&mine, path_in(name), &(stead_options){.sharing = (stead_sharing)mode});
-            CHILD(rc == (mode == STEAD_SOLE ? EBUSY : 0));
-            if (rc == 0) {
-                CHILD(stead_lock(mine, STEAD_SHARED, 0) == EBUSY);
-                CHILD(stead_close(mine) == 0);
-            }
-            _exit(0);
-        }
-        REAP_OK(pid);
-        a[0]++;
-        OK(stead_unlock(s));
-        OK(stead_close(s));
-    }
-}
-
-/* True if a descriptor of this process is the store's file. */
-static bool has_open(const char *path)
-{
-    char link[64], target[4096];
-    for (int fd = 3; fd < 256; fd++) {
-        snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-        ssize_t length = readlink(link, target, sizeof target - 1);
-        if (length < 0)
-            continue;
-        target[length] = '\0';
-        if (strcmp(target, path) == 0)
-            return true;
-    }
-    return false;
-}
-
-static void *open_and_close(void *arg)
-{
-    atomic_bool *stop = arg;
-    while (!atomic_load(stop)) {
-        stead *writer, *reader = NULL;
-        if (stead_open(&writer, path_in("s"), NULL) != 0 || stead_close(writer) != 0 ||
-            stead_open(&reader, path_in("s"), &(stead_options){.flags = STEAD_READ_ONLY}) != 0 ||
-            stead_close(reader) != 0)
-            return (void *)(uintptr_t) "an open or close failed";
-    }
-    return NULL;
-}
-
-/* Such a descriptor would keep the locks of a parent that died. */
-Test(section, forks_beside_opens_and_closes_inherit_no_descriptor)
-{
-    atomic_bool stop = false;
-    pthread_t thread;
-    char *path = realpath(support_folder(), NULL), whole[4096];
-    snprintf(whole, sizeof whole, "%s/s", path);
-    free(path);
-    cr_assert(pthread_create(&thread, NULL, open_and_close, &stop) == 0);
-    for (unsigned i = 0; i < (test_long() ? 5000 : 300); i++) {
-        pid_t pid = fork();
-        if (pid == 0)
-            _exit(has_open(whole) ? 1 : 0);
-        cr_assert_eq(reap(pid), 0, "fork %u: the child has the store's file open", i);
-    }
-    atomic_store(&stop, true);
-    void *problem;
-    cr_assert(pthread_join(thread, &problem) == 0);
-    cr_assert(problem == NULL, "%s", (const char *)problem);
-}
-
-static void *nothing(void *arg)
-{
-    return arg;
-}
-
-Test(section, a_parent_that_dies_is_not_kept_alive_by_its_fork_child)
-{
-    int pipe_fd[2];
-    cr_assert(pipe(pipe_fd) == 0);
-    pid_t pid = fork();
-    if (pid == 0) {
-        stead *s;
-        CHILD(stead_open(&s, path_in("s"), NULL) == 0);
-        if (fork() == 0) {
-            close(pipe_fd[0]);
-            pause_ms(3000);
-            _exit(0);
-        }
-        raise(SIGKILL);
-    }
-    reap(pid);
-    stead *s;
-    OK(stead_open(&s, path_in("s"), &(stead_options){.timeout_ms = 1000}));
-    OK(stead_close(s));
-    pthread_t thread;
-    pthread_create(&thread, NULL, nothing, NULL);
-    pthread_join(thread, NULL);
 }
