@@ -292,45 +292,6 @@ Test(section, a_live_session_without_close_is_never_mistaken_for_clean)
     OK(stead_close(s));
 }
 
-static void *die_holding(void *arg)
-{
-    OK(stead_lock(arg, STEAD_EXCLUSIVE, -1));
-    *(volatile uint64_t *)stead_root(arg) = 7;
-    return NULL;
-}
-
-static stead *with_a_dead_thread(const char *path)
-{
-    pthread_t thread;
-    stead *s;
-    OK(stead_open(&s, path, &(stead_options){.sharing = STEAD_LIVE, .flags = STEAD_ACCEPT_UNCLEAN}));
-    (void)make_counter(s);
-    cr_assert_eq(pthread_create(&thread, NULL, die_holding, s), 0);
-    cr_assert_eq(pthread_join(thread, NULL), 0);
-    return s;
-}
-
-Test(section, a_live_thread_that_dies_inside_leaves_the_store_unclean_until_repaired)
-{
-    const stead_options live = {.sharing = STEAD_LIVE};
-    stead *again, *s = with_a_dead_thread(path_in("s"));
-    OK(stead_close(s)); /* nobody asked */
-    FAILS(stead_open(&again, path_in("s"), &live), STEAD_UNCLEAN);
-    s = with_a_dead_thread(path_in("s"));
-    cr_assert_eq(stead_lock(s, STEAD_EXCLUSIVE, 0), EOWNERDEAD);
-    OK(stead_unlock(s)); /* not repaired: for good */
-    FAILS(stead_lock(s, STEAD_EXCLUSIVE, 0), ENOTRECOVERABLE);
-    OK(stead_close(s));
-    FAILS(stead_open(&again, path_in("s"), &live), STEAD_UNCLEAN);
-    s = with_a_dead_thread(path_in("s"));
-    cr_assert_eq(stead_lock(s, STEAD_EXCLUSIVE, 0), EOWNERDEAD);
-    OK(stead_make_consistent(s));
-    OK(stead_unlock(s));
-    OK(stead_close(s));
-    OK(stead_open(&again, path_in("s"), &live));
-    OK(stead_close(again));
-}
-
 Test(section, a_crashed_sole_store_is_recovered_by_whoever_comes_next)
 {
     for (unsigned mode = 0; mode < 3; mode++) {
