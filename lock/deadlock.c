@@ -24,10 +24,13 @@
  * the wait is told and given back after it was taken back, by the same thread; hence what the second look finds held
  * was held throughout.  The list of locks is walked under its mutex (handle.c), which keeps them mapped.
  *
+ * The dead wait for ever: words of a killed process look like those of a waiter until somebody takes them down.  So each
+ * thread on the path must be of a living process when the looks are done; what its words said before, it then did mean.
+ *
  * Bounds: at most PATH_MAX_THREADS threads on a path, WALK_MAX looks in all; damaged words cost time up to that.
  *
  * Invariants:
- *   L12  EDEADLK for a cycle only if every thread on it waited, since the same moment, before and after a look that
+ *   L12  EDEADLK for a cycle only if every thread on it is of a living process and waited, since the same moment, before and after a look that
  *        found every one of them holding what the one before it waits for
  */
 #include "lock/deadlock.h"
@@ -197,6 +200,15 @@ static bool path_stands(const struct walk *walk, const struct registry_list *lis
     return true;
 }
 
+static bool path_lives(const struct walk *walk)
+{
+    for (unsigned i = 1; i < walk->depth; i++) {
+        if (!handle_alive(walk->path[i].lock, owner_id(walk->path[i].self)))
+            return false;
+    }
+    return true;
+}
+
 static bool asker_is_greatest(const struct walk *walk)
 {
     const struct walker *asker = &walk->path[0];
@@ -227,7 +239,7 @@ bool deadlock_check(struct waiting *w, int64_t now_ns)
     walk->looks = 0;
     handle_lock_registry();
     (void)handle_each_locked(list_lock, &check.list);
-    bool cycle = walk_from(walk, &check.list) && path_stands(walk, &check.list);
+    bool cycle = walk_from(walk, &check.list) && path_stands(walk, &check.list) && path_lives(walk);
     handle_unlock_registry();
     if (!cycle) {
         w->cycle_since = 0;

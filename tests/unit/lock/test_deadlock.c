@@ -6,6 +6,7 @@
 #include "world.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <pthread.h>
 #include <unistd.h>
 
@@ -150,6 +151,57 @@ Test(deadlock, one_of_two_processes_gives_up)
         world_end(&worlds.a);
         world_end(&worlds.b);
     }
+}
+
+static int share_and_upgrade(struct world *world, void *arg)
+{
+    struct member self;
+    (void)arg;
+    member_join(world, &self, PRESENCE_WRITER);
+    int rc = rwlock_lock(self.lock, false, DEADLINE_NEVER);
+    return rc != 0 ? rc : rwlock_lock(self.lock, true, DEADLINE_NEVER);
+}
+
+struct lone_writer {
+    struct rwlock *lock;
+    int rc;
+};
+
+static void *try_for_a_while(void *arg)
+{
+    struct lone_writer *writer = arg;
+    writer->rc = rwlock_lock(writer->lock, true, ms_from_now(150));
+    return NULL;
+}
+
+/* A process killed in its upgrade leaves a flag and a wait that look like half a cycle to whoever inherits its ownership. */
+Test(deadlock, the_dead_close_no_cycle)
+{
+    struct world world;
+    struct member self;
+    world_make(&world);
+    member_join(&world, &self, PRESENCE_WRITER);
+    for (int round = 0; round < 12; round++) { /* whose number is the greater one is a matter of chance */
+        OK(rwlock_lock(self.lock, false, DEADLINE_NEVER));
+        pid_t pid = world_fork(&world, &self, share_and_upgrade, NULL);
+        cr_assert(waiters_await(self.lock, 1));
+        cr_assert_eq(kill(pid, SIGKILL), 0);
+        cr_assert_eq(world_wait(pid), 1000 + SIGKILL);
+        struct lone_writer writer = {.lock = self.lock};
+        pthread_t thread;
+        cr_assert_eq(pthread_create(&thread, NULL, try_for_a_while, &writer), 0);
+        pthread_join(thread, NULL);
+        cr_assert_eq(writer.rc, ETIMEDOUT, "round %d: %d", round, writer.rc);
+        OK(rwlock_unlock(self.lock));
+        int rc = rwlock_lock(self.lock, true, DEADLINE_NEVER);
+        if (rc == EOWNERDEAD)
+            OK(rwlock_make_consistent(self.lock));
+        else
+            cr_assert_eq(rc, 0);
+        OK(rwlock_unlock(self.lock));
+    }
+    member_leave(&self);
+    world_end(&world);
 }
 
 /* The same lock by two attachments of one process: the thread waits for itself. */
