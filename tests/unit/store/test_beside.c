@@ -97,6 +97,13 @@ Test(beside, a_users_file_under_the_logs_name_is_left_as_it_is)
     cr_assert(is_text("s-wal"), "the removal took a file that is not the store's");
 }
 
+static void open_is_refused(void *arg)
+{
+    stead *t;
+    (void)arg;
+    CHILD(stead_open(&t, path_in("s"), NULL) == EEXIST);
+}
+
 Test(beside, a_store_under_the_logs_name_is_left_as_it_is_closed_or_open)
 {
     stead *s, *t;
@@ -105,7 +112,7 @@ Test(beside, a_store_under_the_logs_name_is_left_as_it_is_closed_or_open)
     FAILS(stead_open(&t, path_in("s"), NULL), EEXIST);
     expect_store("s-wal", 2);
     OK(stead_open(&s, path_in("s-wal"), NULL));
-    FAILS(stead_open(&t, path_in("s"), NULL), EEXIST);
+    REAP_OK(spawn(open_is_refused, NULL)); /* another process: here the two might want the same addresses */
     *(uint64_t *)stead_root(s) = 4;
     OK(stead_close(s));
     expect_store("s-wal", 4);
