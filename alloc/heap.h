@@ -125,7 +125,8 @@ struct heap_reader {
 };
 
 /* Verifies every A-invariant of docs/invariants.md.  The image may be any bytes: every loop is bounded by
- * image_bytes, memory by a constant.  No call may be running in any process: what is half done would be reported.  Adds to report->blocks and ->problems.  *used: where the last unit in use
+ * image_bytes, memory by a constant.  No call may be running in any process: what is half done would be reported.  Adds
+ * to report->blocks and ->problems.  *used: where the last unit in use
  * ends, if that could be told. */
 void heap_check(const struct heap_reader *reader, struct report *report, uint64_t *used);
 

@@ -1,6 +1,7 @@
 /*
- * commit_load.c -- new objects in bulk, one commit: pages beyond the committed end are written once, straight to the file, so
- * that the device sees about as many bytes as there are, not twice as many.  Beside LMDB, one transaction, keys appended.
+ * commit_load.c -- new objects in bulk, one commit: pages beyond the committed end are written once, straight to the
+ * file, so that the device sees about as many bytes as there are, not twice as many.  Beside LMDB, one transaction,
+ * keys appended.
  */
 #include "bench/commit.h"
 

@@ -2,10 +2,10 @@
  * commit_rounds.c -- commits of a few records, peer after peer, round after round.
  *
  * All peers have their store open at once; in each round each makes one batch of commits, so that a noisy minute hits
- * everybody.  Every commit's time goes into one series: median and 99th percentile are over all rounds; low and high are the
- * medians of the best and the worst round.  A workload with `seconds` runs by time, and its 99.9th percentile and its longest
- * commit are reported as well.  At the end every store is closed, opened, and every record that was written is
- * compared with the last version written to it.
+ * everybody.  Every commit's time goes into one series: median and 99th percentile are over all rounds; low and high
+ * are the medians of the best and the worst round.  A workload with `seconds` runs by time, and its 99.9th percentile
+ * and its longest commit are reported as well.  At the end every store is closed, opened, and every record that was
+ * written is compared with the last version written to it.
  */
 #include "bench/commit.h"
 

@@ -8,11 +8,11 @@
  * The kernel is the only writer of this state, so there is no step at which a crash leaves anything: the lock is
  * gone with the last descriptor of the open file description.
  *
- * Ordering: there is no word of memory here.  The kernel's record locks of a file are taken and dropped under one spin lock of
- * its own, so whoever gets a byte sees what its last holder stored before it dropped it: the lock unit is formatted under
- * the gate with plain stores, and the next opener reads it under the gate.  Where words are read beside a byte that
- * somebody else may hold (presence.c), they are atomic and the file says in which order.  A look (lock_byte_taken) orders
- * nothing.
+ * Ordering: there is no word of memory here.  The kernel's record locks of a file are taken and dropped under one spin
+ * lock of its own, so whoever gets a byte sees what its last holder stored before it dropped it: the lock unit is
+ * formatted under the gate with plain stores, and the next opener reads it under the gate.  Where words are read beside
+ * a byte that somebody else may hold (presence.c), they are atomic and the file says in which order.  A look
+ * (lock_byte_taken) orders nothing.
  */
 #include "lock/bytes.h"
 

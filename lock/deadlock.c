@@ -30,8 +30,8 @@
  * Bounds: at most PATH_MAX_THREADS threads on a path, WALK_MAX looks in all; damaged words cost time up to that.
  *
  * Invariants:
- *   L12  EDEADLK for a cycle only if every thread on it is of a living process and waited, since the same moment, before and after a look that
- *        found every one of them holding what the one before it waits for
+ *   L12  EDEADLK for a cycle only if every thread on it is of a living process and waited, since the same moment,
+ *        before and after a look that found every one of them holding what the one before it waits for
  */
 #include "lock/deadlock.h"
 

@@ -41,8 +41,8 @@ void rwlock_forget(struct rwlock *lock); /* fork child */
 
 /*
  * rwlock_lock -- deadline_ns: 0 = try.
- * 0; EBUSY (try), ETIMEDOUT; EDEADLK (second upgrader, wait for oneself, cycle over several locks); ECANCELED (rwlock_shut);
- * EOWNERDEAD: held exclusively, a previous exclusive holder (process or thread) died inside; call
+ * 0; EBUSY (try), ETIMEDOUT; EDEADLK (second upgrader, wait for oneself, cycle over several locks); ECANCELED
+ * (rwlock_shut); EOWNERDEAD: held exclusively, a previous exclusive holder (process or thread) died inside; call
  * rwlock_make_consistent() or the unlock makes it ENOTRECOVERABLE for everyone (a shared request that meets a dead
  * owner is given EOWNERDEAD with the lock held exclusively as well).
  */

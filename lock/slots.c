@@ -32,9 +32,9 @@
  *
  * Invariants:
  *   L5  flag > 0  =>  owner != 0 and the slot's bit stands in sharers of its lock
- *   L6  only threads of the slot's owner's process (or its cleaner, who owns it) write flag, bit and users, only the one that
- *       took it the waiting words; owner changes by compare-and-swap, and an id is never given out twice, so a late
- *       cleaner never hits a new owner
+ *   L6  only threads of the slot's owner's process (or its cleaner, who owns it) write flag, bit and users, only the
+ *       one that took it the waiting words; owner changes by compare-and-swap, and an id is never given out twice, so a
+ *       late cleaner never hits a new owner
  *   L13 flag == the number of threads in it that share or are about to look; users == the number of threads that raise
  *       it, changed from 1 on under the registry's mutex of their process; users == 0 in a free slot and while it is being
  *       taken or given back, so nobody joins then

@@ -1,12 +1,12 @@
 /*
  * apply.c -- commits reach the store file, and the log begins anew.
  *
- * Application (of everything at once; in pieces: slice.c).  Only what is durable in the log may go to the file (the write-ahead rule), so the log is synced first.
- * Then the mark at the end of the file says how far its pages may go (tail.c, T1).
- * Then the overlay's pages are written in ascending order, whole: the bytes that no record names are the same in both
- * versions, so a page torn by a power cut differs from both only in places that recovery writes again.  The checksum
- * table is changed block by block after the pages it describes.  Nothing here is synced, nor is writeback started: for
- * random pages the start alone was measured at 30-45 us a page, a sync of many at once at 9-20 us.
+ * Application (of everything at once; in pieces: slice.c).  Only what is durable in the log may go to the file (the
+ * write-ahead rule), so the log is synced first. Then the mark at the end of the file says how far its pages may go
+ * (tail.c, T1). Then the overlay's pages are written in ascending order, whole: the bytes that no record names are the
+ * same in both versions, so a page torn by a power cut differs from both only in places that recovery writes again.
+ * The checksum table is changed block by block after the pages it describes.  Nothing here is synced, nor is writeback
+ * started: for random pages the start alone was measured at 30-45 us a page, a sync of many at once at 9-20 us.
  *
  * Checkpoint.  step                                   a crash right after it leaves
  *   1 sync log, apply                                 recovery from the log: it is whole
@@ -14,8 +14,8 @@
  *   3 make the new log beside the old one (wal_file.c) the same: the superblock names the old one
  *   4 write and sync the superblock                   the new log, empty: the file holds everything
  *   5 the new log takes the old one's place           the same
- * A superblock that was torn in step 4 loses against its twin: as after step 3.  A failure of step 3 (a full disk) is none of
- * the commits: the old log goes on.
+ * A superblock that was torn in step 4 loses against its twin: as after step 3.  A failure of step 3 (a full disk) is
+ * none of the commits: the old log goes on.
  *
  * Invariants:
  *   W9  no byte of a commit reaches the file before its record is durable (STEAD_PLANT_APPLY_EARLY breaks it)

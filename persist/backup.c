@@ -30,8 +30,8 @@
  *
  * The copy has the id and the address of its original: it is the same store at an earlier time.
  *
- *   P4  a backup opens sealed, with the bytes of the commit that was the last one when it began, valid checksums and no log,
- *       whatever was committed while it was made
+ *   P4  a backup opens sealed, with the bytes of the commit that was the last one when it began, valid checksums and no
+ *       log, whatever was committed while it was made
  */
 #include <errno.h>
 #include <stdlib.h>

@@ -18,10 +18,10 @@
  * Everything that can fail - memory, disk space, the limit - fails before step 4 ends; then the commit did not happen, the
  * memory is as it was, and the pages are remembered for the next attempt.
  *
- * The base of the comparison is the last commit: the overlay's copy of a page that is logged and not yet applied, the file's
- * bytes (read, not mapped: an error there is a number and no signal) of all others, zeros for a page that is new.  What is read
- * from the file is verified by its checksum each time: application will write the whole page with a new one, and bytes that rotted
- * beside the changed ones would be taken for good ever after (W17).
+ * The base of the comparison is the last commit: the overlay's copy of a page that is logged and not yet applied, the
+ * file's bytes (read, not mapped: an error there is a number and no signal) of all others, zeros for a page that is
+ * new.  What is read from the file is verified by its checksum each time: application will write the whole page with a
+ * new one, and bytes that rotted beside the changed ones would be taken for good ever after (W17).
  *
  * Pages past the end.  used_bytes grows with the heap.  Pages at or past named_bytes, the longest the image has been
  * since the log was started, are named by no record, so a crash cannot replay an older record over them (W7); many of

@@ -16,19 +16,21 @@
  * faults may have been missed, that the page tables tell ("written": not protected).  A page that cannot be protected
  * stays hot, however many there are.  A page in use commit after commit (a counter, the heap's own tables) becomes hot and
  * costs a comparison; one of many random pages costs one protection and, if ever, one fault without a copy.  Which pages
- * changed lately is remembered in a small table, by the page's number; what collides there is forgotten, which costs a fault.
+ * changed lately is remembered in a small table, by the page's number; what collides there is forgotten, which costs a
+ * fault.
  *
  * Without userfaultfd (DIRTY_PAGEMAP, DIRTY_COMPARE, and DIRTY_SCAN on some systems) there are no states: every private
  * page is a candidate every time, until dirty_drop() gives it back to the file.
  *
- * Kernels with pages of 16 or 64 KiB: a first write makes all of our pages in one of theirs private, and a fault, a protection
- * and madvise are about all of them.  Fault reports and protection are not used there: every private page is a candidate each
- * time, which is right whatever their size.  What is dropped in part is read from the file instead (dirty_drop).
+ * Kernels with pages of 16 or 64 KiB: a first write makes all of our pages in one of theirs private, and a fault, a
+ * protection and madvise are about all of them.  Fault reports and protection are not used there: every private page is
+ * a candidate each time, which is right whatever their size.  What is dropped in part is read from the file instead
+ * (dirty_drop).
  *
- * Fresh space is anonymous memory (map.c).  One fault there may bring a huge page, and khugepaged makes one without a fault:
- * pages are then there that no report named, and written without any.  So reports only tell that the fresh range was
- * touched; what is in it the page tables say, at each collect until they say "nothing".  The first page cannot come without a
- * fault (khugepaged collapses only around a page), so an untouched range costs nothing.
+ * Fresh space is anonymous memory (map.c).  One fault there may bring a huge page, and khugepaged makes one without a
+ * fault: pages are then there that no report named, and written without any.  So reports only tell that the fresh range
+ * was touched; what is in it the page tables say, at each collect until they say "nothing".  The first page cannot come
+ * without a fault (khugepaged collapses only around a page), so an untouched range costs nothing.
  *
  * W5  every private page outside the fresh range is hot, protected or reported since it was settled (test_dirty.c)
  */

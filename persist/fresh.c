@@ -24,10 +24,11 @@
  * (W14).
  *
  * Step 4 needs no page fault afterwards to be a copy: the page cache has what was written a moment ago.  A thread that
- * reads meanwhile waits in its fault and finds the same bytes.  If there is no memory to map, the pages stay anonymous: they
- * are candidates of every commit, compared as all old pages are, and step 4 is tried again then, and by a rollback: what the
- * log has of them and the file has not is put back from the overlay, the one moment at which a reader without lock may see
- * an older byte.  (Kernels that fail half-way, with the old mapping gone, leave nothing to go on with: the store fails.)
+ * reads meanwhile waits in its fault and finds the same bytes.  If there is no memory to map, the pages stay anonymous:
+ * they are candidates of every commit, compared as all old pages are, and step 4 is tried again then, and by a
+ * rollback: what the log has of them and the file has not is put back from the overlay, the one moment at which a
+ * reader without lock may see an older byte.  (Kernels that fail half-way, with the old mapping gone, leave nothing to
+ * go on with: the store fails.)
  *
  * Huge pages.  A transaction that touched a byte has 512 pages there; step 1 finds all but one of them zeros, at some
  * 50 ns a page, and what lies past used_bytes is given back so that the next collect need not look (W19).

@@ -158,10 +158,10 @@ void image_check(struct image *image, struct report *report,
 int image_read_committed(struct image *image, uint64_t offset, void *buffer, size_t bytes);
 
 /*
- * image_backup -- a sealed copy of the last commit at path; apply lock (LIVE: nobody writes).  Reflink where it can.  EEXIST.
- * IMAGE_PRIVATE in two steps, so that commits go on while bytes are copied: image_backup_begin(), nobody commits, fixes
- * the commit; image_backup_copy() takes as long as it takes, and gives *backup back.  *super is copied at the first.
- * Nothing is applied and no log restarted in between (apply lock); this process's log grows meanwhile.
+ * image_backup -- a sealed copy of the last commit at path; apply lock (LIVE: nobody writes).  Reflink where it can.
+ * EEXIST.  IMAGE_PRIVATE in two steps, so that commits go on while bytes are copied: image_backup_begin(), nobody
+ * commits, fixes the commit; image_backup_copy() takes as long as it takes, and gives *backup back.  *super is copied
+ * at the first.  Nothing is applied and no log restarted in between (apply lock); this process's log grows meanwhile.
  */
 struct image_backup;
 int image_backup_begin(struct image_backup **backup, struct image *image, const struct superblock *super);

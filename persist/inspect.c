@@ -5,11 +5,11 @@
  * the file and its table of checksums describe the last *applied* commit, which the caller holds still by the apply lock;
  * pages that are committed and not yet applied are verified by their log records (txn_check).
  *
- * A private replay (a crashed store, read where nobody may recover it): the pages that the log names may have been cut off in
- * the middle of their application, so that neither they nor their entries in the table need match anything; what the log
- * says of them was verified when it was replayed.  The same goes for the pages that a reader has from the log (follow.c): a writer may have
- * died in the middle of applying them.  All others are verified here like those of any store.  Opening
- * verifies none of them: it costs what the log is long, and a check of all pages what the store is.
+ * A private replay (a crashed store, read where nobody may recover it): the pages that the log names may have been cut
+ * off in the middle of their application, so that neither they nor their entries in the table need match anything; what
+ * the log says of them was verified when it was replayed.  The same goes for the pages that a reader has from the log
+ * (follow.c): a writer may have died in the middle of applying them.  All others are verified here like those of any
+ * store.  Opening verifies none of them: it costs what the log is long, and a check of all pages what the store is.
  */
 #include <errno.h>
 #include <string.h>

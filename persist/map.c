@@ -17,8 +17,8 @@
  * be written there.  As a private mapping of the file each page of it would cost a page of the page cache and a copy
  * of its zeros (2.3 us, measured); anonymous memory costs the zeros alone (0.4 to 1.5 us), and, from FRESH_HUGE_BYTES on,
  * one fault for 2 MiB where the kernel has huge pages.  map_settle() turns it into a mapping of the file when a commit
- * has put the bytes there.  It takes what it can get: without memory for anonymous mappings (overcommit forbidden), or where
- * the file was made longer by somebody else in between, growth is mapped as it always was.
+ * has put the bytes there.  It takes what it can get: without memory for anonymous mappings (overcommit forbidden), or
+ * where the file was made longer by somebody else in between, growth is mapped as it always was.
  *
  * Invariants (checked by tests/unit/persist/test_map.c)
  *   S8  bytes <= capacity, both multiples of UNIT_BYTES; [base, base + bytes) maps image byte i at base + i, but for the

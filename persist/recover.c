@@ -17,8 +17,8 @@
  * now and be gone tomorrow, and by then step 4 would have overwritten the file.
  *
  * Step 4 reads the log in large windows and brings each page home once a window, in the file's order (replay.c): the disk
- * sees long reads and writes, memory is bounded.  The file is never lengthened: a commit made its length durable before its record, so a file
- * shorter than a record says is damaged, or is a copy taken at a bad moment, and is refused.
+ * sees long reads and writes, memory is bounded.  The file is never lengthened: a commit made its length durable before
+ * its record, so a file shorter than a record says is damaged, or is a copy taken at a bad moment, and is refused.
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -8,9 +8,10 @@
  *            overlay above its limit: apply      apply until few pages are left, then sync until few are,
  *            a slice                             then the checkpoint proper (apply.c), which finds little to do
  *
- * A slice is a few times as many pages as the last commit changed (at least SLICE_PAGES), so that slices outrun commits, and
- * each phase leaves a fraction of what the one before left.  If they cannot keep up, or readers hold them off, the log comes to
- * its limit, and the checkpoint does the rest at once, as it always could.  No thread, nothing to fork or to be killed.
+ * A slice is a few times as many pages as the last commit changed (at least SLICE_PAGES), so that slices outrun
+ * commits, and each phase leaves a fraction of what the one before left.  If they cannot keep up, or readers hold them
+ * off, the log comes to its limit, and the checkpoint does the rest at once, as it always could.  No thread, nothing to
+ * fork or to be killed.
  *
  * Applying in slices.  A round takes the pages that are in the overlay at its begin, in ascending order, and each slice
  * writes some of them as they are then (perhaps as of a later commit), with their checksums, and takes them out of the
@@ -22,8 +23,8 @@
  *   a reader (follow.c)    its view is the file and the records from `applied` up to the last durable commit, which is
  *                          never before file_seq (W9, and `durable` is told before a slice is written): every page that
  *                          is newer than `applied` is named by those records, and whole in its view.  Slices are written
- *                          under the apply lock: never beside a section.  A reader that cannot have the log is refused while
- *                          file_seq is past `applied` (store/ does not slice once the store lost its name)
+ *                          under the apply lock: never beside a section.  A reader that cannot have the log is refused
+ *                          while file_seq is past `applied` (store/ does not slice once the store lost its name)
  *   a copier               the mark at the end of the file says file_seq before a page is written (T1)
  *
  * Syncing in slices.  Pages written since the last sync are counted by stretches of the image; a slice syncs stretches one

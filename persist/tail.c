@@ -7,9 +7,9 @@
  *     F:  [ superblocks | tables and pages ................. | mark ]        L:  [ header | records ... ]
  *           read first                                         read last
  *
- * Let c be the checkpoint number in the newer superblock that was copied, b the commit it names, and n the last commit of the
- * valid prefix of the log (n = b for a sealed store, which needs no log).  The copy is opened as commit n.  Recovery writes
- * every byte that the records b+1 .. n name, so the copy is commit n exactly if each page was read
+ * Let c be the checkpoint number in the newer superblock that was copied, b the commit it names, and n the last commit
+ * of the valid prefix of the log (n = b for a sealed store, which needs no log).  The copy is opened as commit n.
+ * Recovery writes every byte that the records b+1 .. n name, so the copy is commit n exactly if each page was read
  *   (1) no older than b       superblock c was written when everything up to b was in F, and its pages are read after it;
  *   (2) no newer than n       a page gets bytes of commit v, or a free range is punched, only after the mark says v, or the
  *                             checkpoint number then valid (T1); the mark is read after the page, and it never falls; so
@@ -17,29 +17,31 @@
  *   (3) and the records are those that were made: each checkpoint gives the log a new inode, so that no record is ever
  *       overwritten by one of another checkpoint under a copier (wal_file.c).  A name copied at another moment holds
  *       another checkpoint's log, which the superblock does not name.
- * Which file was copied first does not matter, nor how many checkpoints, closes and openings passed meanwhile: if the copier
- * missed any of it, (2) or the header of the log says so.  Only the pages' tables remain: an entry is read before its page,
- * so it is of the same version or an older one; if older, a record names the page and recovery writes the entry.
+ * Which file was copied first does not matter, nor how many checkpoints, closes and openings passed meanwhile: if the
+ * copier missed any of it, (2) or the header of the log says so.  Only the pages' tables remain: an entry is read
+ * before its page, so it is of the same version or an older one; if older, a record names the page and recovery writes
+ * the entry.
  *
  * The end of the file.  The mark must be the last thing there at every moment that somebody may read it:
  *   - the file is lengthened by writing the mark behind the new end, which moves bytes and length in one call; the blocks
  *     between were reserved without moving the end.  Only then is the old place, now part of the image, cleared, and only
- *     then mapped.  (The new mark tells of the old place, so that in TURNS the next process finishes what a killed one began.)  A copier that passed the old place before it was cleared has the old mark in the middle and may have zeros
- *     at the end; the pages between were not in use before it came to the end, so it holds zeros there.
- *   - the file is shortened (close, alone) after the mark stands at the new end.  A copier that is beyond it by then stops in
- *     the middle of nowhere: its copy's length is not whole units and a mark, and is refused.
- * So a file in use, seen by a process, ends with a mark (or with the zeros just described).  After a power cut it may end with
- * zeros where the mark should be (the length got to the disk, the bytes did not); there the log is whole and nothing is to be
- * told, so zeros are accepted.  The mark is durable at the new end before the old place is used, or a power cut could leave the
- * old length with the image's bytes in the place of the mark; and the cleared place is durable before a commit that is
- * longer (commit.c, write_straight), or the image would have a mark in it.
+ *     then mapped.  (The new mark tells of the old place, so that in TURNS the next process finishes what a killed one
+ *     began.)  A copier that passed the old place before it was cleared has the old mark in the middle and may have
+ *     zeros at the end; the pages between were not in use before it came to the end, so it holds zeros there.
+ *   - the file is shortened (close, alone) after the mark stands at the new end.  A copier that is beyond it by then
+ *     stops in the middle of nowhere: its copy's length is not whole units and a mark, and is refused.
+ * So a file in use, seen by a process, ends with a mark (or with the zeros just described).  After a power cut it may
+ * end with zeros where the mark should be (the length got to the disk, the bytes did not); there the log is whole and
+ * nothing is to be told, so zeros are accepted.  The mark is durable at the new end before the old place is used, or a
+ * power cut could leave the old length with the image's bytes in the place of the mark; and the cleared place is
+ * durable before a commit that is longer (commit.c, write_straight), or the image would have a mark in it.
  *
- * Raising.  The mark has two limits, written in turn, so that one is whole whatever happens to the other.  A copier that read
- * one half-written was done with all pages before that limit allowed any.  (To be fooled it would have to sleep between
- * reading the two, 24 bytes apart, while both are raised; each time the log is synced first.)
+ * Raising.  The mark has two limits, written in turn, so that one is whole whatever happens to the other.  A copier
+ * that read one half-written was done with all pages before that limit allowed any.  (To be fooled it would have to
+ * sleep between reading the two, 24 bytes apart, while both are raised; each time the log is synced first.)
  *
- * A crash needs no mark: pages never get to the disk before their records (W9), so the log's prefix reaches any mark that got
- * there.  If it does not, durable records were lost.
+ * A crash needs no mark: pages never get to the disk before their records (W9), so the log's prefix reaches any mark
+ * that got there.  If it does not, durable records were lost.
  *
  * LIVE has no commits and no log: the mark is zeros while it is open (only the superblock tells then), written again when
  * the store is sealed.

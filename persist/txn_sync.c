@@ -1,16 +1,18 @@
 /*
  * txn_sync.c -- the group commit: records become durable, for all who wait at once.
  *
- * Group commit.  txn_commit() puts a record into the log and returns (txn_commit_deferred() may leave it in memory); txn_sync(seq)
- * returns when it is durable.  One caller at a time syncs, for everything that is in the log or waits at that moment; those
- * who come meanwhile wait and mostly find themselves served, else the next of them leads.  A checkpoint that restarts the log under a running sync makes
- * everything durable in another way; the sync's result is then counted by sequence number only.
+ * Group commit.  txn_commit() puts a record into the log and returns (txn_commit_deferred() may leave it in memory);
+ * txn_sync(seq) returns when it is durable.  One caller at a time syncs, for everything that is in the log or waits at
+ * that moment; those who come meanwhile wait and mostly find themselves served, else the next of them leads.  A
+ * checkpoint that restarts the log under a running sync makes everything durable in another way; the sync's result is
+ * then counted by sequence number only.
  *
  * After a failed sync nobody knows what the disk holds, and asking again may answer "fine" about pages the kernel gave
  * up: the store is poisoned for this process and, through `shared`, for all others.
  *
- * Who leads takes `engine` before `sync`, so that no record is half-built when it takes what waits, and gives `engine` up before
- * it goes to the disk: commits go on.  A caller that holds `engine` anyway (an application, a checkpoint) keeps it.
+ * Who leads takes `engine` before `sync`, so that no record is half-built when it takes what waits, and gives `engine`
+ * up before it goes to the disk: commits go on.  A caller that holds `engine` anyway (an application, a checkpoint)
+ * keeps it.
  */
 #include <errno.h>
 

@@ -7,9 +7,9 @@
  * from the log what is not in the file yet, drop all private pages, and continue at the log's end.  A record that the one
  * before appended and did not tell is overwritten: its unlock had not returned.
  *
- * Each checkpoint begins another log file, so the log that the words speak of may have to be opened first.  A process killed in
- * its checkpoint after the superblock and before telling leaves words that are behind the superblock; they say that this may be,
- * and the superblock is right.
+ * Each checkpoint begins another log file, so the log that the words speak of may have to be opened first.  A process
+ * killed in its checkpoint after the superblock and before telling leaves words that are behind the superblock; they
+ * say that this may be, and the superblock is right.
  */
 #include <errno.h>
 #include <sys/mman.h>

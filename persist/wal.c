@@ -1,9 +1,9 @@
 /*
  * wal.c -- append to the log.
  *
- * Building.  A record grows in a buffer behind room for its header, and behind records that wait for their sync.  The common
- * one fits and leaves in one write, header and payload together.  A bigger one leaves in pieces, header last: until then the
- * place where the header belongs holds zeros, and no reader takes it for a record.
+ * Building.  A record grows in a buffer behind room for its header, and behind records that wait for their sync.  The
+ * common one fits and leaves in one write, header and payload together.  A bigger one leaves in pieces, header last:
+ * until then the place where the header belongs holds zeros, and no reader takes it for a record.
  *
  *   step                                    a crash right after it leaves
  *   1 reserve disk blocks past the end      the last commit (unwritten blocks read as zeros, no record)

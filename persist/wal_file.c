@@ -13,9 +13,10 @@
  *   3 FILE-wal.new takes FILE-wal's place                 either of the two, the name need not be durable
  *   4 records                                             the same
  *
- * Step 3 and stead_remove().  A store may be removed under its writer, and another one be made under its name.  Then no name
- * is ours any more: the new log loses its name.  Names are exchanged, not replaced, so that what was there can be looked at
- * afterwards: if it is not our old log, it goes back.  (Where a file system cannot exchange, the path is asked right before.)
+ * Step 3 and stead_remove().  A store may be removed under its writer, and another one be made under its name.  Then no
+ * name is ours any more: the new log loses its name.  Names are exchanged, not replaced, so that what was there can be
+ * looked at afterwards: if it is not our old log, it goes back.  (Where a file system cannot exchange, the path is
+ * asked right before.)
  *
  *   W4  the header with a salt is durable under one of the log's two names before the superblock that names it is written
  */

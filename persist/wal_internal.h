@@ -1,12 +1,14 @@
 /*
- * wal_internal.h -- the buffers of a log that is being written: shared by wal.c (records) and wal_write.c (bytes to the disk).
+ * wal_internal.h -- the buffers of a log that is being written: shared by wal.c (records) and wal_write.c (bytes to the
+ * disk).
  *
  *   log:      ... | written                  | waiting           | record in hand ->
  *   offset:       base        valid        written            at.end           base + filled
  *   buffer:       [0 ........................................................ filled) of buffer[active]
  *
- * buffer[active][0] stands for log offset `base`, a multiple of WAL_BLOCK.  Bytes below `written` are in the kernel's hands;
- * bytes below `valid` are not known here.  Once a part of a big record was sent, buffer[0] stands for at.end + sent.
+ * buffer[active][0] stands for log offset `base`, a multiple of WAL_BLOCK.  Bytes below `written` are in the kernel's
+ * hands; bytes below `valid` are not known here.  Once a part of a big record was sent, buffer[0] stands for at.end +
+ * sent.
  */
 #ifndef STEAD_PERSIST_WAL_INTERNAL_H
 #define STEAD_PERSIST_WAL_INTERNAL_H

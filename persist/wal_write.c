@@ -3,8 +3,9 @@
  *
  * Two ways, and when.  A BUFFERED commit goes through the page cache: it must survive this process, and nothing else.  A
  * commit that its caller waits for anyway (wal_finish_deferred) stays in memory until somebody syncs, and then leaves
- * together with all that wait, past the page cache, by one O_DIRECT | O_DSYNC write of whole blocks: one request to the disk
- * instead of a copy, a writeback and a sync (measured: 45 against 65-75 us).  Dying before that loses what nobody was told of.
+ * together with all that wait, past the page cache, by one O_DIRECT | O_DSYNC write of whole blocks: one request to the
+ * disk instead of a copy, a writeback and a sync (measured: 45 against 65-75 us).  Dying before that loses what nobody
+ * was told of.
  *
  *   wal_take()      engine held: bytes [written, at.end), whole blocks around them, are handed out, and the log goes on in
  *                   the other buffer, which begins with a copy of the last block
@@ -16,8 +17,8 @@
  *     then what waits goes through the cache, too, and fdatasync makes all of it durable.
  *   - A direct write drops the cached pages that it covers, and a cached write beside it in the same block could be dropped
  *     unwritten: `io` keeps them apart.
- *   - After a direct write the cache does not have the block; a cached write of a part of it would read it from the disk.  So
- *     from then on cached writes are whole blocks.
+ *   - After a direct write the cache does not have the block; a cached write of a part of it would read it from the
+ *     disk.  So from then on cached writes are whole blocks.
  *   - The first block of a write holds older records, and the last one zeros behind the newest.  Sectors of older records
  *     are written again with the same bytes: whichever version a torn write leaves, they are what they were.
  * Where O_DIRECT is not to be had (some file systems, alignments above WAL_BLOCK) everything goes through the cache.

@@ -1,5 +1,6 @@
 /*
- * attach.c -- the middle of stead_open: steps 3 to 9 of open.c, from an open file to a mapped store with its heap and locks.
+ * attach.c -- the middle of stead_open: steps 3 to 9 of open.c, from an open file to a mapped store with its heap and
+ * locks.
  */
 #include <errno.h>
 #include <stdlib.h>

@@ -15,17 +15,17 @@
  *     both superblocks, a sync between; truncated and punched only   the superblocks are sealed, then the sealed file
  *     if no reader is attached; the log unlinked)
  *   6 detach
- * A failure in steps 1, 2 and 5 leaves the store open (after a failed seal only close and abandon are left).  If a reader's section holds off step 5 longer than
- * options.timeout_ms, the log is left for the next opener: nothing is lost, the close succeeds.
+ * A failure in steps 1, 2 and 5 leaves the store open (after a failed seal only close and abandon are left).  If a
+ * reader's section holds off step 5 longer than options.timeout_ms, the log is left for the next opener: nothing is
+ * lost, the close succeeds.
  *
  * Step 1 is repeated after step 2, which may wait for the disk.  A thread that begins a call after that, or has not come as
  * far as to wait or to be counted (call.h), is one that uses a handle beside its close: the caller's error.
- * stead_abandon cannot refuse.  It sends away whoever waits (ECANCELED: rwlock_shut(), s->leaving) and waits until all other
- * calls are over: none of them waits for anything but the disk then.
+ * stead_abandon cannot refuse.  It sends away whoever waits (ECANCELED: rwlock_shut(), s->leaving) and waits until all
+ * other calls are over: none of them waits for anything but the disk then.
  *
- * LIVE is sealed by the last writer only if no writer ended without close and no thread inside its exclusive section, or that
- * was accepted or repaired; otherwise the
- * superblock goes on saying "open, live", which the next opener finds.
+ * LIVE is sealed by the last writer only if no writer ended without close and no thread inside its exclusive section,
+ * or that was accepted or repaired; otherwise the superblock goes on saying "open, live", which the next opener finds.
  */
 #include <errno.h>
 #include <stdlib.h>

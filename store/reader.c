@@ -9,9 +9,10 @@
  * cannot keep the writer out.  LIVE: lock/outside.c, whose design is in lock/companion.c.
  *
  * Readers go on after any death of writers: in SOLE and TURNS at the last durable commit, whether somebody recovers the
- * store or not (the lock is waited for while somebody does).  A reader without a slot came when nobody was there, or may not
- * write: with each section that begins it learns from the superblock (image_look) whether writers came, in which mode, and
- * whether they died; s->super and s->sharing are what it learnt.  After a LIVE death that is STEAD_UNCLEAN.
+ * store or not (the lock is waited for while somebody does).  A reader without a slot came when nobody was there, or
+ * may not write: with each section that begins it learns from the superblock (image_look) whether writers came, in
+ * which mode, and whether they died; s->super and s->sharing are what it learnt.  After a LIVE death that is
+ * STEAD_UNCLEAN.
  */
 #include <errno.h>
 

@@ -18,8 +18,8 @@
  * long enough for somebody else's opening (a recovery; store_patience), are not held off: an opener that fails for
  * want of its log looks again whether the file is still there (open.c, was_removed).
  *
- * Attached processes have the file and the log open and work on; close.c, wal_install() and follow.c see that the names are not
- * theirs any more.
+ * Attached processes have the file and the log open and work on; close.c, wal_install() and follow.c see that the names
+ * are not theirs any more.
  */
 #include <errno.h>
 

@@ -3,7 +3,8 @@
  *
  * Read-only: nothing is written, no write permission is needed, and a crashed store is read through a private replay
  * of its log, so that the evidence stays for whoever opens it next.  Any address: the command never follows a pointer
- * that is stored inside.  Nor does it wait for ever: somebody who hangs with the lock held is just whom one looks for.  A LIVE store that was left unclean is opened all the same; the verdict is kept and reported.
+ * that is stored inside.  Nor does it wait for ever: somebody who hangs with the lock held is just whom one looks for.
+ * A LIVE store that was left unclean is opened all the same; the verdict is kept and reported.
  */
 #include "command.h"
 

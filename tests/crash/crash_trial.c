@@ -1,7 +1,7 @@
 /*
- * crash_trial.c -- scratch directories, processes, and the verdict on one state: it must open, stead_check() must be silent,
- * the case's own check must be silent, and the version found must lie between the newest durable and the newest begun.
- * Then the store is closed and opened once more: recovery must be final.
+ * crash_trial.c -- scratch directories, processes, and the verdict on one state: it must open, stead_check() must be
+ * silent, the case's own check must be silent, and the version found must lie between the newest durable and the newest
+ * begun. Then the store is closed and opened once more: recovery must be final.
  */
 #include "tests/crash/crash_trial.h"
 

@@ -1,11 +1,12 @@
 /*
- * test_copy.c -- a plain copy of a store in use is a commit or is refused, whenever the copier was interrupted (persist/tail.c).
+ * test_copy.c -- a plain copy of a store in use is a commit or is refused, whenever the copier was interrupted
+ * (persist/tail.c).
  *
  * Method: a copier that is stopped after every piece of the two files it copies, front to back, in both orders; at that
- * point the store does something: commits, an application, one or two checkpoints, a close and more commits after it, growth
- * in between.  Then the copier goes on to the end.  Each copy is opened in a process of its own: refused is fine; opened, it must
- * pass stead_check() and hold one version.  The copier reads with read(2), as cp, tar and rsync do; it opens a file when its
- * turn comes.  With two interruptions instead of one, pairs are drawn at random.
+ * point the store does something: commits, an application, one or two checkpoints, a close and more commits after it,
+ * growth in between.  Then the copier goes on to the end.  Each copy is opened in a process of its own: refused is
+ * fine; opened, it must pass stead_check() and hold one version.  The copier reads with read(2), as cp, tar and rsync
+ * do; it opens a file when its turn comes.  With two interruptions instead of one, pairs are drawn at random.
  *
  * In a build with STEAD_PLANT_NO_TAIL (the mark never raised) these tests must fail.
  */

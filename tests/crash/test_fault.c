@@ -1,7 +1,7 @@
 /*
- * test_fault.c -- the n-th call of each kind fails: the disk full, an I/O error, an interruption, a short transfer; once, or
- * from then on for ever.  The workload may report an error; the store must then hold the last acknowledged commit or the one
- * under way, and nobody may crash.
+ * test_fault.c -- the n-th call of each kind fails: the disk full, an I/O error, an interruption, a short transfer;
+ * once, or from then on for ever.  The workload may report an error; the store must then hold the last acknowledged
+ * commit or the one under way, and nobody may crash.
  */
 #include <criterion/criterion.h>
 

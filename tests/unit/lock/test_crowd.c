@@ -1,6 +1,6 @@
 /*
- * More threads than slots (lock/slots.c): threads of one process share a slot, and share the lock at the same time; a process
- * that comes late finds a slot; only when even the reserve is gone does a shared request own the lock.
+ * More threads than slots (lock/slots.c): threads of one process share a slot, and share the lock at the same time; a
+ * process that comes late finds a slot; only when even the reserve is gone does a shared request own the lock.
  */
 #include "world.h"
 

@@ -1,7 +1,8 @@
 /*
  * test_dirty.c -- dirty_collect() misses no write (W6), whoever writes and however, and every private page stays watched
- * (W5).  Method: a mapping of a file, a shadow of what was settled; after random writes by this thread, by others and by the
- * kernel, every page that differs from its shadow must be reported.  Supersets are allowed; two tests bound them.
+ * (W5).  Method: a mapping of a file, a shadow of what was settled; after random writes by this thread, by others and
+ * by the kernel, every page that differs from its shadow must be reported.  Supersets are allowed; two tests bound
+ * them.
  */
 #include <criterion/criterion.h>
 #include <errno.h>

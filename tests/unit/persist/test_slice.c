@@ -1,6 +1,6 @@
 /*
- * test_slice.c -- checkpoints paid for in pieces: whatever is due after a commit is done at once, a small piece, and a kill, a
- * rollback, a reader or a check at any moment in between sees commits.
+ * test_slice.c -- checkpoints paid for in pieces: whatever is due after a commit is done at once, a small piece, and a
+ * kill, a rollback, a reader or a check at any moment in between sees commits.
  */
 #include <criterion/criterion.h>
 #include <errno.h>

@@ -1,7 +1,7 @@
 /*
  * test_wal_write.c -- the log's bytes on their two ways: through the page cache, and past it.
- * Whatever mixture of records, flushes and syncs went before, the file holds every record that was flushed or synced, and what
- * is called durable left by a write past the cache or was covered by a sync.
+ * Whatever mixture of records, flushes and syncs went before, the file holds every record that was flushed or synced,
+ * and what is called durable left by a write past the cache or was covered by a sync.
  */
 #include <criterion/criterion.h>
 #include <errno.h>

@@ -1,16 +1,17 @@
 /*
  * test_live_cut.c -- LIVE and power cuts: whatever a cut leaves, the next open detects it or finds a sealed store.
  *
- * The crash explorer (tests/crash) replays requests, and a LIVE store's bytes reach the file by none: they are stored into a
- * shared mapping, and the kernel may write any page home at any time.  So here the disk is modelled the other way round:
+ * The crash explorer (tests/crash) replays requests, and a LIVE store's bytes reach the file by none: they are stored
+ * into a shared mapping, and the kernel may write any page home at any time.  So here the disk is modelled the other
+ * way round:
  *
  *   now    what the file shows (pread sees the mapping's pages): everything written so far, through any way
  *   disk   what is certainly on the disk: ranges move from now to disk when they are synced
  *
  * Just before every request to the system, and between the program's own writes, the power is cut several times: a file is
- * made of `disk` and of some of the sectors in which `now` differs (none, all, random ones), as long as either of them.  It is
- * opened in a child.  Seen are the states at those moments; what the kernel writes home between two of them is older
- * bytes of the same sectors, which no check of ours could tell from them.
+ * made of `disk` and of some of the sectors in which `now` differs (none, all, random ones), as long as either of them.
+ * It is opened in a child.  Seen are the states at those moments; what the kernel writes home between two of them is
+ * older bytes of the same sectors, which no check of ours could tell from them.
  *
  * Not under ThreadSanitizer: the children are forked in the middle of calls, which no program can do, and the tool rightly
  * remarks that the heap's mutex is then taken before those of the fork handlers.

@@ -2,8 +2,8 @@
  * Processes in different PID namespaces share a store: each of them is process 1 of its own, so whoever went by pids would
  * take the other for itself, or for dead.
  *
- * Method: a child unshares the PID namespace and forks; the grandchild does the work.  Skipped, with a message, where unshare(2)
- * is not permitted.
+ * Method: a child unshares the PID namespace and forks; the grandchild does the work.  Skipped, with a message, where
+ * unshare(2) is not permitted.
  */
 #include <errno.h>
 #include <sched.h>
