@@ -1,8 +1,6 @@
 /*
  * test_recover.c -- what a reopened store shows: a prefix of its commits, never a mixture; and what is refused.
- * Recovery itself is cut off at each of its system calls, twice in a row, and must come to the same end.  Then turns:
- * processes that take them, die in them, and leave the log in any state.
- * over 600 lines because every way of dying, and of going on afterwards, stands on the same few calls that kill.
+ * Recovery itself is cut off at each of its system calls, twice in a row, and must come to the same end.
  */
 #include <criterion/criterion.h>
 #include <errno.h>
@@ -15,6 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "dying_calls.h"
 #include "txn_fixture.h"
 
 TestSuite(txn_recover, .timeout = 300);
@@ -232,80 +231,6 @@ Test(txn_recover, a_file_without_the_new_pages_its_log_speaks_of_is_refused)
     fixture_remove(&f);
 }
 
-/* A process that dies at the n-th counted call. */
-static long die_at, calls_made;
-static void count_call(void)
-{
-    if (calls_made++ == die_at)
-        _exit(77);
-}
-static ssize_t dying_pwrite(int fd, const void *b, size_t n, off_t at)
-{
-    if (calls_made == die_at) /* half of it arrives */
-        (void)file_calls_system.pwrite(fd, b, n / 2, at);
-    count_call();
-    return file_calls_system.pwrite(fd, b, n, at);
-}
-static ssize_t dying_pwrite_durable(int fd, const void *b, size_t n, off_t at)
-{
-    count_call();
-    return file_calls_system.pwrite(fd, b, n, at);
-}
-static int dying_fdatasync(int fd)
-{
-    (void)fd;
-    count_call();
-    return 0; /* process death: the kernel has the bytes */
-}
-static int dying_fsync(int fd)
-{
-    (void)fd;
-    count_call();
-    return 0;
-}
-static int dying_rename(const char *from, const char *to)
-{
-    count_call();
-    return file_calls_system.rename(from, to);
-}
-static int dying_exchange(const char *a, const char *b)
-{
-    count_call();
-    return file_calls_system.exchange(a, b);
-}
-static int dying_unlink(const char *path)
-{
-    count_call();
-    return file_calls_system.unlink(path);
-}
-static int dying_ftruncate(int fd, off_t bytes)
-{
-    count_call();
-    return file_calls_system.ftruncate(fd, bytes);
-}
-static int dying_sync_range(int fd, off_t at, off_t bytes)
-{
-    (void)fd, (void)at, (void)bytes;
-    count_call();
-    return 0;
-}
-
-static void die_at_call(long n)
-{
-    die_at = n;
-    calls_made = 0;
-    file_calls = file_calls_system;
-    file_calls.pwrite = dying_pwrite;
-    file_calls.pwrite_durable = dying_pwrite_durable;
-    file_calls.fdatasync = dying_fdatasync;
-    file_calls.fsync = dying_fsync;
-    file_calls.rename = dying_rename;
-    file_calls.exchange = dying_exchange;
-    file_calls.unlink = dying_unlink;
-    file_calls.ftruncate = dying_ftruncate;
-    file_calls.sync_range = dying_sync_range;
-}
-
 /* Opens in a child that dies at its n-th call; true if it did. */
 static bool open_and_die(struct fixture *f, long n)
 {
@@ -318,7 +243,7 @@ static bool open_and_die(struct fixture *f, long n)
     cr_assert_eq(waitpid(child, &status, 0), child);
     cr_assert(WIFEXITED(status));
     cr_assert_neq(WEXITSTATUS(status), 1, "recovery failed instead of dying at call %ld", n);
-    return WEXITSTATUS(status) == 77;
+    return WEXITSTATUS(status) == DYING_EXIT;
 }
 
 Test(txn_recover, recovery_cut_off_at_any_call_twice_comes_to_the_same_end)
@@ -389,7 +314,7 @@ Test(txn_recover, a_writer_killed_at_any_call_leaves_its_last_commit_or_the_one_
         int status;
         cr_assert_eq(waitpid(child, &status, 0), child);
         cr_assert(WIFEXITED(status) && WEXITSTATUS(status) != 1, "call %ld", n);
-        died = WEXITSTATUS(status) == 77;
+        died = WEXITSTATUS(status) == DYING_EXIT;
         fixture_kill(&f);
         OK(fixture_open(&f));
         unsigned shown = shown_commit(f.map.base);
@@ -435,173 +360,4 @@ Test(txn_recover, a_reader_replays_in_private_and_changes_nothing)
     cr_assert_eq(shown_commit(f.map.base), 5);
     fixture_kill(&f);
     fixture_remove(&f);
-}
-
-/* ---- turns ---- */
-
-/* Another process's handle on the same store: no `first`, its own mapping and descriptors. */
-static void join(struct fixture *f, struct fixture *mine)
-{
-    uint64_t bytes;
-    *mine = *f;
-    mine->options.first = false;
-    OK(file_resolve(&mine->file, f->path));
-    OK(file_open(&mine->file, true));
-    OK(superblock_read(&mine->file, &mine->super));
-    OK(file_size(mine->file.fd, &bytes));
-    OK(map_open(&mine->map, mine->file.fd, MAP_IMAGE_PRIVATE, NULL, round_down(format_image_bytes(bytes), UNIT_BYTES),
-                UINT64_C(256) << 20, false));
-    OK(txn_open(&mine->txn, &mine->map, &mine->file, &mine->super, &mine->options));
-}
-
-/* One turn: the counter at the start of a page, and a copy of it far away. */
-static int take_turn(struct fixture *f, bool pass_on, bool checkpoint)
-{
-    bool changed;
-    uint64_t seq;
-    int rc = txn_refresh(f->txn, &changed);
-    if (rc != 0)
-        return rc;
-    uint32_t a, b;
-    memcpy(&a, f->map.base + 3 * PAGE_BYTES, sizeof a);
-    memcpy(&b, f->map.base + 100 * PAGE_BYTES + 2000, sizeof b);
-    if (a != b)
-        return -1;
-    a++;
-    memcpy(f->map.base + 3 * PAGE_BYTES, &a, sizeof a);
-    memcpy(f->map.base + 100 * PAGE_BYTES + 2000, &a, sizeof a);
-    memcpy(f->map.base + (110 + a % 50) * PAGE_BYTES, &a, sizeof a);
-    rc = txn_commit(f->txn, BYTES, &seq);
-    if (rc == 0 && pass_on)
-        rc = txn_sync(f->txn, seq);
-    if (rc == 0 && pass_on)
-        rc = txn_apply(f->txn);
-    if (rc == 0 && checkpoint)
-        rc = txn_checkpoint(f->txn);
-    f->map.base[7] = 1; /* written outside of a turn: lost */
-    return rc;
-}
-
-static void pass_turns(void)
-{
-    fixture_skip_syncs();
-    struct fixture a, b, *turn;
-    uint32_t count;
-    uint64_t random = random_seed();
-    fixture_create(&a, BYTES, BYTES);
-    a.options.turns = true;
-    OK(fixture_open(&a));
-    join(&a, &b);
-    for (uint32_t i = 0; i < 200; i++) {
-        turn = random_next(&random) % 2 == 0 ? &a : &b;
-        /* Sometimes the turn passes without a word, as if its holder had been killed after its unlock. */
-        OK(take_turn(turn, random_next(&random) % 3 != 0, random_next(&random) % 10 == 0));
-    }
-    bool changed;
-    OK(txn_refresh(a.txn, &changed));
-    memcpy(&count, a.map.base + 3 * PAGE_BYTES, sizeof count);
-    cr_assert_eq(count, 200);
-    cr_assert_eq(a.map.base[7], 0);
-    cr_assert_eq(txn_commit_seq(a.txn), 200);
-    OK(txn_checkpoint(a.txn));
-    cr_assert_eq(fixture_bad_checksums(&a, BYTES), 0);
-    fixture_kill(&b);
-    fixture_kill(&a);
-    OK(fixture_open(&a));
-    memcpy(&count, a.map.base + 3 * PAGE_BYTES, sizeof count);
-    cr_assert_eq(count, 200);
-    fixture_kill(&a);
-    fixture_remove(&a);
-}
-
-Test(txn_recover, turns_see_each_others_commits)
-{
-    pass_turns();
-}
-
-Test(txn_recover, turns_see_each_others_commits_where_kernel_pages_are_larger)
-{
-    fixture_kernel_pages(UNIT_BYTES);
-    pass_turns();
-}
-
-enum dying { IN_TURN, IN_TURN_AND_CHECKPOINT, IN_CHECKPOINT };
-
-/* One that is killed at its n-th call, if it makes so many; then another takes the turn.  false: it was not killed. */
-static bool die_in_turn(struct fixture *a, long n, enum dying where, uint32_t *count)
-{
-    struct fixture b;
-    struct superblock super;
-    bool changed;
-    uint32_t now;
-    int status;
-    pid_t child = fork();
-    if (child == 0) {
-        join(a, &b);
-        if ((where == IN_CHECKPOINT ? txn_refresh(b.txn, &changed) : take_turn(&b, true, false)) != 0)
-            _exit(1);
-        die_at_call(n);
-        if (where == IN_CHECKPOINT) /* of others' commits: the words do not tell of anything new */
-            _exit(txn_checkpoint(b.txn) != 0);
-        _exit(take_turn(&b, n % 2 == 0, where == IN_TURN_AND_CHECKPOINT) != 0);
-    }
-    cr_assert_eq(waitpid(child, &status, 0), child);
-    cr_assert(WIFEXITED(status) && WEXITSTATUS(status) != 1, "call %ld", n);
-    OK(take_turn(a, n % 2 == 0, false));
-    OK(txn_refresh(a->txn, &changed));
-    memcpy(&now, a->map.base + 3 * PAGE_BYTES, sizeof now);
-    uint32_t least = where == IN_CHECKPOINT ? 1 : 2;
-    cr_assert(now == *count + least || now == *count + 2 * least - 1, "call %ld: %u after %u", n, now, *count);
-    *count = now;
-    OK(superblock_read(&a->file, &super));
-    cr_assert_eq(super.checkpoint, a->txn->wal.at.checkpoint, "call %ld: records go into a log that nobody names", n);
-    cr_assert_eq(super.log_salt, a->txn->wal.at.salt);
-    return WEXITSTATUS(status) == 77;
-}
-
-/* A holder of the turn is killed at each of its system calls; the next one goes on from its last told commit, in the log that the
- * superblock names. */
-Test(txn_recover, a_turn_taken_over_from_the_dead)
-{
-    fixture_skip_syncs();
-    struct fixture a;
-    fixture_create(&a, BYTES, BYTES);
-    a.options.turns = true;
-    OK(fixture_open(&a));
-    uint32_t count = 0, before = 0;
-    for (unsigned where = IN_TURN; where <= IN_CHECKPOINT; where++)
-        for (long n = 0; die_in_turn(&a, n, (enum dying)where, &before); n++) {}
-    fixture_kill(&a);
-    OK(fixture_open(&a));
-    memcpy(&count, a.map.base + 3 * PAGE_BYTES, sizeof count);
-    cr_assert_eq(count, before);
-    cr_assert_eq(fixture_bad_checksums(&a, BYTES), 0);
-    fixture_kill(&a);
-    fixture_remove(&a);
-}
-
-/* The shared words are written by processes that are killed anywhere: one of the two copies is always whole. */
-Test(txn_recover, shared_words_survive_a_kill_at_any_store)
-{
-    uint64_t words[IMAGE_SHARED_BYTES / 8] = {0}, before[IMAGE_SHARED_BYTES / 8], after[IMAGE_SHARED_BYTES / 8];
-    struct image_shared *shared = (struct image_shared *)(void *)words;
-    struct shared_state state = {.used_bytes = 1}, got;
-    FAILS(ENOENT, shared_read(shared, &got));
-    shared_write(shared, &state);
-    for (uint64_t n = 2; n < 50; n++) {
-        memcpy(before, words, sizeof words);
-        state.used_bytes = n;
-        state.applied_seq = n * 3;
-        shared_write(shared, &state);
-        memcpy(after, words, sizeof words);
-        for (unsigned kept = 0; kept < 200; kept++) { /* any subset of the new words */
-            uint64_t random = n * 1000 + kept;
-            for (size_t i = 0; i < IMAGE_SHARED_BYTES / 8; i++)
-                words[i] = random_next(&random) % 2 == 0 ? before[i] : after[i];
-            OK(shared_read(shared, &got));
-            cr_assert(got.used_bytes == n || got.used_bytes == n - 1);
-            cr_assert_eq(got.applied_seq, got.used_bytes == 1 ? 0 : got.used_bytes * 3);
-        }
-        memcpy(words, after, sizeof words);
-    }
 }
