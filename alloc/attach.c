@@ -88,6 +88,7 @@ static void settle_former(struct heap *heap, bool first)
     if (root->intent_pages != 0) {
         pthread_mutex_lock(&heap->mutex);
         extent_settle(heap, root->intent_page, root->intent_pages);
+        atomic_signal_fence(memory_order_seq_cst); /* a kill here must not leave half of it without an intent */
         root->intent_pages = 0;
         pthread_mutex_unlock(&heap->mutex);
     }

@@ -89,7 +89,7 @@ void gate_enter(struct heap *heap)
     if (UNLIKELY(root->intent_pages != 0)) {
         extent_settle(heap, root->intent_page, root->intent_pages);
         GATE_STEP();
-        root->intent_pages = 0;
+        gate_intend(heap, 0, 0); /* after all that settling stored, also for the compiler */
     }
 }
 

@@ -10,6 +10,7 @@
 #include "alloc/extent.h"
 #include "alloc/fast.h"
 #include "alloc/gate.h"
+#include "alloc/orphan.h"
 #include "alloc/owner.h"
 
 static void *fail(int code)
@@ -50,6 +51,7 @@ static __attribute__((noinline)) void *malloc_extent(struct heap *heap, size_t a
                               (unsigned long long)heap->capacity));
     uint64_t pages = max_u64((size + PAGE_BYTES - 1) / PAGE_BYTES, EXTENT_PAGES_MIN);
     gate_enter(heap);
+    orphans_settle(heap);
     int rc = extent_reserve(heap, RUN_EXTENT, 0, pages, max_u64(alignment, PAGE_BYTES), &run, &zero_from);
     if (rc == 0)
         extent_publish(heap, &run);

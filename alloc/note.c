@@ -94,8 +94,9 @@ bool slab_has_free(const struct descriptor *descriptor, const struct class_geome
 /* LIVE: the note may still stand for a slab that another process took or removed. */
 void note_unlist_orphan(struct heap *heap, struct note *note)
 {
-    if (note->state == SLAB_ORPHAN && atomic_load(&note->owner) == atomic_load(&heap->token_floor)) {
-        list_remove(heap, &heap->orphans[note->class], note);
+    bool listed = note->state == SLAB_ORPHAN || note->state == SLAB_LEFT;
+    if (listed && atomic_load(&note->owner) == atomic_load(&heap->token_floor)) {
+        list_remove(heap, note->state == SLAB_LEFT ? &heap->left : &heap->orphans[note->class], note);
         atomic_store_explicit(&note->owner, 0, memory_order_relaxed);
     }
 }

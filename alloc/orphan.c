@@ -5,6 +5,14 @@
  * headers, a bounded number of segments a time, before new room is taken; or when a block of theirs is freed: whoever
  * frees takes the slab over.  Ownership in a LIVE heap is the descriptor's `owner` (session and attachment), changed
  * under the gate; which thread of the process is volatile.
+ *
+ * A thread's end is no call of the program's: it comes whenever it likes, beside a commit of another thread that captures
+ * the image, or a rollback that drops its pages.  In SOLE and TURNS it therefore writes nothing there (O1): a commit could
+ * hold a slab's head without its pages' bits.  Its slabs are listed in heap->left, and the next call that takes room looks
+ * at them: what others freed is harvested, what is empty is removed.  In LIVE nothing captures the image, and other
+ * processes wait for the room: there the end does all that at once, under the gate.
+ *
+ * Invariant: O1  the end of a thread stores nothing into the image of a SOLE or TURNS heap
  */
 #include "alloc/orphan.h"
 
@@ -80,10 +88,34 @@ static void scan_segment(struct heap *heap, uint32_t segment)
     }
 }
 
+static void orphan_list(struct heap *heap, struct note *note, struct slab_list *list, enum slab_state state)
+{
+    list_append(heap, list, note, state);
+    atomic_store_explicit(&note->owner, atomic_load(&heap->token_floor), memory_order_release);
+}
+
+void orphans_settle(struct heap *heap)
+{
+    while (heap->left.first != 0) {
+        struct note *note = note_at(heap, heap->left.first);
+        const struct class_geometry *geometry = &class_table[note->class];
+        list_remove(heap, &heap->left, note);
+        atomic_store_explicit(&note->owner, 0, memory_order_relaxed);
+        if (!note_matches(note))
+            continue;
+        slab_harvest(note->descriptor, geometry);
+        if (slab_is_empty(note->descriptor, geometry))
+            slab_remove(heap, note);
+        else if (slab_has_free(note->descriptor, geometry))
+            orphan_list(heap, note, &heap->orphans[note->class], SLAB_ORPHAN);
+    }
+}
+
 /* A slab of the class that is nobody's, now the caller's; under the gate. */
 struct note *orphan_take(struct heap *heap, struct owner *owner, unsigned class)
 {
     struct slab_list *list = &heap->orphans[class];
+    orphans_settle(heap);
     if (heap->kind == HEAP_LIVE) {
         const struct heap_root *root = root_of(heap);
         uint64_t top = atomic_load_explicit(&root->top_pages, memory_order_relaxed);
@@ -127,19 +159,20 @@ static void slab_orphan(struct heap *heap, struct note *note)
         atomic_store_explicit(&note->owner, 0, memory_order_relaxed);
         return;
     }
+    if (heap->kind != HEAP_LIVE) { /* O1 */
+        orphan_list(heap, note, &heap->left, SLAB_LEFT);
+        return;
+    }
     slab_harvest(note->descriptor, geometry);
     if (slab_is_empty(note->descriptor, geometry)) {
         slab_remove(heap, note);
         return;
     }
-    if (heap->kind == HEAP_LIVE)
-        atomic_store(&note->descriptor->owner, 0);
-    if (slab_has_free(note->descriptor, geometry)) {
-        list_append(heap, &heap->orphans[note->class], note, SLAB_ORPHAN);
-        atomic_store_explicit(&note->owner, atomic_load(&heap->token_floor), memory_order_release);
-    } else {
+    atomic_store(&note->descriptor->owner, 0);
+    if (slab_has_free(note->descriptor, geometry))
+        orphan_list(heap, note, &heap->orphans[note->class], SLAB_ORPHAN);
+    else
         atomic_store_explicit(&note->owner, 0, memory_order_release);
-    }
 }
 
 void slab_give_back(struct heap *heap, struct owner *owner)
@@ -167,6 +200,7 @@ void slab_give_back(struct heap *heap, struct owner *owner)
 void slab_forget_orphans(struct heap *heap)
 {
     memset(heap->orphans, 0, sizeof heap->orphans);
+    heap->left = (struct slab_list){0, 0};
     heap->orphans_scanned = 0;
     heap->rescan_top = 0;
 }

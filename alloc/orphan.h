@@ -15,6 +15,9 @@ void slab_list_owned(struct heap *heap, struct owner *owner, struct note *note);
 /* A slab of the class that was nobody's and has a free block, now the caller's, in no list; NULL: none was found. */
 struct note *orphan_take(struct heap *heap, struct owner *owner, unsigned class);
 
+/* Tidies up what threads left that ended; before room is taken. */
+void orphans_settle(struct heap *heap);
+
 /* ---- of slab.c ---- */
 /* Removes a slab of the caller's that is in no list. */
 void slab_remove(struct heap *heap, struct note *note);

@@ -5,7 +5,12 @@
  * by the heap's serial: a number used once in a process.  A heap that is detached, or reloaded, has another serial, so
  * that every thread's entry and every token in the notes goes stale at once, in O(1), without a look at other threads.
  *
- *   tokens:  floor (nobody's, listed in heap->orphans) < every owner's token of this serial
+ *   tokens:  floor (nobody's, listed in heap->orphans or left) < every owner's token of this serial
+ *
+ * Tokens have 32 bits, and a reload (each turn that another process had) takes one, and one for each thread: some 2^30 turns
+ * use half of them up.  Then all notes are cleared and they start anew.
+ *
+ * Invariant: O2  floor < heap->token_next, and no note holds a token that will be given out again
  *
  * The registry lock orders threads that end against heaps that go: an owner is freed by its thread, a heap only sets
  * owner->heap to NULL.  Order of locks: registry, heap->mutex.
@@ -18,8 +23,11 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "alloc/slab.h"
+
+#define TOKENS_MAX (UINT32_MAX / 2) /* the rest is for the threads of the last serial */
 
 _Thread_local struct owner_tls owner_last;
 static _Thread_local struct owner_tls owner_lately[OWNER_TLS_SLOTS];
@@ -87,9 +95,20 @@ static void owner_init_once(void)
         key_error = pthread_atfork(fork_prepare, fork_parent, fork_child);
 }
 
+/* O2: no note holds a token any more, so they may start anew.  No call is running. */
+static void tokens_restart(struct heap *heap)
+{
+    if (heap->notes != NULL && mmap(heap->notes, heap->notes_bytes, PROT_READ | PROT_WRITE,
+                                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED)
+        memset(heap->notes, 0, heap->notes_bytes);
+    heap->token_next = 1;
+}
+
 static void new_serial(struct heap *heap)
 {
     pthread_mutex_lock(&heap->mutex);
+    if (heap->token_next > TOKENS_MAX)
+        tokens_restart(heap);
     atomic_store(&heap->token_floor, heap->token_next);
     heap->token_next++;
     slab_forget_orphans(heap);

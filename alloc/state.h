@@ -24,7 +24,8 @@ enum slab_state {
     SLAB_CURRENT, /* the bin hands out its blocks                                      */
     SLAB_PARTIAL, /* has free blocks                                                   */
     SLAB_FULL,    /* had none when last looked at; others may have freed some since    */
-    SLAB_ORPHAN   /* nobody's, in heap->orphans                                        */
+    SLAB_ORPHAN,  /* nobody's, in heap->orphans                                        */
+    SLAB_LEFT     /* nobody's, in heap->left                                           */
 };
 
 /* What this process knows about the slab that starts in a slot.  `owner` equal to a thread's token means: that thread
@@ -121,13 +122,14 @@ struct heap {
     bool damaged;                 /* a check failed under the mutex: nothing more is carved           */
     uint32_t token_next;          /* next owner's                                                     */
     _Atomic uint32_t token_floor; /* tokens below are of a former serial; this one stands in the notes of slabs in
-                                     `orphans`                                                   */
+                                     `orphans`, `left`                                                 */
     _Atomic uint64_t fresh_bytes; /* SOLE, TURNS: zero from here on (LIVE: in the root)          */
     uint32_t slot_floor;          /* no segment below has a free slot                                 */
     uint32_t orphans_scanned;     /* segments below were searched for orphans                        */
     uint32_t orphanings_seen;
     uint64_t rescan_top; /* LIVE: search again for slabs of the dead above this top_pages    */
     struct slab_list orphans[CLASS_COUNT];
+    struct slab_list left; /* SOLE, TURNS: of threads that ended; not looked at since              */
 
     struct owner *owners;         /* registry lock */
     struct heap *next, *previous; /* registry lock */

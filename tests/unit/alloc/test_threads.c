@@ -1,4 +1,5 @@
 /* test_threads.c -- many threads on one heap: their own blocks, others' blocks, threads that end, heaps that go. */
+#include "alloc/state.h"
 #include "arena.h"
 
 #include <pthread.h>
@@ -160,6 +161,106 @@ Test(threads, use_more_heaps_than_are_remembered)
         ARENA_SOUND(&arenas[i]);
         arena_close(&arenas[i]);
     }
+}
+
+/* A thread's end is no call of the program's: it comes whenever it likes, beside a commit that captures the image or a
+ * rollback that drops its pages.  So it may write nothing there (O1).  Method: blocks of many classes, all freed by others,
+ * so that there is a lot to tidy up; the image before and after. */
+struct leaver {
+    struct arena *arena;
+    pthread_barrier_t barrier;
+    void *blocks[400];
+};
+
+static void *leave(void *arg)
+{
+    struct leaver *leaver = arg;
+    for (unsigned i = 0; i < 400; i++)
+        cr_assert_not_null(leaver->blocks[i] = heap_malloc(leaver->arena->heap, 16 + i * 80));
+    pthread_barrier_wait(&leaver->barrier); /* others free all but some of them */
+    pthread_barrier_wait(&leaver->barrier);
+    return NULL;
+}
+
+static void test_end_writes_nothing(enum heap_kind kind)
+{
+    struct arena arena;
+    static struct leaver leaver;
+    pthread_t thread;
+    struct heap_stats stats;
+    arena_open(&arena, kind, UINT64_C(64) << 20, false);
+    leaver.arena = &arena;
+    pthread_barrier_init(&leaver.barrier, NULL, 2);
+    cr_assert_eq(pthread_create(&thread, NULL, leave, &leaver), 0);
+    pthread_barrier_wait(&leaver.barrier);
+    for (unsigned i = 0; i < 400; i++)
+        if (i % 40 != 0)
+            cr_assert_eq(heap_free(arena.heap, leaver.blocks[i]), 0);
+    uint64_t bytes = arena.bytes;
+    void *before = malloc(bytes);
+    cr_assert_not_null(before);
+    memcpy(before, arena.base, bytes);
+    pthread_barrier_wait(&leaver.barrier);
+    pthread_join(thread, NULL);
+    cr_assert_eq(arena.bytes, bytes);
+    cr_assert_eq(memcmp(before, arena.base, bytes), 0, "the thread's end wrote into the image");
+    free(before);
+    /* The next call that needs room tidies up: what was freed is used again. */
+    for (unsigned i = 0; i < 400; i++)
+        if (i % 40 != 0)
+            cr_assert_not_null(leaver.blocks[i] = heap_malloc(arena.heap, 16 + i * 80));
+    cr_assert_eq(arena.bytes, bytes, "what an ended thread left was not found");
+    for (unsigned i = 0; i < 400; i++)
+        cr_assert_eq(heap_free(arena.heap, leaver.blocks[i]), 0);
+    heap_trim(arena.heap);
+    heap_stat(arena.heap, &stats);
+    cr_assert_eq(stats.live_blocks, 0);
+    cr_assert_eq(stats.used_bytes, HEAP_INITIAL_BYTES);
+    ARENA_SOUND(&arena);
+    pthread_barrier_destroy(&leaver.barrier);
+    arena_close(&arena);
+}
+
+Test(threads, the_end_of_one_writes_nothing_in_sole)
+{
+    test_end_writes_nothing(HEAP_SOLE);
+}
+
+Test(threads, the_end_of_one_writes_nothing_in_turns)
+{
+    test_end_writes_nothing(HEAP_TURNS);
+}
+
+/* Each turn that another process had takes two tokens: after days of turns the 32 bits are used up (O2). */
+Test(threads, go_on_when_the_tokens_are_used_up)
+{
+    enum { TURNS = 8, BLOCKS = 300 };
+    struct arena arena;
+    static struct leaver leavers[TURNS];
+    struct heap_stats stats;
+    arena_open(&arena, HEAP_TURNS, UINT64_C(64) << 20, false);
+    cr_assert_not_null(heap_malloc(arena.heap, 16));
+    arena.heap->token_next = UINT32_MAX - 3;
+    for (unsigned turn = 0; turn < TURNS; turn++) {
+        pthread_t thread;
+        heap_reload(arena.heap, arena.bytes);
+        leavers[turn].arena = &arena;
+        pthread_barrier_init(&leavers[turn].barrier, NULL, 2);
+        cr_assert_eq(pthread_create(&thread, NULL, leave, &leavers[turn]), 0);
+        pthread_barrier_wait(&leavers[turn].barrier);
+        for (unsigned i = 0; i < BLOCKS; i++) { /* no slab is two threads' */
+            uint64_t *block = heap_malloc(arena.heap, 16);
+            cr_assert_not_null(block, "%s", error_last_text());
+            *block = turn;
+        }
+        cr_assert_gt(arena.heap->token_next, atomic_load(&arena.heap->token_floor));
+        pthread_barrier_wait(&leavers[turn].barrier);
+        pthread_join(thread, NULL);
+    }
+    heap_stat(arena.heap, &stats);
+    cr_assert_eq(stats.live_blocks, 1 + TURNS * (400 + BLOCKS));
+    ARENA_SOUND(&arena);
+    arena_close(&arena);
 }
 
 /* Ends the process when the thread's other destructors have run: those of a second round come after all of the first.
