@@ -39,17 +39,21 @@
  */
 #include "lock/companion.h"
 
+#include <errno.h>
+
 #include "base/error.h"
 #include "lock/bytes.h"
 
+#define SHUT_LOOK_NS 50000000 /* a wait for a byte looks this often whether the lock is shut */
+
 /* asked_ns and announced are the process's, and touched by owners only. */
-static bool reader_may_be_there(struct rwlock *lock)
+bool companion_needed(struct rwlock *lock)
 {
     if (lock->companion == RWLOCK_COMPANION_ALWAYS)
         return true;
     if (lock->companion == RWLOCK_COMPANION_NONE)
         return false;
-    int64_t now = companion_clock_ns();
+    int64_t now = companion_clock_of_owner_ns();
     if (now - lock->asked_ns >= COMPANION_PERIOD_NS) {
         lock->announced = lock_byte_taken(lock->fd, LOCK_BYTE_READERS, 1);
         lock->asked_ns = now;
@@ -57,23 +61,34 @@ static bool reader_may_be_there(struct rwlock *lock)
     return lock->announced;
 }
 
+/* In slices: rwlock_shut() sends away who waits. */
+static int wait_for_byte(const struct rwlock *lock, enum lock_byte byte, int64_t deadline_ns)
+{
+    for (;;) {
+        int64_t slice = clock_ns() + SHUT_LOOK_NS;
+        int rc = lock_byte_take(lock->fd, byte, LOCK_BYTE_WRITE, slice < deadline_ns ? slice : deadline_ns);
+        if (rc != ETIMEDOUT || deadline_over(deadline_ns))
+            return rc;
+        if (atomic_load(&lock->shut))
+            return error_set(ECANCELED, "the lock was closed by another thread while this one waited for a reader");
+    }
+}
+
 static int take_byte(struct rwlock *lock, int64_t deadline_ns)
 {
     int rc = lock_byte_take(lock->fd, LOCK_BYTE_APPLY, LOCK_BYTE_WRITE, 0);
     if (rc != EBUSY || deadline_ns == 0)
         return rc;
-    rc = lock_byte_take(lock->fd, LOCK_BYTE_QUEUE, LOCK_BYTE_WRITE, deadline_ns);
+    rc = wait_for_byte(lock, LOCK_BYTE_QUEUE, deadline_ns);
     if (rc != 0)
         return rc;
-    rc = lock_byte_take(lock->fd, LOCK_BYTE_APPLY, LOCK_BYTE_WRITE, deadline_ns);
+    rc = wait_for_byte(lock, LOCK_BYTE_APPLY, deadline_ns);
     (void)lock_byte_drop(lock->fd, LOCK_BYTE_QUEUE);
     return rc;
 }
 
 int companion_enter(struct rwlock *lock, struct rwlock_hold *hold, int64_t deadline_ns)
 {
-    if (!reader_may_be_there(lock))
-        return 0;
     atomic_store(&lock->words->by_byte, hold->self);
     int rc = take_byte(lock, deadline_ns);
     if (rc != 0) {

@@ -15,22 +15,29 @@ static inline int64_t companion_clock_ns(void)
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
-/* This thread is the owner and not yet inside.  Must it call companion_enter() before it goes in?  C1: the clock is
- * read after the claim. */
-static inline bool companion_due(const struct rwlock *lock)
+/* C1: by an owner, after its claim.  The coarse clock is plain memory to the processor, which may read it early. */
+static inline int64_t companion_clock_of_owner_ns(void)
 {
-    if (lock->companion == RWLOCK_COMPANION_NONE)
-        return false;
 #if defined(__x86_64__) || defined(__i386__)
     atomic_signal_fence(memory_order_seq_cst); /* the claim was a locked instruction: a full barrier */
 #else
     atomic_thread_fence(memory_order_seq_cst);
 #endif
-    return lock->companion == RWLOCK_COMPANION_ALWAYS || lock->announced ||
-           companion_clock_ns() - lock->asked_ns >= COMPANION_PERIOD_NS;
+    return companion_clock_ns();
 }
 
-/* Takes byte APPLY if a reader may be there.  0; EBUSY, ETIMEDOUT, errno: the section must not begin. */
+/* This thread is the owner and not yet inside.  Must it ask companion_needed() before it goes in? */
+static inline bool companion_due(const struct rwlock *lock)
+{
+    if (lock->companion == RWLOCK_COMPANION_NONE)
+        return false;
+    return lock->companion == RWLOCK_COMPANION_ALWAYS || lock->announced ||
+           companion_clock_of_owner_ns() - lock->asked_ns >= COMPANION_PERIOD_NS;
+}
+
+/* May a reader from outside be there?  Then companion_enter() must take byte APPLY before the section begins. */
+bool companion_needed(struct rwlock *lock);
+/* 0; EBUSY, ETIMEDOUT, ECANCELED (rwlock_shut), errno: the section must not begin. */
 int companion_enter(struct rwlock *lock, struct rwlock_hold *hold, int64_t deadline_ns);
 /* After the section, before the owner word is given up. */
 void companion_leave(struct rwlock *lock, struct rwlock_hold *hold);

@@ -32,8 +32,9 @@ struct rwlock {
     void (*ended)(void *ctx); /* struct rwlock_host */
     void *ended_ctx;
     /* A line of its own: nobody who need not wait looks at it. */
-    _Alignas(CACHE_LINE_BYTES) _Atomic unsigned waiting; /* threads here between wait_count() and wait_end() */
-    _Atomic bool shut;                                   /* whoever waits gives up: ECANCELED */
+    /* Threads between wait_count() and wait_end(), or that ask for byte APPLY. */
+    _Alignas(CACHE_LINE_BYTES) _Atomic unsigned waiting;
+    _Atomic bool shut; /* whoever waits gives up: ECANCELED */
 };
 
 /* One thread's levels on one handle.  Levels undo newest first, and everything above the first exclusive level is

@@ -141,16 +141,20 @@ void rwlock_forget(struct rwlock *lock)
 /* This thread has become the owner (rc 0 or EOWNERDEAD): the exclusive section begins, with the companion's byte. */
 static int enter_section(struct rwlock *lock, struct rwlock_hold *hold, int rc, int64_t deadline_ns)
 {
-    int byte_rc = companion_enter(lock, hold, deadline_ns);
-    if (byte_rc != 0) {
-        if (hold->stand_in)
-            atomic_fetch_or(&lock->words->state, STATE_STAND_IN);
-        else
-            release_exclusive(lock, hold, RELEASE_CLAIM);
-        return byte_rc;
+    if (!companion_needed(lock)) {
+        hold->inside = 1;
+        return rc;
     }
-    hold->inside = 1;
-    return rc;
+    atomic_fetch_add(&lock->waiting, 1); /* for rwlock_shut() */
+    int byte_rc = companion_enter(lock, hold, deadline_ns);
+    if (byte_rc == 0)
+        hold->inside = 1;
+    else if (hold->stand_in)
+        atomic_fetch_or(&lock->words->state, STATE_STAND_IN);
+    else
+        release_exclusive(lock, hold, RELEASE_CLAIM);
+    atomic_fetch_sub(&lock->waiting, 1); /* the last look at a lock that this thread does not hold */
+    return byte_rc != 0 ? byte_rc : rc;
 }
 
 /* Outermost exclusive level, from nothing or from sharing. */

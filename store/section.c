@@ -132,14 +132,26 @@ static int turn_begin(struct stead *s, bool after_death, int64_t deadline_ns)
     return 0;
 }
 
-/* Just got the outermost exclusive level; the former holder may have died. */
-static int turn_settle(struct stead *s, bool after_death, int64_t deadline_ns)
+/* Counted: it may wait for the apply lock, and looks at the store once more when stead_abandon() sent it away there. */
+static int turn_settle_behind(struct stead *s, bool after_death, int64_t deadline_ns)
 {
-    NOT_CANCELLED;
+    STORE_CALL(s);
     int rc = turn_begin(s, after_death, deadline_ns);
     if (rc == 0)
         return after_death ? rwlock_make_consistent(s->store_lock) : 0;
     (void)(after_death ? rwlock_pass_on(s->store_lock) : rwlock_unlock(s->store_lock));
+    return rc;
+}
+
+/* Just got the outermost exclusive level; the former holder may have died. */
+static int turn_settle(struct stead *s, bool after_death, int64_t deadline_ns)
+{
+    if (after_death || !turn_is_current(s))
+        return turn_settle_behind(s, after_death, deadline_ns);
+    NOT_CANCELLED;
+    int rc = turn_begin(s, false, deadline_ns);
+    if (rc != 0)
+        (void)rwlock_unlock(s->store_lock);
     return rc;
 }
 

@@ -233,6 +233,61 @@ Test(leave, abandon_sends_away_a_reader_without_a_slot)
     REAP_OK(pid);
 }
 
+/* A reader without a slot, in its section: owners wait for a byte of the file. */
+static void share_from_outside(void *arg)
+{
+    struct holder *holder = arg;
+    stead *s;
+    CHILD(stead_open(&s, holder->path, &(stead_options){.flags = STEAD_READ_ONLY, .timeout_ms = 10000}) == 0);
+    holder->words[0] = 1; /* nobody else has it open: no slot */
+    CHILD(await(&holder->words[1], 1));
+    CHILD(stead_lock(s, STEAD_SHARED, 10000) == 0);
+    holder->words[0] = 2;
+    CHILD(await(&holder->words[1], 2));
+    CHILD(stead_unlock(s) == 0);
+    CHILD(stead_close(s) == 0);
+}
+
+static void commit_one_section(void *arg)
+{
+    const struct holder *holder = arg;
+    stead *s;
+    CHILD(stead_open(&s, holder->path, &(stead_options){.sharing = STEAD_TURNS, .timeout_ms = 10000}) == 0);
+    CHILD(stead_lock(s, STEAD_EXCLUSIVE, 10000) == 0);
+    CHILD(stead_malloc(s, 100) != NULL);
+    CHILD(stead_unlock(s) == 0);
+    stead_abandon(s);
+}
+
+/* The waiter is an owner already; the store must not go before it has given that up. */
+Test(leave, abandon_sends_away_who_waits_for_a_reader_from_outside)
+{
+    for (unsigned sharing = STEAD_TURNS; sharing <= STEAD_LIVE; sharing++)
+        for (unsigned kind = WAIT_EXCLUSIVE; kind <= WAIT_TIMED; kind++) {
+            struct waiter waiter;
+            struct holder holder = {path_in("s"), (stead_sharing)sharing, shared_words(2)};
+            OK(stead_close(open_mode(holder.path, (stead_sharing)sharing)));
+            pid_t reader = spawn(share_from_outside, &holder);
+            cr_assert(await(&holder.words[0], 1));
+            stead *s = open_mode(holder.path, (stead_sharing)sharing);
+            if (sharing == STEAD_TURNS) /* the next turn begins by applying what another process did */
+                REAP_OK(spawn(commit_one_section, &holder));
+            holder.words[1] = 1;
+            cr_assert(await(&holder.words[0], 2));
+            waiter_start(&waiter, s, (enum wait_kind)kind);
+            pause_ms(100);
+            cr_assert_eq(atomic_load(&waiter.result), -1);
+            FAILS(stead_close(s), EBUSY);
+            cr_assert_eq(atomic_load(&waiter.result), -1);
+            stead_abandon(s);
+            pthread_join(waiter.thread, NULL);
+            FAILS(atomic_load(&waiter.result), ECANCELED);
+            holder.words[1] = 2;
+            REAP_OK(reader);
+            OK(stead_remove(holder.path));
+        }
+}
+
 /* ---- cancellation */
 
 /* A weak name of the sanitizer's: it does not know that a cancelled thread's frames are gone, and would report its own last
