@@ -363,19 +363,24 @@ static int commit_locked(struct txn *txn, uint64_t used_bytes, bool deferred)
         return 0;
     }
     txn->untouched = false;
+    bool told = txn->turns && txn->shared != NULL;
     if (rc == 0) {
+        if (told)
+            shared_set_appending(txn->shared, true);
         rc = deferred ? wal_finish_deferred(&txn->wal, used_bytes, txn_durable_end(txn))
                       : wal_finish(&txn->wal, used_bytes, txn_durable_end(txn));
         if (rc == STEAD_FAILED)
             rc = txn_poison(txn, EIO, "the log could not be written, nor the failed record taken back");
     }
-    if (rc != 0) {
+    if (rc == 0)
+        take_over(txn, &parts, used_bytes);
+    else
         remember(txn);
-        return rc;
-    }
-    take_over(txn, &parts, used_bytes);
-    settle(txn, &parts);
-    return 0;
+    if (told && rc != STEAD_FAILED)
+        shared_set_appending(txn->shared, false);
+    if (rc == 0)
+        settle(txn, &parts);
+    return rc;
 }
 
 static int commit(struct txn *txn, uint64_t used_bytes, bool deferred, uint64_t *seq)

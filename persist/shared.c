@@ -25,7 +25,8 @@ struct shared_copy {
 struct image_shared {
     _Atomic uint64_t durable_seq;
     _Atomic uint64_t failed;
-    uint64_t reserved[6]; /* its own cache line: raised without the turn */
+    _Atomic uint64_t appending;
+    uint64_t reserved[5]; /* its own cache line: raised without the turn */
     struct shared_copy copy[2];
 };
 static_assert(sizeof(struct shared_state) % 8 == 0, "moved as words");
@@ -84,6 +85,7 @@ void shared_clear(struct image_shared *shared)
 {
     atomic_store(&shared->durable_seq, 0);
     atomic_store(&shared->failed, 0);
+    atomic_store(&shared->appending, 0);
     for (int i = 0; i < 2; i++) {
         atomic_store(&shared->copy[i].number, 0);
         atomic_store(&shared->copy[i].checksum, 0);
@@ -109,4 +111,14 @@ void shared_fail(struct image_shared *shared)
 bool shared_has_failed(const struct image_shared *shared)
 {
     return atomic_load_explicit(&shared->failed, memory_order_relaxed) != 0;
+}
+
+void shared_set_appending(struct image_shared *shared, bool appending)
+{
+    atomic_store(&shared->appending, appending);
+}
+
+bool shared_is_appending(const struct image_shared *shared)
+{
+    return atomic_load(&shared->appending) != 0;
 }

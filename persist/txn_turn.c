@@ -4,8 +4,25 @@
  * The turn (TURNS).  The log is one, the processes append in turns; who has the turn holds the store's lock exclusively.
  * What the next one must know travels in `shared` (shared.h).  Taking the turn: drop what this process wrote outside
  * a turn; if somebody committed since, sync the log unless it is durable (the one before may have been killed), apply
- * from the log what is not in the file yet, drop all private pages, and continue at the log's end.  A record that the one
- * before appended and did not tell is overwritten: its unlock had not returned.
+ * from the log what is not in the file yet, drop all private pages, and continue at the log's end.
+ *
+ * A record that the one before appended and did not tell is none: its unlock had not returned, and whoever has the turn
+ * next sees the commit before it.  It must not come back if they all die before something else stands in its place, so
+ * a mark in `shared` says that somebody is about to append, and the next one who finds it there puts zeros over what may
+ * stand behind the end, durably, before the turn is his:
+ *
+ *   step                                    killed right after it, the next one finds
+ *   1 the mark is set                       the mark: zeros over nothing
+ *   2 the record is written                 the mark: zeros over the record
+ *   3 the words tell of it                  the mark, but zeros behind the record: the commit
+ *   4 the mark is taken away                the commit
+ *
+ * A turn that could not be taken (a full disk, an I/O error) leaves this process stale, as if it had just come: the words
+ * are read, the log is applied and all private pages go when it tries again.  Before the first page is written into
+ * the file the words say how far its pages may go (W16), for a reader who cannot have the log.
+ *
+ *   W21 after a refresh that returned 0 no record stands behind the end that the words tell of; after one that failed
+ *       nothing is committed before another one succeeded
  *
  * Each checkpoint begins another log file, so the log that the words speak of may have to be opened first.  A process
  * killed in its checkpoint after the superblock and before telling leaves words that are behind the superblock; they
@@ -99,6 +116,17 @@ static int follow_log(struct txn *txn, const struct wal_position *at)
     return rc != 0 ? rc : wal_switch(&txn->wal, fd, at);
 }
 
+/* As slice_announce(); told by nothing but this word, for the turn may fail yet. */
+static int announce(struct txn *txn, struct shared_state *state, uint64_t last)
+{
+    int rc = txn_raise_tail(txn, last);
+    if (rc != 0 || state->file_seq >= last)
+        return rc;
+    txn->file_seq = state->file_seq = last;
+    shared_write(txn->shared, state);
+    return 0;
+}
+
 static int catch_up(struct txn *txn, struct shared_state *state)
 {
     int rc = superblock_read(txn->file, txn->super); /* a checkpoint in between wrote another one */
@@ -112,7 +140,7 @@ static int catch_up(struct txn *txn, struct shared_state *state)
     uint64_t last = state->at.next_seq - 1;
     rc = txn_sync_locked(txn, last);
     if (rc == 0 && state->applied_seq < last)
-        rc = txn_raise_tail(txn, last);
+        rc = announce(txn, state, last);
     if (rc == 0 && state->applied_seq < last) {
         struct wal_scan scan;
         rc = wal_scan_resume(&scan, txn->wal.fd, txn->super->id, &state->applied_at, txn->map->capacity);
@@ -135,6 +163,24 @@ static int catch_up(struct txn *txn, struct shared_state *state)
     return rc;
 }
 
+/* Whoever had the turn was killed over a record that he may have written and did not tell of.  A big one has its header
+ * written last, a small one in one piece with it: without its first sector it is none. */
+static int forget_untold(struct txn *txn)
+{
+    static const uint8_t zeros[WAL_SECTOR];
+    uint64_t bytes, at = txn->wal.at.end;
+    int rc = file_size(txn->wal.fd, &bytes);
+    if (rc == 0 && at < bytes)
+        rc = file_write_at(txn->wal.fd, zeros, sizeof zeros, at);
+    if (rc != 0)
+        return error_set(rc, "cannot write the log %s: %s", txn->file->log_path, error_text(rc));
+    rc = file_sync(txn->wal.fd);
+    if (rc != 0)
+        return txn_poison(txn, rc, "the log could not be synced");
+    shared_set_appending(txn->shared, false);
+    return 0;
+}
+
 int txn_refresh(struct txn *txn, bool *changed)
 {
     struct shared_state state;
@@ -152,8 +198,11 @@ int txn_refresh(struct txn *txn, bool *changed)
             *changed = txn->stale || state.at.next_seq != txn->wal.at.next_seq;
             txn->untouched = false;
             rc = catch_up(txn, &state);
-            txn->stale = txn->stale && rc != 0;
+            txn->stale = rc != 0;
+            txn->drop_all = txn->drop_all || rc != 0;
         }
+        if (rc == 0 && shared_is_appending(txn->shared))
+            rc = forget_untold(txn);
     }
     pthread_mutex_unlock(&txn->engine);
     return rc;

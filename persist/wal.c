@@ -81,6 +81,7 @@ int wal_switch(struct wal *wal, int fd, const struct wal_position *at)
 void wal_seek(struct wal *wal, const struct wal_position *at)
 {
     wal->at = *at;
+    wal->reserved_end = max_u64(wal->reserved_end, at->end); /* another process did that, and filled it */
     wal_begin(wal);
 }
 

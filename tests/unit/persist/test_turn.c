@@ -157,6 +157,145 @@ Test(txn_turn, a_turn_taken_over_from_the_dead)
     fixture_remove(&a);
 }
 
+/* Taking the turn fails half-way: the next attempt starts again, and nobody commits on top of what is out of date. */
+static void fail_to_take_the_turn(long skip, long count, bool *spent)
+{
+    struct fixture a, b;
+    bool changed;
+    uint32_t now;
+    fixture_create(&a, BYTES, BYTES);
+    a.options.turns = true;
+    OK(fixture_open(&a));
+    join(&a, &b);
+    OK(take_turn(&a, true, false));
+    for (int i = 0; i < 3; i++)
+        OK(take_turn(&b, false, false));
+    faults_install();
+    faults = (struct faults){.pwrite = true,
+                             .fdatasync = false,
+                             .pread = true,
+                             .fault = FAULT_ERROR,
+                             .error = ENOSPC,
+                             .skip = skip,
+                             .count = count};
+    int rc = txn_refresh(a.txn, &changed);
+    *spent = faults.seen <= skip;
+    faults_remove();
+    cr_assert(*spent ? rc == 0 : rc == 0 || rc == ENOSPC, "call %ld: %d", skip, rc);
+    if (rc != 0) { /* what the words say of the file is true all the same (W16) */
+        struct shared_state state;
+        OK(shared_read(a.options.shared, &state));
+        memcpy(&now, b.map.base + 3 * PAGE_BYTES, sizeof now);
+        uint32_t in_file;
+        OK(file_read_at(a.file.fd, &in_file, sizeof in_file, format_file_offset(3 * PAGE_BYTES)));
+        cr_assert(in_file <= state.file_seq, "call %ld: the file has %u, the words say %llu", skip, in_file,
+                  (unsigned long long)state.file_seq);
+        a.map.base[5 * PAGE_BYTES] = 1; /* written outside of a turn: lost */
+    }
+    OK(txn_refresh(a.txn, &changed));
+    cr_assert_eq(a.map.base[5 * PAGE_BYTES], 0);
+    memcpy(&now, a.map.base + 3 * PAGE_BYTES, sizeof now);
+    cr_assert_eq(now, 4, "call %ld: %u", skip, now);
+    OK(take_turn(&a, true, false));
+    OK(take_turn(&b, true, true));
+    memcpy(&now, b.map.base + 3 * PAGE_BYTES, sizeof now);
+    cr_assert_eq(now, 6, "call %ld: %u", skip, now);
+    cr_assert_eq(fixture_bad_checksums(&b, BYTES), 0);
+    fixture_kill(&b);
+    fixture_kill(&a);
+    fixture_remove(&a);
+}
+
+Test(txn_turn, a_turn_that_could_not_be_taken_is_not_half_taken)
+{
+    bool spent = false;
+    for (long call = 0; !spent; call++) {
+        fail_to_take_the_turn(call, 1, &spent);
+        fail_to_take_the_turn(call, 1000, &spent);
+        cr_assert(call < 100);
+        cr_assert(!spent || call > 3, "%ld calls prove nothing", call);
+    }
+}
+
+static int no_fallocate(int fd, int mode, off_t offset, off_t bytes)
+{
+    (void)fd, (void)mode, (void)offset, (void)bytes;
+    errno = EOPNOTSUPP;
+    return -1;
+}
+
+/* Where blocks cannot be reserved but by writing zeros: none go over what the neighbour appended to the log. */
+Test(txn_turn, nobody_writes_zeros_over_anothers_records)
+{
+    file_calls.fallocate = no_fallocate;
+    struct fixture a, b;
+    struct report report = {0};
+    bool changed;
+    uint64_t seq, random = random_seed();
+    fixture_create(&a, BYTES, BYTES);
+    a.options.turns = true;
+    OK(fixture_open(&a));
+    join(&a, &b);
+    for (int turn = 0; turn < 12; turn++) { /* the log grows past what either of them knows to be reserved */
+        struct fixture *f = turn % 4 == 3 ? &a : &b;
+        OK(txn_refresh(f->txn, &changed));
+        uint64_t pages = turn % 4 == 3 ? 1 : 60;
+        for (uint64_t word = 0; word < pages * PAGE_BYTES / 8; word++) {
+            uint64_t value = random_next(&random);
+            memcpy(f->map.base + (64 + word / 512) * PAGE_BYTES + word % 512 * 8, &value, sizeof value);
+        }
+        OK(txn_commit(f->txn, BYTES, &seq));
+        OK(txn_sync(f->txn, seq));
+        txn_check(f->txn, &report);
+        cr_assert_eq(report.problems, 0, "turn %d: %s", turn, report.first);
+    }
+    cr_assert_gt(a.txn->wal.at.end, 2 * WAL_RESERVE_FIRST_BYTES);
+    fixture_kill(&b);
+    fixture_kill(&a);
+    OK(fixture_open(&a));
+    cr_assert_eq(txn_commit_seq(a.txn), 12);
+    fixture_kill(&a);
+    file_calls = file_calls_system;
+    fixture_remove(&a);
+}
+
+/* Killed after its record was in the log and before it was told: the next one finds that section undone, and so it stays,
+ * also if everybody else dies before a record is written in that place. */
+Test(txn_turn, a_section_found_undone_never_comes_back)
+{
+    fixture_skip_syncs();
+    struct fixture a, b;
+    bool changed, died = true;
+    uint32_t seen, found;
+    int status;
+    for (long n = 0; died; n++) {
+        fixture_create(&a, BYTES, BYTES);
+        a.options.turns = true;
+        OK(fixture_open(&a));
+        OK(take_turn(&a, true, false));
+        pid_t child = fork();
+        if (child == 0) {
+            join(&a, &b);
+            if (txn_refresh(b.txn, &changed) != 0)
+                _exit(1);
+            die_at_call(n);
+            _exit(take_turn(&b, false, false) != 0);
+        }
+        cr_assert_eq(waitpid(child, &status, 0), child);
+        cr_assert(WIFEXITED(status) && WEXITSTATUS(status) != 1, "call %ld", n);
+        died = WEXITSTATUS(status) == DYING_EXIT;
+        OK(txn_refresh(a.txn, &changed));
+        memcpy(&seen, a.map.base + 3 * PAGE_BYTES, sizeof seen);
+        fixture_kill(&a);
+        OK(fixture_open(&a));
+        memcpy(&found, a.map.base + 3 * PAGE_BYTES, sizeof found);
+        cr_assert_eq(found, seen, "call %ld: the next one saw %u, recovery finds %u", n, seen, found);
+        fixture_kill(&a);
+        fixture_remove(&a);
+        cr_assert(died || n > 0, "no call was cut");
+    }
+}
+
 /* The shared words are written by processes that are killed anywhere: one of the two copies is always whole. */
 Test(txn_turn, shared_words_survive_a_kill_at_any_store)
 {
