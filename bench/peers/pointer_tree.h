@@ -2,8 +2,9 @@
  * pointer_tree.h -- the unbalanced binary tree that stead and malloc carry alike: plain pointers, no balance, no lock
  * and no allocator of its own, so that these two are all that differs between peers.
  *
- * The walk is written so that the processor need not guess: both children are asked for before the comparison is done, and
- * the comparison picks one of two pointers instead of one of two branches, of which every other one would be mispredicted.
+ * The walk is written so that the processor need not guess: both children are loaded and asked for before the comparison is
+ * done, and the comparison picks one of two pointers in registers instead of one of two branches, of which every other one
+ * would be mispredicted.  A node is as dense as plain pointers allow, 24 bytes: what is denser misses the cache less.
  * The tree, its shape and its order of visits are tstshmem's; all peers that carry it run this same code.
  *
  *   T1  in-order keys never decrease: left < node <= right
