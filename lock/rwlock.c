@@ -157,20 +157,27 @@ static int enter_section(struct rwlock *lock, struct rwlock_hold *hold, int rc, 
     return byte_rc != 0 ? byte_rc : rc;
 }
 
-/* Outermost exclusive level, from nothing or from sharing. */
+/* The owner, if the lock is free and nobody shares it. */
+static inline bool claim_at_once(struct rwlock *lock, struct rwlock_hold *hold)
+{
+    uint64_t state = 0;
+    if (__builtin_expect(!atomic_compare_exchange_strong(&lock->words->state, &state, hold->self), 0))
+        return false;
+    LOCK_STEP(CLAIMED);
+    hold->biased = false;
+    bias_count_quiet(lock->words);
+    return true;
+}
+
+/* Outermost exclusive level, from nothing or from sharing, when own_at_once() did not get it. */
 static int lock_exclusive(struct rwlock *lock, struct rwlock_hold *hold, int64_t deadline_ns)
 {
     struct lock_words *words = lock->words;
-    uint64_t state = 0;
     if (hold->stand_in) {
         atomic_fetch_and(&words->state, ~STATE_STAND_IN); /* the owner already: now dying inside matters */
         return enter_section(lock, hold, 0, deadline_ns);
     }
-    if (hold->below == 0 && lock->companion != RWLOCK_COMPANION_ALWAYS &&
-        __builtin_expect(atomic_compare_exchange_strong(&words->state, &state, hold->self), 1)) {
-        LOCK_STEP(CLAIMED);
-        hold->biased = false;
-        bias_count_quiet(words);
+    if (hold->below == 0 && lock->companion == RWLOCK_COMPANION_ANNOUNCED && claim_at_once(lock, hold)) {
         if (__builtin_expect(companion_due(lock), 0))
             return enter_section(lock, hold, 0, deadline_ns);
         hold->inside = 1;
@@ -201,7 +208,7 @@ static int lock_stand_in(struct rwlock *lock, struct rwlock_hold *hold, int64_t 
 /* Outermost shared level when the short way is closed. */
 static int lock_shared(struct rwlock *lock, struct rwlock_hold *hold, int64_t deadline_ns)
 {
-    bool raised = hold->sharer; /* by lock_outermost() */
+    bool raised = hold->sharer; /* by share_at_once() */
     if (hold->slot == NULL)
         hold_find_slot(lock, hold);
     if (hold->slot == NULL)
@@ -226,26 +233,6 @@ static inline int nest(uint32_t *levels)
     return 0;
 }
 
-/* The outermost level of its kind. */
-static inline int lock_outermost(struct rwlock *lock, struct rwlock_hold *hold, bool exclusive, int64_t deadline_ns)
-{
-    if (exclusive)
-        return lock_exclusive(lock, hold, deadline_ns);
-    if (__builtin_expect(hold->sharer, 1)) {
-        flag_raise(hold->slot);
-        LOCK_STEP(SHARED_FLAGGED);
-        uint64_t state = atomic_load(&lock->words->state);
-        if (__builtin_expect((state & (STATE_OWNER | STATE_BIAS | STATE_INCONSISTENT | STATE_LOST | STATE_HANDOFF)) ==
-                                 STATE_BIAS,
-                             1)) {
-            hold->below = 1;
-            LOCK_STEP(SHARED_IN);
-            return 0;
-        }
-    }
-    return lock_shared(lock, hold, deadline_ns);
-}
-
 /* For race_check: what readers did, and what owners did.  An owner comes after both, a reader after owners only. */
 static inline void *place_of_readers(struct rwlock *lock)
 {
@@ -257,26 +244,78 @@ static inline void *place_of_owners(struct rwlock *lock)
     return lock;
 }
 
-int rwlock_lock(struct rwlock *lock, bool exclusive, int64_t deadline_ns)
+/* The flag up, and nobody in the way: inside.  Else the flag stays up, if it could be raised, for lock_shared(). */
+static inline bool share_at_once(struct rwlock *lock, struct rwlock_hold *hold)
 {
-    int rc;
-    struct rwlock_hold *hold = hold_find(lock);
+    const uint64_t in_the_way = STATE_OWNER | STATE_INCONSISTENT | STATE_LOST | STATE_HANDOFF;
+    if (__builtin_expect(!hold->sharer, 0))
+        return false;
+    flag_raise(hold->slot);
+    LOCK_STEP(SHARED_FLAGGED);
+    uint64_t state = atomic_load(&lock->words->state);
+    if (__builtin_expect((state & (in_the_way | STATE_BIAS)) != STATE_BIAS, 0))
+        return false;
+    hold->below = 1;
+    LOCK_STEP(SHARED_IN);
+    return true;
+}
+
+/* The same for owners: inside at once, where they need not ask who else is there. */
+static inline bool own_at_once(struct rwlock *lock, struct rwlock_hold *hold)
+{
+    if (hold->below != 0 || lock->companion != RWLOCK_COMPANION_NONE || !claim_at_once(lock, hold))
+        return false;
+    hold->inside = 1;
+    LOCK_STEP(EXCLUSIVE_IN);
+    return true;
+}
+
+/* The outermost level of its kind.  Not inlined: what is got at once, and a nested level, saves no registers. */
+static __attribute__((noinline)) int lock_outermost(struct rwlock *lock, struct rwlock_hold *hold, bool exclusive,
+                                                    int64_t deadline_ns)
+{
     if (__builtin_expect(hold == NULL, 0)) {
-        rc = hold_make(lock, &hold);
+        int rc = hold_make(lock, &hold);
         if (rc != 0)
             return rc;
     }
-    if (hold->inside != 0)
-        return nest(&hold->inside);
-    if (hold->below != 0 && !exclusive)
-        return nest(&hold->below);
-    rc = lock_outermost(lock, hold, exclusive, deadline_ns);
+    int rc = exclusive ? lock_exclusive(lock, hold, deadline_ns) : lock_shared(lock, hold, deadline_ns);
     if (rc == 0 || rc == EOWNERDEAD) {
         race_check_acquire(place_of_owners(lock));
         if (hold->inside != 0)
             race_check_acquire(place_of_readers(lock));
     }
     return rc;
+}
+
+bool rwlock_nest(struct rwlock *lock, bool exclusive)
+{
+    struct rwlock_hold *hold = hold_find(lock);
+    if (hold == NULL || (hold->inside == 0 && (hold->below == 0 || exclusive)))
+        return false;
+    uint32_t *levels = hold->inside != 0 ? &hold->inside : &hold->below;
+    if (__builtin_expect(*levels == UINT32_MAX, 0))
+        return false;
+    ++*levels;
+    return true;
+}
+
+int rwlock_lock(struct rwlock *lock, bool exclusive, int64_t deadline_ns)
+{
+    struct rwlock_hold *hold = hold_find(lock);
+    if (__builtin_expect(hold != NULL, 1)) {
+        if (hold->inside != 0)
+            return nest(&hold->inside);
+        if (hold->below != 0 && !exclusive)
+            return nest(&hold->below);
+        if (exclusive ? own_at_once(lock, hold) : share_at_once(lock, hold)) {
+            race_check_acquire(place_of_owners(lock));
+            if (exclusive)
+                race_check_acquire(place_of_readers(lock));
+            return 0;
+        }
+    }
+    return lock_outermost(lock, hold, exclusive, deadline_ns);
 }
 
 /* The exclusive section ends. */
@@ -307,31 +346,49 @@ static void unlock_exclusive(struct rwlock *lock, struct rwlock_hold *hold)
     release_exclusive(lock, hold, RELEASE_ALL);
 }
 
+/* The newest level is the last one of its kind; or there is none. */
+static __attribute__((noinline)) int unlock_outermost(struct rwlock *lock, struct rwlock_hold *hold)
+{
+    if (hold == NULL || (hold->inside == 0 && hold->below == 0))
+        return error_set(EPERM, "this thread does not hold the lock");
+    if (hold->inside != 0) {
+        race_check_release(place_of_owners(lock));
+        hold->inside = 0;
+        unlock_exclusive(lock, hold);
+        return 0;
+    }
+    race_check_release(place_of_readers(lock));
+    hold->below = 0;
+    if (__builtin_expect(hold->stand_in, 0)) {
+        hold->stand_in = false;
+        release_exclusive(lock, hold, RELEASE_ALL);
+    } else {
+        flag_lower(lock, hold->slot);
+    }
+    return 0;
+}
+
+static inline bool unnest(struct rwlock_hold *hold)
+{
+    uint32_t *levels = hold->inside != 0 ? &hold->inside : &hold->below;
+    if (*levels < 2)
+        return false;
+    --*levels;
+    return true;
+}
+
+bool rwlock_unnest(struct rwlock *lock)
+{
+    struct rwlock_hold *hold = hold_find(lock);
+    return hold != NULL && unnest(hold);
+}
+
 int rwlock_unlock(struct rwlock *lock)
 {
     struct rwlock_hold *hold = hold_find(lock);
-    if (__builtin_expect(hold == NULL, 0))
-        return error_set(EPERM, "this thread does not hold the lock");
-    if (hold->inside != 0) {
-        if (hold->inside == 1)
-            race_check_release(place_of_owners(lock));
-        if (--hold->inside == 0)
-            unlock_exclusive(lock, hold);
+    if (__builtin_expect(hold != NULL, 1) && unnest(hold))
         return 0;
-    }
-    if (__builtin_expect(hold->below == 0, 0))
-        return error_set(EPERM, "this thread does not hold the lock");
-    if (hold->below == 1)
-        race_check_release(place_of_readers(lock));
-    if (--hold->below == 0) {
-        if (__builtin_expect(hold->stand_in, 0)) {
-            hold->stand_in = false;
-            release_exclusive(lock, hold, RELEASE_ALL);
-        } else {
-            flag_lower(lock, hold->slot);
-        }
-    }
-    return 0;
+    return unlock_outermost(lock, hold);
 }
 
 int rwlock_make_consistent(struct rwlock *lock)

@@ -49,6 +49,9 @@ void rwlock_forget(struct rwlock *lock); /* fork child */
 int rwlock_lock(struct rwlock *lock, bool exclusive, int64_t deadline_ns);
 /* Undoes this thread's newest lock.  EPERM if it holds none. */
 int rwlock_unlock(struct rwlock *lock);
+/* Takes, undoes a level inside levels of this thread that stay as they are; false: it is none such, nothing was done. */
+bool rwlock_nest(struct rwlock *lock, bool exclusive);
+bool rwlock_unnest(struct rwlock *lock);
 int rwlock_make_consistent(struct rwlock *lock); /* EINVAL if there is nothing to repair */
 /* After EOWNERDEAD: releases the lock and leaves the owner's death for the next locker to hear of (for callers that can
  * not repair: a library operation that only wanted to look).  EPERM, EINVAL. */

@@ -283,10 +283,25 @@ static int explain_lock(const struct stead *s, int rc)
 static __attribute__((noinline)) int lock_slowly(struct stead *s, stead_lock_mode mode, int timeout_ms)
 {
     bool rolled_back;
+    if ((mode != STEAD_EXCLUSIVE || !s->read_only) && rwlock_nest(s->store_lock, mode == STEAD_EXCLUSIVE)) {
+        store_follow(s); /* a level inside others is a count, in every mode */
+        return 0;
+    }
     int rc = store_enter(s);
     if (rc != 0)
         return rc;
     rc = lock_dispatch(s, mode == STEAD_EXCLUSIVE, timeout_ms == 0 ? 0 : deadline_after_ms(timeout_ms), &rolled_back);
+    if (rc == 0 || rc == EOWNERDEAD)
+        store_follow(s);
+    return rc == 0 ? 0 : explain_lock(s, rc);
+}
+
+/* The lock was not simply got. */
+static __attribute__((noinline)) int lock_answer(struct stead *s, int rc)
+{
+    bool rolled_back;
+    if (rc == EOWNERDEAD)
+        rc = answer_death(s, &rolled_back);
     if (rc == 0 || rc == EOWNERDEAD)
         store_follow(s);
     return rc == 0 ? 0 : explain_lock(s, rc);
@@ -298,19 +313,16 @@ int stead_lock(stead *store, stead_lock_mode mode, int timeout_ms)
     if (!__builtin_expect(store->direct_lock && timeout_ms < 0, 1))
         return lock_slowly(store, mode, timeout_ms);
     int rc = rwlock_lock(store->store_lock, mode == STEAD_EXCLUSIVE, DEADLINE_NEVER);
-    if (__builtin_expect(rc != 0, 0)) {
-        bool rolled_back;
-        if (rc == EOWNERDEAD)
-            rc = answer_death(store, &rolled_back);
-        if (rc != 0 && rc != EOWNERDEAD)
-            return explain_lock(store, rc);
-    }
+    if (__builtin_expect(rc != 0, 0))
+        return lock_answer(store, rc);
     store_follow(store);
-    return rc == 0 ? 0 : explain_lock(store, rc);
+    return 0;
 }
 
 static __attribute__((noinline)) int unlock_slowly(struct stead *s)
 {
+    if (rwlock_unnest(s->store_lock))
+        return 0;
     int rc = store_enter(s);
     if (rc != 0)
         return rc;

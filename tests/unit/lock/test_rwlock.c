@@ -125,6 +125,33 @@ Test(rwlock, nests_in_any_mix)
     everywhere(nests);
 }
 
+/* Counted at once or not at all: never a level that would touch the words, never the last of its kind. */
+static void nests_at_once(struct rwlock *lock)
+{
+    cr_assert_not(rwlock_nest(lock, false) || rwlock_nest(lock, true) || rwlock_unnest(lock), "nothing is held");
+    OK(rwlock_lock(lock, false, DEADLINE_NEVER));
+    cr_assert_not(rwlock_unnest(lock), "the last shared level lowers the flag");
+    cr_assert_not(rwlock_nest(lock, true), "an upgrade waits for others");
+    cr_assert(rwlock_nest(lock, false));
+    cr_assert_eq(rwlock_levels(lock), 2);
+    OK(rwlock_lock(lock, true, DEADLINE_NEVER));
+    cr_assert_not(rwlock_unnest(lock), "back to sharing wakes others");
+    cr_assert(rwlock_nest(lock, false) && rwlock_nest(lock, true));
+    cr_assert_eq(rwlock_levels(lock), 5);
+    cr_assert(rwlock_unnest(lock) && rwlock_unnest(lock));
+    cr_assert(rwlock_unlock_ends_exclusive(lock));
+    OK(rwlock_unlock(lock));
+    cr_assert(rwlock_unnest(lock));
+    cr_assert(rwlock_held(lock) && !rwlock_held_exclusive(lock));
+    OK(rwlock_unlock(lock));
+    cr_assert_not(rwlock_unnest(lock) || rwlock_held_by_process(lock));
+}
+
+Test(rwlock, a_nested_level_is_a_count)
+{
+    everywhere(nests_at_once);
+}
+
 static void excludes(struct rwlock *lock)
 {
     struct other other;
