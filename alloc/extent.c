@@ -19,7 +19,7 @@
  *
  * Which room: slabs take the lowest address, so that they stay together and the tail of the image drains; extents take
  * the smallest gap that fits (best fit) in the segment with the smallest longest gap that fits.  The last segment,
- * whose gap is the end of the file, comes last.  Where a segment must be added for an extent that is not small, the extent
+ * whose gap is the end of the file, comes last, and in it that gap.  Where a segment must be added for an extent that is not small, the extent
  * begins in the gap at the end of the one before (span.c): else blocks of 1 MiB would leave a quarter of each segment
  * unused.  Coalescing is implicit: free pages have no structure.
  *
@@ -145,19 +145,24 @@ int segment_make(struct heap *heap, uint32_t segment)
     return 0;
 }
 
-/* The best gap of a segment for a run: its first page in the segment, or SEGMENT_PAGES. */
+/* The best gap of a segment for a run: its first page in the segment, or SEGMENT_PAGES.  Never beyond the capacity; and
+ * what the image must grow for only if nothing else fits. */
 static unsigned gap_choose(const struct heap *heap, uint32_t segment, const uint64_t busy[16], uint64_t pages,
                            uint64_t alignment, bool first_fit)
 {
-    unsigned best = SEGMENT_PAGES, best_length = SEGMENT_PAGES + 1;
-    uint64_t address = (uint64_t)(uintptr_t)heap->base + ((uint64_t)segment << SEGMENT_SHIFT);
+    unsigned best = SEGMENT_PAGES;
+    uint64_t best_length = UINT64_MAX, start = (uint64_t)segment << SEGMENT_SHIFT;
+    uint64_t address = (uint64_t)(uintptr_t)heap->base + start;
+    uint64_t limit = atomic_load_explicit(&heap->limit, memory_order_relaxed);
     for (unsigned first = 0, length; (length = pages_next_gap(busy, &first)) != 0; first += length) {
         uint64_t aligned = round_up(address + (uint64_t)first * PAGE_BYTES, alignment);
         uint64_t skip = (aligned - address) / PAGE_BYTES - first;
-        if (skip + pages > length || length >= best_length)
+        uint64_t end = start + (first + skip + pages) * PAGE_BYTES;
+        uint64_t rank = length + (end > limit ? SEGMENT_PAGES : 0);
+        if (skip + pages > length || end > heap->capacity || rank >= best_length)
             continue;
         best = (unsigned)(first + skip);
-        best_length = length;
+        best_length = rank;
         if (first_fit)
             break;
     }

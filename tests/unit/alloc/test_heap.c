@@ -301,6 +301,29 @@ Test(heap, freed_memory_is_reused_before_growth)
         }
 }
 
+/* The gap that fits best may be the one at the end of the last segment, for which the image must grow, or which does not
+ * exist: a capacity may end inside a segment. */
+Test(heap, room_below_the_end_is_taken_first)
+{
+    for (uint64_t capacity = UINT64_C(3) << 20; capacity <= UINT64_C(16) << 20; capacity += UINT64_C(13) << 20)
+        EACH_KIND(kind)
+        {
+            struct arena arena;
+            arena_open(&arena, kind, capacity, false);
+            void *low = heap_malloc(arena.heap, 2u << 20), *pin = heap_malloc(arena.heap, 24);
+            void *high = heap_malloc(arena.heap, 512u << 10);
+            cr_assert(low != NULL && pin != NULL && high != NULL);
+            uint64_t bytes = arena.bytes;
+            cr_assert_eq(heap_free(arena.heap, low), 0);
+            uint8_t *again = heap_malloc(arena.heap, 1u << 20); /* what is behind `high` is nearer to that */
+            cr_assert_not_null(again, "%s", error_last_text());
+            cr_assert_lt((uintptr_t)again, (uintptr_t)high);
+            cr_assert_eq(arena.bytes, bytes, "%" PRIu64 " then %" PRIu64, bytes, arena.bytes);
+            ARENA_SOUND(&arena);
+            arena_close(&arena);
+        }
+}
+
 /* Large blocks lie side by side, over the ends of segments. */
 Test(heap, large_blocks_leave_no_gaps)
 {
