@@ -69,6 +69,8 @@ int file_open(struct file *file, bool writable);
 void file_close(struct file *file);
 /* Is the path still this inode? */
 bool file_is_current(const struct file *file);
+/* Has the inode any name, maybe another one?  False: nobody can open it any more. */
+bool file_has_name(const struct file *file);
 
 /* ---- transfers, syncs, sizes: file.c ---- */
 /* Whole transfers: EINTR retried, short transfers continued; 0 or errno (EIO for an unexpected end). */

@@ -194,6 +194,12 @@ bool file_is_current(const struct file *file)
     return stat(file->path, &facts) == 0 && facts.st_dev == file->device && facts.st_ino == file->inode;
 }
 
+bool file_has_name(const struct file *file)
+{
+    struct stat facts;
+    return fstat(file->fd, &facts) != 0 || facts.st_nlink != 0;
+}
+
 /* ---- directories and new files ---- */
 
 static void directory_of(const char *path, char directory[FILE_PATH_BYTES])

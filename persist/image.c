@@ -464,6 +464,11 @@ int image_checkpoint(struct image *image)
     return image->txn != NULL ? txn_checkpoint(image->txn) : refuse_transaction(image);
 }
 
+bool image_log_named(const struct image *image)
+{
+    return image->txn == NULL || txn_log_named(image->txn);
+}
+
 bool image_failed(const struct image *image)
 {
     return image->txn != NULL && txn_failed(image->txn);

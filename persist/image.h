@@ -123,6 +123,8 @@ int image_sync_some(struct image *image);  /* some of the file's pages made dura
 /* image_sync + image_apply, file synced, log emptied; apply lock. */
 int image_checkpoint(struct image *image);
 bool image_failed(const struct image *image);
+/* SOLE, TURNS: Is the log under its name?  LIVE: true. */
+bool image_log_named(const struct image *image);
 
 /* ---- IMAGE_SHARED ---- */
 /* Ranged sync of the used range and a fresh header (super as filled in by the caller: commit_seq, times; used_bytes and

@@ -185,7 +185,7 @@ int image_seal(struct image *image, struct superblock *super, uint64_t used_byte
     uint64_t end = format_file_bytes(used) + (image->file->in_memory ? 0 : TAIL_BYTES);
     if (file_size(image->file->fd, &file_bytes) == 0 && file_bytes > end)
         (void)file_truncate(image->file->fd, end);
-    if (image->txn != NULL)
-        (void)wal_name_remove(image->file, super->id);
+    if (image->txn != NULL && (file_is_current(image->file) || txn_log_named(image->txn)))
+        (void)wal_name_remove(image->file, super->id); /* else another store's may lie there: a copy has the same id */
     return 0;
 }

@@ -266,6 +266,14 @@ void txn_forget(struct txn *txn)
 
 /* ---- what others may ask ---- */
 
+bool txn_log_named(struct txn *txn)
+{
+    pthread_mutex_lock(&txn->engine);
+    bool named = txn->wal.fd >= 0 && wal_name_is(txn->file->log_path, txn->wal.fd);
+    pthread_mutex_unlock(&txn->engine);
+    return named;
+}
+
 bool txn_untouched(struct txn *txn)
 {
     pthread_mutex_lock(&txn->engine);

@@ -56,6 +56,7 @@ int txn_rollback(struct txn *txn);
 int txn_refresh(struct txn *txn, bool *changed);
 int txn_apply(struct txn *txn);
 bool txn_has_unapplied(const struct txn *txn);
+bool txn_log_named(struct txn *txn); /* Is the log under its name? */
 bool txn_untouched(struct txn *txn);              /* opened sealed, and nothing was committed since */
 bool txn_wants_checkpoint(const struct txn *txn); /* the log is over its limit */
 enum image_work txn_work_due(const struct txn *txn);

@@ -18,6 +18,9 @@
  * looked at afterwards: if it is not our old log, it goes back.  (Where a file system cannot exchange, the path is
  * asked right before.)
  *
+ * Nor is it under rename(2): a store whose file was given another name, but not its log, goes on with the log where it is
+ * until somebody else puts something there.  The close then makes one file of it; after a crash the log has to follow by hand.
+ *
  *   W4  the header with a salt is durable under one of the log's two names before the superblock that names it is written
  */
 #include <errno.h>
@@ -96,7 +99,8 @@ void wal_discard(struct wal_next *next)
 int wal_install(const struct wal_next *next, const struct file *file, int old_fd)
 {
     int rc;
-    if (!file_is_current(file) || (old_fd >= 0 && !wal_name_is(file->log_path, old_fd)))
+    bool ours = old_fd >= 0 ? wal_name_is(file->log_path, old_fd) : file_is_current(file);
+    if (!ours || !file_has_name(file))
         return file_unlink(next->path); /* removed: nobody will look for it */
     rc = file_exchange(next->path, file->log_path);
     if (rc == EINVAL || rc == ENOSYS || rc == EOPNOTSUPP)

@@ -209,7 +209,7 @@ static int refuse_in_use(const struct stead *s)
 
 static int close_writer(struct stead *s)
 {
-    bool removed = !file_is_current(&s->file);
+    bool removed = !file_has_name(&s->file);
     s->deadline_ns = s->timeout_ms == 0 ? 0 : deadline_after_ms(s->timeout_ms);
     s->patience_ns = store_patience(s->deadline_ns);
     int rc = removed && s->sharing != STEAD_LIVE ? 0 : commit_pending(s);
@@ -223,9 +223,12 @@ static int close_writer(struct stead *s)
     if (rc != 0)
         return error_set(rc, "%s is being opened by another process, which takes long", s->file.path);
     atomic_store(&s->unit->last_detach_s, (int64_t)time(NULL));
-    /* A removed store has no name to open it by: there is nothing to seal, and its log's name may be another's now. */
-    if (!removed && file_is_current(&s->file))
+    /* A removed store has no name to open it by: there is nothing to seal.  One that was moved is one file from now on, if
+     * the log that its checkpoint replaces is still where it was: else the log went, too, and waits for the next opener. */
+    if (file_has_name(&s->file) && (file_is_current(&s->file) || image_log_named(s->image)))
         rc = store_finish(s);
+    else if (!file_has_name(&s->file) && s->sharing != STEAD_LIVE && image_log_named(s->image))
+        (void)file_unlink(s->file.log_path);
     if (rc != 0)
         (void)lock_byte_drop(s->lock_fd, LOCK_BYTE_GATE);
     return error_keep(rc);

@@ -279,3 +279,96 @@ Test(beside, processes_that_take_turns_go_on_after_their_store_was_removed)
     OK(stead_close(s));
     expect_store("s", 1);
 }
+
+/* ---- names taken away while the store is open: only its log is found by name, and only at open and checkpoint */
+
+static void change(stead *s, int value)
+{
+    int *root;
+    OK(stead_lock(s, STEAD_EXCLUSIVE, -1));
+    OK(stead_root_once(s, 10000 * sizeof *root, NULL, NULL, (void **)&root));
+    root[0] = root[9999] = value;
+    OK(stead_unlock(s));
+}
+
+static void expect_value(const char *path, int value)
+{
+    stead *s;
+    stead_options options = {.flags = STEAD_EXISTING};
+    OK(stead_open(&s, path, &options));
+    const int *root = stead_root(s);
+    cr_assert(root != NULL && root[0] == value && root[9999] == value, "%s: %d", path, root == NULL ? -1 : root[0]);
+    OK(stead_check(s, NULL));
+    OK(stead_close(s));
+}
+
+Test(beside, a_store_renamed_while_open_is_one_file_after_its_close)
+{
+    for (int sharing = STEAD_SOLE; sharing <= STEAD_LIVE; sharing++) {
+        stead *s;
+        stead_options options = {.sharing = (stead_sharing)sharing};
+        OK(stead_open(&s, path_in("old"), &options));
+        change(s, 1);
+        OK(stead_commit(s, STEAD_DURABLE));
+        cr_assert_eq(rename(path_in("old"), path_in("new")), 0);
+        change(s, 2); /* SOLE: pending */
+        OK(stead_close(s));
+        cr_assert_neq(access(path_in("old-wal"), F_OK), 0, "%d: the log was left", sharing);
+        expect_value(path_in("new"), 2);
+        OK(stead_remove(path_in("new")));
+    }
+}
+
+Test(beside, a_store_renamed_while_open_and_the_one_made_in_its_place_do_not_meet)
+{
+    stead *first, *second;
+    OK(stead_open(&first, path_in("old"), NULL));
+    change(first, 1);
+    OK(stead_commit(first, STEAD_DURABLE));
+    cr_assert_eq(rename(path_in("old"), path_in("new")), 0);
+    cr_assert_eq(rename(path_in("old-wal"), path_in("new-wal")), 0);
+    OK(stead_open(&second, path_in("old"), NULL));
+    change(second, 10);
+    OK(stead_commit(second, STEAD_DURABLE));
+    change(first, 2);
+    OK(stead_close(first)); /* its log went with it, so it is found at the next open */
+    cr_assert_eq(access(path_in("old-wal"), F_OK), 0, "the other store's log is gone");
+    change(second, 11);
+    OK(stead_close(second));
+    expect_value(path_in("new"), 2);
+    expect_value(path_in("old"), 11);
+}
+
+Test(beside, a_folder_renamed_around_an_open_store_takes_its_log_along)
+{
+    for (int sharing = STEAD_SOLE; sharing <= STEAD_LIVE; sharing++) {
+        stead *s;
+        stead_options options = {.sharing = (stead_sharing)sharing};
+        cr_assert_eq(mkdir(path_in("folder"), 0700), 0);
+        OK(stead_open(&s, path_in("folder/s"), &options));
+        change(s, 1);
+        OK(stead_commit(s, STEAD_DURABLE));
+        cr_assert_eq(rename(path_in("folder"), path_in("moved")), 0);
+        change(s, 2);
+        OK(stead_close(s));
+        expect_value(path_in("moved/s"), 2);
+        OK(stead_remove(path_in("moved/s")));
+        cr_assert_eq(rmdir(path_in("moved")), 0, "something was left");
+    }
+}
+
+Test(beside, the_log_of_an_unlinked_store_goes_with_it)
+{
+    for (int sharing = STEAD_SOLE; sharing <= STEAD_TURNS; sharing++) {
+        stead *s;
+        stead_options options = {.sharing = (stead_sharing)sharing};
+        OK(stead_open(&s, path_in("s"), &options));
+        change(s, 1);
+        cr_assert_eq(unlink(path_in("s")), 0);
+        change(s, 2);
+        OK(stead_commit(s, STEAD_DURABLE));
+        OK(stead_close(s));
+        cr_assert_neq(access(path_in("s-wal"), F_OK), 0, "%d", sharing);
+        cr_assert_neq(access(path_in("s"), F_OK), 0);
+    }
+}
