@@ -1,11 +1,14 @@
 /* error.c -- codes as one table, strerror, and the thread's last error.  See error.h. */
 #include "base/error.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
 #define ERROR_TEXT_BYTES 512
+#define ERROR_HEAD_BYTES 120   /* kept of a longer text, the rest of the room is its end: there the cause stands */
+#define ERROR_WHOLE_BYTES 5120 /* a path of the greatest length and a sentence about it */
 
 /* code, nearest errno, text */
 #define ERROR_TABLE(X) \
@@ -55,14 +58,49 @@ int error_to_errno(int code)
     }
 }
 
+static void keep_text(const char *whole)
+{
+    size_t length = strlen(whole);
+    if (length < sizeof last_text) {
+        memcpy(last_text, whole, length + 1);
+        return;
+    }
+    char *to = last_text + ERROR_HEAD_BYTES;
+    memcpy(last_text, whole, ERROR_HEAD_BYTES);
+    memcpy(to, "...", 3);
+    size_t tail = sizeof last_text - ERROR_HEAD_BYTES - 3; /* with its zero */
+    memcpy(to + 3, whole + length + 1 - tail, tail);
+}
+
 int error_set(int code, const char *format, ...)
 {
     int saved_errno = errno;
+    char whole[ERROR_WHOLE_BYTES]; /* not last_text: the arguments may point there */
     va_list args;
     va_start(args, format);
-    (void)vsnprintf(last_text, sizeof last_text, format, args);
+    (void)vsnprintf(whole, sizeof whole, format, args);
     va_end(args);
+    keep_text(whole);
     last_code = code;
+    errno = saved_errno;
+    return code;
+}
+
+int error_about(int code, const char *subject)
+{
+    char whole[ERROR_WHOLE_BYTES];
+    int saved_errno = errno;
+    if (code == 0)
+        return 0;
+    error_keep(code);
+    if (strstr(last_text, subject) == NULL) {
+        bool sentence =
+            isupper((unsigned char)last_text[0]) && (islower((unsigned char)last_text[1]) || last_text[1] == ' ');
+        (void)snprintf(whole, sizeof whole, "%s: %c%s", subject,
+                       sentence ? tolower((unsigned char)last_text[0]) : last_text[0],
+                       last_text[0] == '\0' ? "" : last_text + 1);
+        keep_text(whole);
+    }
     errno = saved_errno;
     return code;
 }

@@ -12,12 +12,15 @@
 #include "stead.h" /* the STEAD_ codes; base knows no other part of the public face */
 
 /* Records code and sentence for this thread; returns code, so `return error_set(...)` reads well.
- * Keeps errno.  The text is cut at 511 bytes. */
+ * Keeps errno.  Of a text longer than 511 bytes the beginning and the end are kept: a long path leaves room for the cause. */
 int error_set(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* Records code with its standard text only when the thread's last code is another one: for places that pass on
  * a code whose sentence may already be there. */
 int error_keep(int code);
+
+/* As error_keep; and the text names the subject (a file's path) if it did not: the siblings below know no file. */
+int error_about(int code, const char *subject);
 
 int error_last(void);
 const char *error_last_text(void);

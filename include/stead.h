@@ -6,7 +6,8 @@
  * shared/exclusive locks, an atomic commit, and a file that any crash leaves whole.
  *
  * Results.  Functions that can fail return 0 or an error: positive values are errno, negative ones are
- * STEAD_ codes below.  Functions that return a pointer return NULL and set errno; stead_last_error()
+ * STEAD_ codes below; EINVAL where the store or another argument that must be there is NULL.  Functions that return a pointer
+ * return NULL and set errno; stead_last_error()
  * has the exact code and stead_last_error_text() a full sentence.  Nothing here prints, exits, or
  * asserts on what a user or a file can cause.
  *
@@ -23,6 +24,7 @@
  *  - Pointers into volatile memory (stack, malloc, functions, vtables) do not survive the session.
  *  - SOLE and TURNS: no I/O into the heap may be in flight across a commit or a rollback; io_uring fixed
  *    buffers and other long-term pins work in LIVE only.  Do not madvise or mmap over the heap.
+ *  - Renaming the file of an open store leaves its log behind: after a crash it must be renamed, too.
  *  - The same file opened twice in one process is one mapping; each open needs its own close.
  *  - Structs here grow: they stay source-compatible, and the soname changes when they do.
  */
@@ -156,7 +158,8 @@ typedef struct {
  * stead_open -- map a heap file at its fixed address, recovering it if needed.
  *
  *   out      receives a handle the caller owns; give it back with stead_close().  NULL on failure.
- *   path     a file, or "shm:NAME" for a section in memory without a file (LIVE only; "shm:" has no '/').
+ *   path     a file, or "shm:NAME" for a section in memory without a file (LIVE only; "shm:" has no '/').  A file's
+ *            own name has at most 200 bytes: the log's is made from it.
  *   options  NULL for defaults (open or create, read-write, SOLE); read during the call, not kept.
  *
  * Beside a store that is open for SOLE or TURNS, or crashed in it, lies its log, path + "-wal" (for moments also
@@ -171,7 +174,7 @@ typedef struct {
  * another).  Only readers that came while nobody else had the store open do not: they take no part in a mode.
  *
  * Returns 0; ENOENT, EEXIST, EACCES, EBUSY (open elsewhere or with other options), ETIMEDOUT, EMLINK
- * (a writer's open of a file with several hard links), EINVAL, ENOSPC, or a STEAD_ code.
+ * (a writer's open of a file with several hard links), EINVAL, ENAMETOOLONG, ENOSPC, or a STEAD_ code.
  * After a failure the process and the file are as before the call (a crashed store may be recovered).
  * Cost: O(1) after a clean close, O(log bytes) after a crash.
  */

@@ -62,7 +62,7 @@ int stead_backup(stead *store, const char *path)
 {
     STORE_CALL(store);
     struct file target = {.fd = -1};
-    int rc = store_enter(store);
+    int rc = store_enter_with(store, path != NULL, "path");
     if (rc != 0)
         return rc;
     rc = file_resolve(&target, path);
@@ -72,5 +72,5 @@ int stead_backup(stead *store, const char *path)
         return error_set(EINVAL, "%s: a backup is a file", path);
     rc = store->read_only || store->sharing == STEAD_LIVE ? backup_in_section(store, target.path)
                                                           : backup_beside_commits(store, target.path);
-    return error_keep(rc);
+    return error_about(rc, store->file.path);
 }

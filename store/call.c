@@ -7,13 +7,15 @@ void store_call_begin(struct store_call *call, struct stead *s)
 {
     *call = (struct store_call){.store = s, .outer = innermost, .cancel_before = cancel_off()};
     innermost = call;
-    atomic_fetch_add(&s->calls, 1);
+    if (s != NULL) /* which store_enter() answers */
+        atomic_fetch_add(&s->calls, 1);
 }
 
 void store_call_end(struct store_call *call)
 {
     innermost = call->outer;
-    atomic_fetch_sub(&call->store->calls, 1); /* the last look at the store: it may be gone right after */
+    if (call->store != NULL)
+        atomic_fetch_sub(&call->store->calls, 1); /* the last look at the store: it may be gone right after */
     cancel_restore(&call->cancel_before);
 }
 

@@ -35,7 +35,7 @@ int stead_each_lock(stead *store, int (*visit)(const stead_lock_info *info, void
 {
     STORE_CALL(store);
     struct lock_visit to = {visit, arg, "store"};
-    int rc = store_enter(store);
+    int rc = store_enter_with(store, visit != NULL, "visit");
     if (rc != 0)
         return rc;
     if (!store->has_slot && !lock_byte_taken(store->lock_fd, LOCK_BYTE_SLOT0, PRESENCE_SLOTS))

@@ -18,19 +18,29 @@ static __attribute__((noinline)) bool may_write(struct stead *s)
     return rc == 0;
 }
 
+/* The heap does not know the file. */
+static __attribute__((noinline)) void *not_allocated(const struct stead *s)
+{
+    (void)error_about(error_last(), s->file.path);
+    return NULL;
+}
+
 static inline bool may_allocate(struct stead *s)
 {
-    return __builtin_expect(atomic_load_explicit(&s->gate, memory_order_relaxed) == 0, 1) || may_write(s);
+    return LIKELY(s != NULL && atomic_load_explicit(&s->gate, memory_order_relaxed) == 0) || may_write(s);
 }
 
 static __attribute__((noinline)) void *malloc_slowly(struct stead *s, size_t size)
 {
-    return may_allocate(s) ? heap_malloc(s->heap, size) : NULL;
+    if (!may_allocate(s))
+        return NULL;
+    void *block = heap_malloc(s->heap, size);
+    return block != NULL ? block : not_allocated(s);
 }
 
 void *stead_malloc(stead *store, size_t size)
 {
-    if (LIKELY(atomic_load_explicit(&store->gate, memory_order_relaxed) == 0)) {
+    if (LIKELY(store != NULL && atomic_load_explicit(&store->gate, memory_order_relaxed) == 0)) {
         void *block = heap_malloc_fast(store->heap, size);
         if (LIKELY(block != NULL))
             return block;
@@ -40,7 +50,10 @@ void *stead_malloc(stead *store, size_t size)
 
 void *stead_calloc(stead *store, size_t n, size_t size)
 {
-    return may_allocate(store) ? heap_calloc(store->heap, n, size) : NULL;
+    if (!may_allocate(store))
+        return NULL;
+    void *block = heap_calloc(store->heap, n, size);
+    return block != NULL ? block : not_allocated(store);
 }
 
 void *stead_realloc(stead *store, void *block, size_t size)
@@ -49,12 +62,16 @@ void *stead_realloc(stead *store, void *block, size_t size)
         return NULL;
     if (store->sharing == STEAD_LIVE)
         store_follow(store); /* the block may be where another process extended the image */
-    return heap_realloc(store->heap, block, size == 0 ? 1 : size);
+    block = heap_realloc(store->heap, block, size == 0 ? 1 : size);
+    return block != NULL ? block : not_allocated(store);
 }
 
 void *stead_aligned_alloc(stead *store, size_t alignment, size_t size)
 {
-    return may_allocate(store) ? heap_aligned_alloc(store->heap, alignment, size) : NULL;
+    if (!may_allocate(store))
+        return NULL;
+    void *block = heap_aligned_alloc(store->heap, alignment, size);
+    return block != NULL ? block : not_allocated(store);
 }
 
 /* Everything but a free of one of this thread's own blocks in a store that it may write; keeps errno. */
@@ -66,8 +83,9 @@ static __attribute__((noinline)) void free_slowly(void *block)
         if (block != NULL)
             error_set(STEAD_WRONG_POINTER, "stead_free: %p lies in no open store", block);
     } else if (may_allocate(s)) {
-        store_follow(s);                 /* LIVE: it may lie where another process extended the image */
-        (void)heap_free(s->heap, block); /* counts what it refuses */
+        store_follow(s);                    /* LIVE: it may lie where another process extended the image */
+        int rc = heap_free(s->heap, block); /* counts what it refuses */
+        (void)error_about(rc, s->file.path);
     }
     errno = saved_errno;
 }
@@ -111,7 +129,7 @@ int stead_each_block(stead *store, int (*visit)(void *block, size_t usable, void
 {
     STORE_CALL(store);
     struct block_visit to = {store, visit, arg};
-    int rc = store_enter(store);
+    int rc = store_enter_with(store, visit != NULL, "visit");
     if (rc == 0)
         rc = store_lock_to_look(store, DEADLINE_NEVER);
     if (rc != 0)
@@ -125,12 +143,12 @@ int stead_pin(stead *store)
 {
     STORE_CALL(store);
     int rc = store_enter(store);
-    return rc != 0 ? rc : error_keep(image_pin(store->image, image_bytes(store->image)));
+    return rc != 0 ? rc : error_about(image_pin(store->image, image_bytes(store->image)), store->file.path);
 }
 
 int stead_unpin(stead *store)
 {
     STORE_CALL(store);
     int rc = store_enter(store);
-    return rc != 0 ? rc : error_keep(image_unpin(store->image));
+    return rc != 0 ? rc : error_about(image_unpin(store->image), store->file.path);
 }

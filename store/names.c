@@ -168,6 +168,8 @@ int stead_bind(stead *store, const char *name, void *object)
 {
     STORE_CALL(store);
     int rc = store_may_write(store);
+    if (rc == 0)
+        rc = store_enter_with(store, name != NULL, "name");
     if (rc != 0)
         return rc;
     size_t length = strnlen(name, NAME_BYTES_MAX + 1);
@@ -182,7 +184,7 @@ int stead_bind(stead *store, const char *name, void *object)
     rc = names_bind(store, name, object);
     store_note_change(store);
     store_unlock_quietly(store);
-    return rc;
+    return error_about(rc, store->file.path);
 }
 
 void *names_find(struct stead *s, const char *name, int *rc)
@@ -206,7 +208,7 @@ void *stead_lookup(const stead *store, const char *name)
 {
     STORE_CALL((struct stead *)(uintptr_t)store);
     struct stead *s = (struct stead *)(uintptr_t)store;
-    int rc = store_enter(s);
+    int rc = store_enter_with(s, name != NULL, "name");
     void *object = NULL;
     if (rc == 0)
         rc = store_lock_shared(s, DEADLINE_NEVER);
@@ -268,7 +270,7 @@ int stead_each_name(const stead *store, int (*visit)(const char *name, void *obj
     STORE_CALL((struct stead *)(uintptr_t)store);
     struct stead *s = (struct stead *)(uintptr_t)store;
     struct name_visit to = {visit, arg};
-    int rc = store_enter(s);
+    int rc = store_enter_with(s, visit != NULL, "visit");
     if (rc == 0)
         rc = store_lock_to_look(s, DEADLINE_NEVER);
     if (rc != 0)

@@ -327,9 +327,12 @@ int stead_open(stead **out, const char *path, const stead_options *options)
 {
     NOT_CANCELLED;
     static const stead_options defaults;
+    if (out != NULL)
+        *out = NULL;
+    if (out == NULL || path == NULL)
+        return error_set(EINVAL, "stead_open: the %s is NULL", out == NULL ? "place for the handle" : "path");
     const stead_options *o = options != NULL ? options : &defaults;
     int64_t deadline_ns = o->timeout_ms == 0 ? 0 : deadline_after_ms(o->timeout_ms);
-    *out = NULL;
     error_clear();
     int rc = check_options(path, o);
     if (rc != 0)
@@ -340,5 +343,5 @@ int stead_open(stead **out, const char *path, const stead_options *options)
     while (rc == ESTALE && !deadline_over(patience_ns));
     if (rc == ESTALE)
         return error_set(deadline_ns == 0 ? EBUSY : ETIMEDOUT, "%s is removed faster than it can be opened", path);
-    return error_keep(rc);
+    return error_about(rc, path);
 }

@@ -102,7 +102,7 @@ static int make_root(stead *store, size_t size, void (*init)(void *root, void *a
 {
     void *object = stead_calloc(store, 1, size == 0 ? 1 : size);
     if (object == NULL)
-        return errno;
+        return errno; /* its sentence is there */
     if (init != NULL)
         init(object, arg);
     int rc = stead_set_root(store, object);
@@ -121,6 +121,9 @@ static int make_root(stead *store, size_t size, void (*init)(void *root, void *a
 int stead_root_once(stead *store, size_t size, void (*init)(void *root, void *arg), void *arg, void **root)
 {
     STORE_CALL(store);
+    void *unused;
+    if (root == NULL)
+        root = &unused;
     *root = NULL;
     int rc = store_enter(store);
     if (rc != 0)

@@ -74,6 +74,8 @@ static int remove_once(struct file *file, int64_t patience_ns)
 int stead_remove(const char *path)
 {
     NOT_CANCELLED;
+    if (path == NULL)
+        return error_set(EINVAL, "stead_remove: the path is NULL");
     struct file file = {.fd = -1};
     int rc = file_resolve(&file, path);
     int64_t patience_ns = store_patience(0);

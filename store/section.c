@@ -39,9 +39,17 @@
 
 int store_enter(const struct stead *s)
 {
+    if (s == NULL)
+        return error_set(EINVAL, "the store that the call was given is NULL");
     if ((atomic_load_explicit(&s->gate, memory_order_relaxed) & GATE_FORKED) != 0)
         return error_set(EPERM, "%s was opened before fork(2): the child must open it again", s->file.path);
     return 0;
+}
+
+int store_enter_with(const struct stead *s, bool given, const char *argument)
+{
+    int rc = store_enter(s);
+    return rc != 0 || given ? rc : error_set(EINVAL, "%s: the argument '%s' is NULL", s->file.path, argument);
 }
 
 bool store_holds_exclusive(const struct stead *s)
@@ -288,6 +296,8 @@ static __attribute__((noinline)) int lock_slowly(struct stead *s, stead_lock_mod
         return 0;
     }
     int rc = store_enter(s);
+    if (rc == 0 && mode != STEAD_SHARED && mode != STEAD_EXCLUSIVE)
+        rc = error_set(EINVAL, "%s: %d is no lock mode", s->file.path, (int)mode);
     if (rc != 0)
         return rc;
     rc = lock_dispatch(s, mode == STEAD_EXCLUSIVE, timeout_ms == 0 ? 0 : deadline_after_ms(timeout_ms), &rolled_back);
@@ -310,7 +320,8 @@ static __attribute__((noinline)) int lock_answer(struct stead *s, int rc)
 /* The ways of most requests are short: straight into lock/. */
 int stead_lock(stead *store, stead_lock_mode mode, int timeout_ms)
 {
-    if (!__builtin_expect(store->direct_lock && timeout_ms < 0, 1))
+    if (!__builtin_expect(store != NULL && store->direct_lock && (unsigned)mode <= STEAD_EXCLUSIVE && timeout_ms < 0,
+                          1))
         return lock_slowly(store, mode, timeout_ms);
     int rc = rwlock_lock(store->store_lock, mode == STEAD_EXCLUSIVE, DEADLINE_NEVER);
     if (__builtin_expect(rc != 0, 0))
@@ -334,7 +345,7 @@ static __attribute__((noinline)) int unlock_slowly(struct stead *s)
 
 int stead_unlock(stead *store)
 {
-    if (!__builtin_expect(store->direct_lock, 1))
+    if (!__builtin_expect(store != NULL && store->direct_lock, 1))
         return unlock_slowly(store);
     int rc = rwlock_unlock(store->store_lock);
     return __builtin_expect(rc == 0, 1) ? 0 : error_set(rc, "%s: this thread holds no lock of it", store->file.path);

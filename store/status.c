@@ -53,7 +53,7 @@ static void fill_times(const struct stead *s, stead_status *status)
 int stead_stat(stead *store, stead_status *status)
 {
     STORE_CALL(store);
-    int rc = store_enter(store);
+    int rc = store_enter_with(store, status != NULL, "status");
     if (rc != 0)
         return rc;
     struct stat st;

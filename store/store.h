@@ -141,8 +141,9 @@ int store_host_extend(void *ctx, uint64_t bytes);
 bool store_host_alive(void *ctx, uint32_t id);
 
 /* ---- section.c: locks */
-/* 0 if the handle may be used at all; EPERM in a fork child. */
+/* 0 if the handle may be used at all; EPERM in a fork child, EINVAL without one. */
 int store_enter(const struct stead *s);
+int store_enter_with(const struct stead *s, bool given, const char *argument); /* EINVAL if the argument is NULL */
 bool store_holds_exclusive(const struct stead *s);
 /* The store lock for an operation of the library itself, nested in whatever the caller holds.  EOWNERDEAD, the lock not
  * held: LIVE, the next stead_lock will hear of it; SOLE, a thread ended in its section and all that was not committed was

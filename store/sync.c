@@ -84,6 +84,11 @@ static int sync_path(char path[FILE_PATH_BYTES], enum sync_kind kind, const char
     return 0;
 }
 
+static int no_argument(const char *what)
+{
+    return error_set(EINVAL, "the %s that the call was given is NULL", what);
+}
+
 static void sync_format(struct sync_file *file, enum sync_kind kind, unsigned value)
 {
     memset(file, 0, sizeof *file);
@@ -214,10 +219,13 @@ static int sync_remove(enum sync_kind kind, const char *name)
 /* Waiting and signaling write to the words. */
 static int may_use(const void *words)
 {
+    if (words == NULL)
+        return no_argument("semaphore or event");
     const struct stead *s = registry_find(words);
-    return s == NULL || !s->read_only
-               ? 0
-               : error_set(EPERM, "%s is open read-only: a semaphore or event in it cannot be used", s->file.path);
+    int rc = s == NULL ? 0 : store_enter(s);
+    if (rc == 0 && s != NULL && s->read_only)
+        rc = error_set(EPERM, "%s is open read-only: a semaphore or event in it cannot be used", s->file.path);
+    return rc;
 }
 
 static int64_t wait_deadline(int timeout_ms)
@@ -226,11 +234,13 @@ static int64_t wait_deadline(int timeout_ms)
 }
 
 /* One in place: whoever signaled may have extended the store it lies in, and left pointers there. */
-static int waited(const void *words, int rc)
+static int waited(const void *words, enum sync_kind kind, int rc)
 {
     struct stead *s = rc == 0 ? registry_find(words) : NULL;
     if (s != NULL)
         store_follow(s);
+    if (rc == EBUSY || rc == ETIMEDOUT)
+        return error_set(rc, "the %s at %p was not signaled%s", kind_names[kind], words, rc == EBUSY ? "" : " in time");
     return error_keep(rc);
 }
 
@@ -240,6 +250,8 @@ int stead_semaphore_open(stead_semaphore **out, const char *name, unsigned value
 {
     NOT_CANCELLED;
     void *words;
+    if (out == NULL)
+        return no_argument("place for the handle");
     *out = NULL;
     if (value > INT32_MAX)
         return error_set(EINVAL, "a semaphore's value is at most 2147483647");
@@ -261,7 +273,8 @@ int stead_semaphore_wait(stead_semaphore *semaphore, int timeout_ms)
 {
     int rc = may_use(semaphore);
     return rc != 0 ? rc
-                   : waited(semaphore, semaphore_wait((struct semaphore_words *)semaphore, wait_deadline(timeout_ms)));
+                   : waited(semaphore, SYNC_SEMAPHORE,
+                            semaphore_wait((struct semaphore_words *)semaphore, wait_deadline(timeout_ms)));
 }
 
 int stead_semaphore_signal(stead_semaphore *semaphore, unsigned n)
@@ -279,7 +292,7 @@ int stead_semaphore_close(stead_semaphore *semaphore)
 int stead_semaphore_remove(const char *name)
 {
     NOT_CANCELLED;
-    return sync_remove(SYNC_SEMAPHORE, name);
+    return name == NULL ? no_argument("name") : sync_remove(SYNC_SEMAPHORE, name);
 }
 
 /* ---- event */
@@ -288,6 +301,8 @@ int stead_event_open(stead_event **out, const char *name, bool signaled)
 {
     NOT_CANCELLED;
     void *words;
+    if (out == NULL)
+        return no_argument("place for the handle");
     *out = NULL;
     int rc = sync_open(&words, SYNC_EVENT, name, signaled);
     if (rc == 0)
@@ -306,7 +321,7 @@ int stead_event_init(stead_event *event)
 int stead_event_wait(stead_event *event, int timeout_ms)
 {
     int rc = may_use(event);
-    return rc != 0 ? rc : waited(event, event_wait((struct event_words *)event, wait_deadline(timeout_ms)));
+    return rc != 0 ? rc : waited(event, SYNC_EVENT, event_wait((struct event_words *)event, wait_deadline(timeout_ms)));
 }
 
 int stead_event_signal(stead_event *event)
@@ -330,7 +345,7 @@ int stead_event_close(stead_event *event)
 int stead_event_remove(const char *name)
 {
     NOT_CANCELLED;
-    return sync_remove(SYNC_EVENT, name);
+    return name == NULL ? no_argument("name") : sync_remove(SYNC_EVENT, name);
 }
 
 /* ---- what lies in memory */
@@ -341,6 +356,8 @@ int stead_sync_value(const char *name, const char *kind, unsigned *value)
     char path[FILE_PATH_BYTES];
     struct sync_file *file;
     enum sync_kind which = SYNC_SEMAPHORE;
+    if (name == NULL || kind == NULL || value == NULL)
+        return no_argument(name == NULL ? "name" : kind == NULL ? "kind" : "place for the value");
     while (which < SYNC_KINDS && strcmp(kind, kind_names[which]) != 0)
         which++;
     if (which == SYNC_KINDS)
@@ -360,6 +377,8 @@ int stead_each_section(int (*visit)(const char *name, const char *kind, void *ar
     NOT_CANCELLED;
     static const char store_prefix[] = FILE_SECTION_PREFIX;
     const char *store_file_prefix = strrchr(store_prefix, '/') + 1;
+    if (visit == NULL)
+        return no_argument("visit");
     DIR *directory = opendir(SYNC_DIRECTORY);
     if (directory == NULL)
         return error_set(errno, "%s cannot be listed", SYNC_DIRECTORY);

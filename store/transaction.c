@@ -42,7 +42,7 @@ static int commit_locked(struct stead *s, bool durable, uint64_t *seq)
                      : image_commit(s->image, heap_used_bytes(s->heap), seq);
     heap_guard_resume(s->heap);
     if (rc != 0)
-        return error_keep(rc);
+        return error_about(rc, s->file.path);
     s->rolled_back = false;
     store_publish_commit(s);
     return 0;
@@ -58,7 +58,7 @@ int store_make_durable(struct stead *s, uint64_t seq)
     int rc = image_sync(s->image, seq);
     if (rc == 0 && s->unit != NULL && s->has_slot)
         change_publish(&s->unit->durable_seq, &s->unit->durable_word, seq);
-    return error_keep(rc);
+    return error_about(rc, s->file.path);
 }
 
 /* Store lock held exclusively.  0 also when there was nothing to do. */
@@ -130,7 +130,7 @@ int store_rollback_locked(struct stead *s)
         heap_reload(s->heap, image_bytes(s->image));
         s->rolled_back = true;
     }
-    return error_keep(rc);
+    return error_about(rc, s->file.path);
 }
 
 /* ---- the public calls */
@@ -229,6 +229,8 @@ int stead_commit(stead *store, stead_durability durability)
     if (store->seal_failed)
         return error_set(STEAD_FAILED, "%s: an earlier close failed while it sealed the file; close it again",
                          store->file.path);
+    if (durability != STEAD_DURABLE && durability != STEAD_BUFFERED)
+        return error_set(EINVAL, "%s: %d is no durability", store->file.path, (int)durability);
     bool durable = durability == STEAD_DURABLE;
     switch (store->sharing) {
     case STEAD_SOLE:
