@@ -225,8 +225,8 @@ int file_sync_range(int fd, uint64_t offset, uint64_t bytes)
         int rc = file_calls.sync_range(fd, (off_t)at, (off_t)part);
         if (rc != 0 && errno == EINTR)
             continue;
-        if (rc != 0 && (errno == ENODEV || errno == ENOMEM || errno == EACCES))
-            return file_sync(fd); /* no mapping to be had: the whole file, slower and as durable */
+        if (rc != 0 && (errno == ENODEV || errno == ENOMEM || errno == EACCES || errno == EAGAIN || errno == EPERM))
+            return file_sync(fd); /* no mapping to be had (EAGAIN: mlockall): the whole file, slower and as durable */
         if (rc != 0)
             return errno;
         at += part;

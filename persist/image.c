@@ -5,7 +5,9 @@
  *
  *   step                                              a crash right after it leaves
  *   1 may this file system carry it? (fs.c)           what was there
- *   2 log named by the superblock: txn_recover()      the log or the recovered file (its own argument: recover.c)
+ *   2 the superblock durable, if the last session     what was there
+ *     did not end (superblock.c, S13); if it names    the log or the recovered file (its own argument: recover.c)
+ *     a log: txn_recover()
  *   3 bytes behind the used length punched, if a      a sealed file of the same content
  *     crash once left a sealed file too long
  *   4 disk blocks reserved up to the used length      the same: blocks are not content
@@ -45,6 +47,7 @@
 #include "persist/superblock.h"
 #include "persist/tail.h"
 #include "persist/txn.h"
+#include "persist/wal.h"
 
 #define SLACK_BYTES_MIN UNIT_BYTES
 #define SLACK_BYTES_MAX (UINT64_C(64) << 20)
@@ -116,6 +119,13 @@ static int reserve_blocks(const struct file *file, const struct superblock *supe
     return rc == 0 ? 0 : error_set(rc, "cannot reserve the disk blocks of %.300s: %s", file->path, error_text(rc));
 }
 
+/* Did the last session come to its end?  A close ends by removing the log. */
+static bool ended(const struct file *file, const struct superblock *super)
+{
+    return super->state == SUPER_OPEN_LIVE || /* no log hangs on it */
+           (super->state == SUPER_SEALED && wal_name_look(file->log_path, super->id) != 0);
+}
+
 /* Steps 2 to 4; *bytes: the image to map. */
 static int prepare_first(struct image *image, uint64_t *bytes)
 {
@@ -131,6 +141,11 @@ static int prepare_first(struct image *image, uint64_t *bytes)
     if (!is_writer(options)) {
         *bytes = super->used_bytes; /* not sealed: the log, or the crashed heap, may reach further */
         return found == SUPER_SEALED ? 0 : held_bytes(image->file, super->capacity_bytes, bytes);
+    }
+    if (!image->file->in_memory && !ended(image->file, super)) {
+        rc = superblock_settle(image->file);
+        if (rc != 0)
+            return rc;
     }
     if (found == SUPER_OPEN_LOGGED) {
         rc = txn_recover(image->file, super, &image->recovered);
@@ -335,7 +350,7 @@ static int check_file_limit(const struct file *file, uint64_t file_bytes)
 static int reserve_image(struct image *image, uint64_t from, uint64_t to)
 {
     uint64_t at = format_file_bytes(from), end = format_file_bytes(to);
-    int rc = check_file_limit(image->file, end);
+    int rc = check_file_limit(image->file, image->options.kind == IMAGE_SHARED ? end : end + TAIL_BYTES);
     if (rc != 0)
         return rc;
     if (image->options.kind == IMAGE_SHARED)

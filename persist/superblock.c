@@ -16,6 +16,15 @@
  * before both copies say "open", a sealed copy beside an unreadable one is either a torn open or a damaged twin of the
  * same sequence; both times it is right.  An open copy is believed only together with the log it names.
  *
+ * What the disk has.  A process killed between a write and its sync leaves a superblock in the page cache alone, and so may
+ * a write error that the kernel reported to somebody who is gone.  Whoever opens reads it there, and must not take away what
+ * the one on the disk needs - a log, or the older copy - before it is durable.  So an opening that finds that the last
+ * session did not end (superblock_settle(), by image.c) writes it to its place once more, durably.  The bytes are the same:
+ * torn, they lose against the twin, as they did before.
+ *
+ *   S13 the superblock by which a writer opens is durable before a log loses its name or another superblock is written
+ *       (test_half_way.c)
+ *
  * Invariants (superblock_check; broken one by one in tests/unit/persist/test_superblock.c)
  *   S1  magic, version, byte order, pointer and page size are this build's; the checksum matches
  *   S2  reserved bytes and the rest of the unit are zero; layout_name is terminated; state, sharing, marks and
@@ -250,6 +259,13 @@ int superblock_write_both(const struct file *file, struct superblock *super)
         return rc;
     *super = next; /* the file says so now, whatever happens to the second copy */
     return write_copy(file, super, (unsigned)(super->sequence % 2) ^ 1, true);
+}
+
+int superblock_settle(const struct file *file)
+{
+    struct superblock now;
+    int rc = superblock_read(file, &now);
+    return rc == 0 ? write_copy(file, &now, (unsigned)(now.sequence % 2), true) : rc;
 }
 
 int superblock_seal(const struct file *file, struct superblock *super)

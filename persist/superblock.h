@@ -19,7 +19,9 @@ int superblock_write(const struct file *file, struct superblock *super, bool syn
 /* Both copies with the same next sequence, a sync between and after: at close, and when a store is opened for writing,
  * before the first commit (see superblock.c, why). */
 int superblock_write_both(const struct file *file, struct superblock *super);
-/* The same with state = SUPER_SEALED. */
+/* What superblock_read() chose is durable, if only the page cache had it (see superblock.c). */
+int superblock_settle(const struct file *file);
+/* superblock_write_both() with state = SUPER_SEALED. */
 int superblock_seal(const struct file *file, struct superblock *super);
 /* S-invariants of docs/invariants.md, by pread. */
 void superblock_check(const struct file *file, struct report *report);

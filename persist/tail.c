@@ -25,7 +25,8 @@
  * The end of the file.  The mark must be the last thing there at every moment that somebody may read it:
  *   - the file is lengthened by writing the mark behind the new end, which moves bytes and length in one call; the blocks
  *     between were reserved without moving the end.  Only then is the old place, now part of the image, cleared, and only
- *     then mapped.  (The new mark tells of the old place, so that in TURNS the next process finishes what a killed one
+ *     then mapped.  A mark that could not be written, or not be synced, is cut off again: then the end, and the mark there,
+ *     are as they were.  (The new mark tells of the old place, so that in TURNS the next process finishes what a killed one
  *     began.)  A copier that passed the old place before it was cleared has the old mark in the middle and may have
  *     zeros at the end; the pages between were not in use before it came to the end, so it holds zeros there.
  *   - the file is shortened (close, alone) after the mark stands at the new end.  A copier that is beyond it by then
@@ -168,13 +169,18 @@ int tail_settle(int fd, const uint8_t id[16])
 int tail_move(int fd, uint64_t from, uint64_t to, const uint8_t id[16])
 {
     struct tail tail;
-    uint64_t at;
+    uint64_t at, old_bytes;
     int rc = tail_settle(fd, id);
     if (rc == 0)
         rc = read_end(fd, id, &tail, &at);
-    if (rc != 0 || at >= to)
-        return rc; /* somebody else was faster */
+    if (rc == 0)
+        rc = file_size(fd, &old_bytes);
+    if (rc != 0)
+        return rc;
     const struct tail_limit *now = highest(&tail);
+    if (at >=
+        to) /* somebody else was faster; or a mark was half-written and not cut off, and the one before is in the image */
+        return now != NULL ? 0 : EIO;
     int reserved = file_reserve_beyond(fd, from, to + TAIL_BYTES - from);
     if (reserved != 0 && reserved != EOPNOTSUPP)
         return reserved;
@@ -182,10 +188,14 @@ int tail_move(int fd, uint64_t from, uint64_t to, const uint8_t id[16])
     fill(&next, id, now != NULL ? now->checkpoint : 0, now != NULL ? now->seq : 0);
     next.moved_from = at;
     rc = file_write_durable(fd, &next, sizeof next, to);
-    if (rc == 0 && tail_settle(fd, id) != 0)
+    if (rc != 0)
+        return file_truncate(fd, old_bytes) == 0 ? rc : STEAD_FAILED;
+    if (tail_settle(fd, id) != 0)
         return STEAD_FAILED;
-    if (rc == 0 && reserved != 0) /* no way to reserve but to write */
+    if (reserved != 0) { /* no way to reserve but to write; below the old mark others may have written by now */
+        from = max_u64(from, at);
         rc = file_reserve_fresh(fd, from, to - from);
+    }
     return rc;
 }
 

@@ -112,8 +112,8 @@ static int start_new_log(struct txn *txn)
     txn->super->checkpoint = next.at.checkpoint;
     rc = superblock_write_both(txn->file, txn->super); /* superblock.c says why both */
     if (rc != 0) {
-        *txn->super = before;
-        wal_discard(&next);
+        *txn->super = before; /* nobody knows whether the disk has a superblock that names the log: it stays */
+        file_calls.close(next.fd);
         return rc;
     }
     return wal_switch(&txn->wal, next.fd, &next.at);

@@ -214,7 +214,7 @@ int wal_scan_next(struct wal_scan *scan, struct wal_record *record)
         return rc;
     if (!valid)
         return find_voucher(scan, at);
-    if (record->used_bytes % UNIT_BYTES != 0 || record->used_bytes > scan->capacity_bytes ||
+    if (record->used_bytes == 0 || record->used_bytes % UNIT_BYTES != 0 || record->used_bytes > scan->capacity_bytes ||
         record->durable_offset > at || record->durable_offset < scan->durable_offset)
         return error_set(STEAD_CORRUPT, "record %llu of the log makes no sense", (unsigned long long)record->seq);
     scan->durable_offset = record->durable_offset;

@@ -31,6 +31,7 @@
 #include <unistd.h>
 
 #include "persist/address.h"
+#include "persist/wal.h"
 #include "store/call.h"
 #include "store/page.h"
 
@@ -247,8 +248,11 @@ static void undo_open(struct stead *s)
 /* A file that this very call made and could not open: nobody else has it, the gate is held. */
 static void undo_create(struct stead *s)
 {
-    if (s->created && s->image == NULL && s->has_slot && presence_count(s->presence) == 1 && file_is_current(&s->file))
+    if (s->created && s->image == NULL && s->has_slot && presence_count(s->presence) == 1 &&
+        file_is_current(&s->file)) {
+        (void)wal_name_remove(&s->file, s->super.id);
         (void)file_unlink(s->file.path);
+    }
 }
 
 /* The file is open and s in the registry; or *existing is the store that this process has open already, and s->file is

@@ -115,6 +115,37 @@ Test(file, a_ranged_sync_covers_its_range_in_whole_units)
     cr_assert_eq((uint64_t)synced_to, 4 * UNIT_BYTES + (UINT64_C(9) << 30));
 }
 
+static int no_mapping; /* errno */
+static int unmapped_sync_range(int file, off_t offset, off_t bytes)
+{
+    (void)file, (void)offset, (void)bytes;
+    errno = no_mapping;
+    return -1;
+}
+
+static unsigned whole_syncs;
+static int counted_fdatasync(int file)
+{
+    whole_syncs++;
+    return file_calls_system.fdatasync(file);
+}
+
+/* No addresses, no memory, all memory locked and the limit reached: none of it says anything about the disk. */
+Test(file, a_ranged_sync_that_cannot_map_syncs_the_whole_file)
+{
+    static const int errors[] = {ENODEV, ENOMEM, EACCES, EAGAIN, EPERM};
+    file_calls.sync_range = unmapped_sync_range;
+    file_calls.fdatasync = counted_fdatasync;
+    for (unsigned i = 0; i < sizeof errors / sizeof errors[0]; i++) {
+        no_mapping = errors[i];
+        OK(file_sync_range(fd, 0, 200));
+        cr_assert_eq(whole_syncs, i + 1);
+    }
+    no_mapping = EIO;
+    FAILS(file_sync_range(fd, 0, 200), EIO);
+    cr_assert_eq(whole_syncs, sizeof errors / sizeof errors[0]);
+}
+
 static int failing_sync(int file)
 {
     (void)file;

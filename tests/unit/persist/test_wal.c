@@ -238,6 +238,7 @@ Test(txn_wal, records_that_make_no_sense_are_refused)
         {UINT64_C(0) << 16 | 9, UNIT_BYTES, WAL_FIRST_RECORD, "a run longer than the payload"},
         {UINT64_C(1) << 16, UNIT_BYTES, WAL_FIRST_RECORD, "zeros from the middle of a page"},
         {UINT64_C(0) << 16 | 8, UNIT_BYTES + 1, WAL_FIRST_RECORD, "a length of no whole unit"},
+        {UINT64_C(0) << 16 | 8, 0, WAL_FIRST_RECORD, "no length"},
         {UINT64_C(0) << 16 | 8, CAPACITY * 2, WAL_FIRST_RECORD, "a length past the capacity"},
         {UINT64_C(0) << 16 | 8, UNIT_BYTES, WAL_FIRST_RECORD * 2, "durable past itself"},
     };

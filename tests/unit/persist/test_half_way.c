@@ -1,0 +1,281 @@
+/*
+ * test_half_way.c -- a call that failed half-way leaves a store that goes on or opens again: openings whose superblock did
+ * not get to the disk, a growth whose mark did not.  Kills and power cuts one after the other: what the first left in
+ * the page cache alone is lost by the second.
+ */
+#include "temp_store.h"
+
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+
+#include "persist/tail.h"
+
+static void setup(void)
+{
+    store_directory();
+    store_create();
+}
+
+TestSuite(half_way, .init = setup, .fini = store_remove, .timeout = 120);
+
+/* ---- durable writes that fail ---- */
+
+enum failing { NOT_WRITTEN, HALF_WRITTEN, WRITTEN /* and not synced */ };
+static long durable_left;
+static enum failing how;
+static bool half_sent;
+
+static ssize_t failing_pwrite_durable(int fd, const void *buffer, size_t bytes, off_t offset)
+{
+    if (durable_left-- > 0)
+        return file_calls_system.pwrite_durable(fd, buffer, bytes, offset);
+    if (how == HALF_WRITTEN && !half_sent) {
+        half_sent = true;
+        return file_calls_system.pwrite(fd, buffer, bytes / 2, offset);
+    }
+    if (how == WRITTEN)
+        (void)file_calls_system.pwrite(fd, buffer, bytes, offset);
+    errno = EIO;
+    return -1;
+}
+
+static void fail_durable_write(long n, enum failing with)
+{
+    durable_left = n;
+    how = with;
+    half_sent = false;
+    file_calls.pwrite_durable = failing_pwrite_durable;
+}
+
+Test(half_way, an_opening_that_could_not_write_a_superblock_leaves_a_store_that_opens)
+{
+    for (enum failing with = NOT_WRITTEN; with <= WRITTEN; with++) {
+        int rc = EIO;
+        for (long n = 0; rc != 0; n++) {
+            fail_durable_write(n, with);
+            rc = store_try_open(IMAGE_PRIVATE, true);
+            file_calls = file_calls_system;
+            cr_assert(rc == 0 || rc == EIO, "write %ld: %d", n, rc);
+            cr_assert(rc != 0 || n > 1, "%ld writes prove nothing", n);
+            if (rc == 0)
+                store_drop();
+            store_open(IMAGE_PRIVATE);
+            store_expect(0, UNIT_BYTES, 0);
+            store_check(0);
+            store_seal(UNIT_BYTES);
+            cr_assert_eq(store_count_files(), 1);
+        }
+    }
+}
+
+static void expect_zeros(uint64_t from, uint64_t to)
+{
+    for (uint64_t at = from; at < to; at += 8)
+        cr_assert_eq(*store_word(at), 0, "image offset %" PRIu64, at);
+}
+
+/* New space is zeros, also if the first attempt to get it left something behind the end. */
+Test(half_way, a_growth_that_could_not_move_the_mark_is_tried_again)
+{
+    for (enum failing with = NOT_WRITTEN; with <= WRITTEN; with++) {
+        uint64_t seq;
+        store_open(IMAGE_PRIVATE);
+        fail_durable_write(0, with);
+        cr_assert_eq(image_extend(store.image, 2 * MIB), EIO);
+        file_calls = file_calls_system;
+        OK(image_extend(store.image, 2 * MIB));
+        expect_zeros(UNIT_BYTES, 2 * MIB);
+        store_fill(MIB, 2 * MIB, 7);
+        OK(image_commit(store.image, 2 * MIB, &seq));
+        OK(image_sync(store.image, seq));
+        store_expect(MIB, 2 * MIB, 7);
+        expect_zeros(UNIT_BYTES, MIB);
+        store_drop();
+        store_open(IMAGE_PRIVATE);
+        store_expect(MIB, 2 * MIB, 7);
+        expect_zeros(UNIT_BYTES, MIB);
+        store_check(0);
+        store_seal(2 * MIB);
+        store_remove();
+        store_directory();
+        store_create();
+    }
+}
+
+/* The mark behind the end counts, too. */
+Test(half_way, a_file_size_limit_that_only_the_mark_passes_is_an_error_and_no_signal)
+{
+    for (uint64_t room = 0; room <= TAIL_BYTES; room += TAIL_BYTES / 4) {
+        pid_t child = fork();
+        if (child == 0) {
+            struct rlimit limit;
+            store_open(IMAGE_PRIVATE);
+            if (getrlimit(RLIMIT_FSIZE, &limit) != 0)
+                _exit(2);
+            limit.rlim_cur = format_file_bytes(2 * MIB) + room;
+            if (setrlimit(RLIMIT_FSIZE, &limit) != 0)
+                _exit(2);
+            int rc = image_extend(store.image, 2 * MIB);
+            _exit(rc == (room == TAIL_BYTES ? 0 : EFBIG) ? 0 : 1);
+        }
+        int status;
+        cr_assert_eq(waitpid(child, &status, 0), child);
+        cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0, "room for %" PRIu64 " bytes: status %x", room, status);
+        store_open(IMAGE_PRIVATE);
+        store_seal(UNIT_BYTES);
+    }
+}
+
+/* ---- killed, and then the power is cut ---- */
+
+static long calls_left; /* until the process is dead: then every call fails and does nothing */
+static bool dies_before_sync;
+static bool superblock_synced;
+static uint64_t superblock_at; /* the copy in question */
+
+static bool dead(void)
+{
+    return calls_left-- <= 0;
+}
+
+static int gone(void)
+{
+    errno = EIO;
+    return -1;
+}
+
+static bool is_store(int fd)
+{
+    struct stat facts, named;
+    return fstat(fd, &facts) == 0 && stat(store.path, &named) == 0 && facts.st_ino == named.st_ino;
+}
+
+static void note_sync(int fd, uint64_t offset, uint64_t bytes)
+{
+    superblock_synced = superblock_synced || (is_store(fd) && offset <= superblock_at &&
+                                              offset + bytes >= superblock_at + sizeof(struct superblock));
+}
+
+#define CALL(result, name, parameters, arguments, noted) \
+    static result mortal_##name parameters \
+    { \
+        if (dead()) \
+            return gone(); \
+        noted; \
+        return file_calls_system.name arguments; \
+    }
+CALL(int, fdatasync, (int fd), (fd), note_sync(fd, 0, UINT64_MAX))
+CALL(int, fsync, (int fd), (fd), note_sync(fd, 0, UINT64_MAX))
+CALL(int, sync_range, (int fd, off_t offset, off_t bytes), (fd, offset, bytes),
+     note_sync(fd, (uint64_t)offset, (uint64_t)bytes))
+CALL(int, ftruncate, (int fd, off_t bytes), (fd, bytes), (void)0)
+CALL(int, fallocate, (int fd, int mode, off_t offset, off_t bytes), (fd, mode, offset, bytes), (void)0)
+CALL(int, unlink, (const char *path), (path), (void)0)
+CALL(int, rename, (const char *from, const char *to), (from, to), (void)0)
+CALL(int, exchange, (const char *a, const char *b), (a, b), (void)0)
+CALL(ssize_t, pwrite, (int fd, const void *buffer, size_t bytes, off_t offset), (fd, buffer, bytes, offset), (void)0)
+
+static ssize_t mortal_pwrite_durable(int fd, const void *buffer, size_t bytes, off_t offset)
+{
+    if (dead())
+        return gone();
+    if (dies_before_sync) { /* the kernel has the bytes, the disk has not */
+        superblock_at = (uint64_t)offset;
+        calls_left = 0;
+        (void)file_calls_system.pwrite(fd, buffer, bytes, offset);
+        return gone();
+    }
+    note_sync(fd, (uint64_t)offset, bytes);
+    return file_calls_system.pwrite_durable(fd, buffer, bytes, offset);
+}
+
+static void die_after(long calls, bool before_first_durable_write_is_synced)
+{
+    calls_left = calls;
+    dies_before_sync = before_first_durable_write_is_synced;
+    superblock_synced = false;
+    file_calls.fdatasync = mortal_fdatasync;
+    file_calls.fsync = mortal_fsync;
+    file_calls.sync_range = mortal_sync_range;
+    file_calls.ftruncate = mortal_ftruncate;
+    file_calls.fallocate = mortal_fallocate;
+    file_calls.unlink = mortal_unlink;
+    file_calls.rename = mortal_rename;
+    file_calls.exchange = mortal_exchange;
+    file_calls.pwrite = mortal_pwrite;
+    file_calls.pwrite_durable = mortal_pwrite_durable;
+}
+
+static const char *const suffixes[] = {"", "-wal", "-wal.new"};
+
+/* Store and logs to names of their own, or back. */
+static void copy_all(const char *from_suffix, const char *to_suffix)
+{
+    for (size_t i = 0; i < sizeof suffixes / sizeof suffixes[0]; i++) {
+        char from[200], to[200], command[500];
+        (void)snprintf(from, sizeof from, "%s%s%s", store.path, suffixes[i], from_suffix);
+        (void)snprintf(to, sizeof to, "%s%s%s", store.path, suffixes[i], to_suffix);
+        (void)unlink(to);
+        (void)snprintf(command, sizeof command, "cp '%s' '%s'", from, to);
+        if (access(from, F_OK) == 0)
+            cr_assert_eq(system(command), 0);
+    }
+}
+
+/* A session with a commit ends in its checkpoint, or in its close, right after a superblock reached the kernel; the next
+ * opening is cut off at each of its calls by a power cut, which takes that superblock unless it was synced in between. */
+static void lose_a_superblock(bool in_close)
+{
+    uint64_t seq;
+    uint8_t before[2 * UNIT_BYTES];
+    OK(image_extend(store.image, 2 * MIB));
+    store_fill(0, 2 * MIB, 1);
+    OK(image_commit(store.image, 2 * MIB, &seq));
+    OK(image_sync(store.image, seq));
+    if (in_close)
+        OK(image_checkpoint(store.image));
+    OK(file_read_at(store.file.fd, before, sizeof before, 0));
+    die_after(1000, true);
+    int rc = in_close ? image_seal(store.image, &store.super, 2 * MIB, NULL, 0) : image_checkpoint(store.image);
+    file_calls = file_calls_system;
+    cr_assert_neq(rc, 0);
+    cr_assert_eq(calls_left, 0, "no superblock was written");
+    store_drop();
+    copy_all("", ".kept");
+    bool done = false;
+    for (long calls = 0; !done; calls++) {
+        copy_all(".kept", "");
+        die_after(calls, false);
+        rc = store_try_open(IMAGE_PRIVATE, true);
+        done = calls_left >= 0;
+        file_calls = file_calls_system;
+        if (rc == 0)
+            store_drop();
+        if (!superblock_synced) {
+            int fd = open(store.path, O_RDWR);
+            OK(file_write_at(fd, before + superblock_at, sizeof(struct superblock), superblock_at));
+            close(fd);
+        }
+        rc = store_try_open(IMAGE_PRIVATE, true);
+        cr_assert_eq(rc, 0, "cut after %ld calls: %d (%s)", calls, rc, error_last_text());
+        store_expect(0, 2 * MIB, 1);
+        store_check(0);
+        store_seal(2 * MIB);
+        cr_assert_lt(calls, 200);
+        cr_assert(!done || calls > 5, "%ld calls prove nothing", calls);
+    }
+}
+
+Test(half_way, killed_in_a_checkpoint_and_cut_off_in_recovery_keeps_the_log_that_the_disk_names)
+{
+    store_open(IMAGE_PRIVATE);
+    lose_a_superblock(false);
+}
+
+Test(half_way, killed_in_a_close_and_cut_off_at_the_next_opening_keeps_the_log_that_the_disk_names)
+{
+    store_open(IMAGE_PRIVATE);
+    lose_a_superblock(true);
+}
