@@ -170,10 +170,11 @@ static int finish_live(struct stead *s)
 int store_finish(struct stead *s)
 {
     bool live = s->sharing == STEAD_LIVE;
+    if (presence_count_role(s->presence, PRESENCE_WRITER) != 0)
+        return 0; /* others go on, and the dead stay countable */
+    /* In this order: whoever did not count as alive closed or is dead by now, and nobody comes while the gate is held. */
     if (live && presence_dead_writers(s->presence, false) != 0)
         atomic_store(&s->unit->unclean, 1);
-    if (presence_count_role(s->presence, PRESENCE_WRITER) != 0)
-        return 0; /* others go on */
     return live ? finish_live(s) : finish_private(s);
 }
 
