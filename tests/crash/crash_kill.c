@@ -18,7 +18,11 @@
 #include <time.h>
 #include <unistd.h>
 
+#if defined(__SANITIZE_ADDRESS__) /* six times slower */
+enum { TRIALS_MAX = 24 };
+#else
 enum { TRIALS_MAX = 120 }; /* STEAD_LONG: all */
+#endif
 
 struct plan { /* what goes wrong */
     uint64_t kill_at;
@@ -200,7 +204,7 @@ int crash_faults(const struct crash_case *what, enum crash_call call, int error,
     int rc = run_trial(&alone, &(struct plan){.fault_call = call}, &ending, outcome);
     uint64_t calls = ending.calls_of_kind;
     uint64_t step = trial_is_long() || calls <= TRIALS_MAX ? 1 : calls / TRIALS_MAX + 1;
-    for (uint64_t at = 1; rc == 0 && outcome->failures == 0 && at <= calls; at += step) {
+    for (uint64_t at = 1 + outcome->seed % step; rc == 0 && outcome->failures == 0 && at <= calls; at += step) {
         rc = run_trial(&alone,
                        &(struct plan){.fault_call = call, .fault_at = at, .fault_error = error, .fault_sticky = sticky},
                        &ending, outcome);

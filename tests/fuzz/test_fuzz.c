@@ -9,7 +9,8 @@
  *   - damage that was not sealed again is found, or harmless: a store that opens and passes stead_check holds exactly one
  *     of the versions that were committed.
  *
- * STEAD_SEED repeats a run; STEAD_FUZZ_ROUNDS says how many stores (default 400, STEAD_LONG: 20,000).
+ * STEAD_SEED repeats a run; STEAD_FUZZ_ROUNDS says how many stores (default 400, STEAD_LONG: 20,000; 100 under
+ * AddressSanitizer).
  */
 #include <inttypes.h>
 #include <signal.h>
@@ -224,8 +225,13 @@ static void trial(void *arg)
 
 static uint64_t rounds(void)
 {
+#if defined(__SANITIZE_ADDRESS__)
+    const uint64_t usual = 100;
+#else
+    const uint64_t usual = 400;
+#endif
     const char *given = getenv("STEAD_FUZZ_ROUNDS");
-    return given != NULL ? strtoull(given, NULL, 0) : test_long() ? 20000 : 400;
+    return given != NULL ? strtoull(given, NULL, 0) : test_long() ? 20000 : usual;
 }
 
 Test(fuzz, a_store_of_any_bytes_is_an_error_or_works)
