@@ -10,9 +10,16 @@
  * the operations of all workers together: on two cores, half of one thread's figure is perfect scaling.
  *
  *   insert  count keys a thread       (then the structure and the heap are checked, untimed)
- *   search  10 passes over own keys   (checked again)
+ *   search  10 passes over own keys
  *   remove  own keys                  (checked: must be empty)
- *   commit  stead in SOLE: stead_commit(DURABLE) of all inserts, once: what SOLE pays later
+ *
+ * What SOLE pays later, and nobody else has: the same keys are inserted again (untimed), and then
+ *
+ *   commit            stead_commit(DURABLE) of all of them, once
+ *   remove.committed  as remove; the first write to each page since the commit is a page fault and a copy, unlike in
+ *                     `remove`, where nothing was committed; its ratios are to the peers' remove
+ *
+ * Page faults are counted beside each phase, because they explain it.
  *
  * A worker that fails writes why and leaves; the coordinator then kills the others, by pid.
  */
@@ -26,6 +33,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -35,14 +43,24 @@
 #include "bench/support/scratch.h"
 #include "bench/support/series.h"
 
-enum phase { PHASE_INSERT, PHASE_COMMIT, PHASE_SEARCH, PHASE_REMOVE, PHASE_COUNT };
-static const char *const phase_names[PHASE_COUNT] = {"tree.insert", "tree.commit", "tree.search", "tree.remove"};
+enum phase {
+    PHASE_INSERT,
+    PHASE_SEARCH,
+    PHASE_REMOVE,
+    PHASE_REFILL,
+    PHASE_COMMIT,
+    PHASE_REMOVE_COMMITTED,
+    PHASE_COUNT
+};
+static const char *const phase_names[PHASE_COUNT] = {"tree.insert", "tree.search", "tree.remove",
+                                                     "tree.refill", "tree.commit", "tree.remove.committed"};
 enum { PEERS_MAX = 8 };
 
 struct worker {
     _Alignas(64) int64_t begin_ns[PHASE_COUNT];
     int64_t end_ns[PHASE_COUNT];
-    _Atomic uint64_t done; /* operations in this phase, for the progress line */
+    long faults[PHASE_COUNT]; /* of its process, in the process's first worker */
+    _Atomic uint64_t done;    /* operations in this phase, for the progress line */
 };
 
 struct meeting { /* shared by the coordinator and its processes */
@@ -69,7 +87,7 @@ struct thread {
 };
 
 struct results {
-    struct series ns[PEERS_MAX][PHASE_COUNT];
+    struct series ns[PEERS_MAX][PHASE_COUNT], faults[PEERS_MAX][PHASE_COUNT];
     bool wrong[PEERS_MAX];
 };
 
@@ -90,19 +108,33 @@ static uint64_t operations(enum phase phase, uint64_t count)
     return phase == PHASE_SEARCH ? count * TREE_SEARCHES : phase == PHASE_COMMIT ? 1 : count;
 }
 
+static long page_faults(void)
+{
+    struct rusage usage;
+    getrusage(RUSAGE_SELF, &usage);
+    return usage.ru_minflt + usage.ru_majflt;
+}
+
+static bool is_first_of_process(const struct thread *thread)
+{
+    return thread->worker % thread->process->options->threads == 0;
+}
+
 static void work(struct thread *thread, enum phase phase)
 {
     const struct tree_peer *peer = thread->process->peer;
     struct meeting *meeting = thread->process->meeting;
     struct worker *worker = &meeting->workers[thread->worker];
-    int (*operation)(void *, uint64_t) = phase == PHASE_INSERT   ? peer->insert
-                                         : phase == PHASE_SEARCH ? peer->search
-                                                                 : peer->remove;
+    int (*operation)(void *, uint64_t) = phase == PHASE_INSERT || phase == PHASE_REFILL ? peer->insert
+                                         : phase == PHASE_SEARCH                        ? peer->search
+                                                                                        : peer->remove;
     const uint64_t count = thread->process->options->count;
     const unsigned passes = phase == PHASE_SEARCH ? TREE_SEARCHES : 1;
     uint64_t done = 0;
 
     atomic_store_explicit(&worker->done, 0, memory_order_relaxed);
+    if (is_first_of_process(thread))
+        worker->faults[phase] = -page_faults();
     meet(meeting);
     worker->begin_ns[phase] = bench_now_ns();
     for (unsigned pass = 0; pass < passes; pass++) {
@@ -118,6 +150,8 @@ static void work(struct thread *thread, enum phase phase)
     }
     worker->end_ns[phase] = bench_now_ns();
     meet(meeting);
+    if (is_first_of_process(thread))
+        worker->faults[phase] += page_faults();
 }
 
 /* One thread of all looks while the others wait. */
@@ -149,9 +183,9 @@ static void commit_all(struct thread *thread)
     meet(process->meeting);
 }
 
-static bool has_commit_phase(const struct tree_peer *peer)
+static enum phase phases_of(const struct tree_peer *peer)
 {
-    return peer->settle != NULL && peer->sharing == STEAD_SOLE;
+    return peer->settle != NULL && peer->sharing == STEAD_SOLE ? PHASE_COUNT : PHASE_REFILL;
 }
 
 static void *thread_main(void *argument)
@@ -162,15 +196,15 @@ static void *thread_main(void *argument)
     int rc = process->peer->thread_begin(&thread->self, process->handle);
     if (rc != 0)
         fail(process->meeting, process->peer, "thread", rc);
-    for (enum phase phase = 0; phase < PHASE_COUNT; phase++) {
+    for (enum phase phase = 0; phase < phases_of(process->peer); phase++) {
         if (thread->worker == 0)
             atomic_store(&process->meeting->phase, (int)phase);
-        if (phase != PHASE_COMMIT) {
-            work(thread, phase);
-            check(thread, phase == PHASE_REMOVE ? 0 : all);
-        } else if (has_commit_phase(process->peer)) {
+        if (phase == PHASE_COMMIT) {
             commit_all(thread);
+            continue;
         }
+        work(thread, phase);
+        check(thread, phase == PHASE_REMOVE || phase == PHASE_REMOVE_COMMITTED ? 0 : all);
     }
     process->peer->thread_end(thread->self);
     return NULL;
@@ -238,8 +272,29 @@ static bool reap(const pid_t *pids, unsigned count, const struct process *proces
     return ok;
 }
 
+struct figures {
+    double ns[PHASE_COUNT], faults[PHASE_COUNT];
+};
+
+static void take_figures(const struct meeting *meeting, const struct tree_options *o, enum phase phases,
+                         struct figures *figures)
+{
+    for (enum phase phase = 0; phase < phases; phase++) {
+        int64_t begin = INT64_MAX, end = 0;
+        unsigned workers = phase == PHASE_COMMIT ? 1 : o->threads * o->processes;
+        figures->faults[phase] = 0;
+        for (unsigned w = 0; w < workers; w++) {
+            const struct worker *worker = &meeting->workers[w];
+            begin = worker->begin_ns[phase] < begin ? worker->begin_ns[phase] : begin;
+            end = worker->end_ns[phase] > end ? worker->end_ns[phase] : end;
+            figures->faults[phase] += (double)worker->faults[phase];
+        }
+        figures->ns[phase] = (double)(end - begin) / (double)(operations(phase, o->count) * workers);
+    }
+}
+
 static bool run_once(const struct tree_peer *peer, const struct tree_options *o, const char *path, unsigned round,
-                     double ns[PHASE_COUNT])
+                     struct figures *figures)
 {
     struct meeting *meeting = mmap(NULL, sizeof *meeting, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     pthread_barrierattr_t shared;
@@ -264,15 +319,8 @@ static bool run_once(const struct tree_peer *peer, const struct tree_options *o,
     bool ok = reap(pids, o->processes, &process, round);
     if (!ok)
         row_note("%s", meeting->why);
-    for (enum phase phase = 0; ok && phase < PHASE_COUNT; phase++) {
-        int64_t begin = INT64_MAX, end = 0;
-        unsigned workers = phase == PHASE_COMMIT ? 1 : o->threads * o->processes;
-        for (unsigned w = 0; w < workers; w++) {
-            begin = meeting->workers[w].begin_ns[phase] < begin ? meeting->workers[w].begin_ns[phase] : begin;
-            end = meeting->workers[w].end_ns[phase] > end ? meeting->workers[w].end_ns[phase] : end;
-        }
-        ns[phase] = (double)(end - begin) / (double)(operations(phase, o->count) * workers);
-    }
+    if (ok)
+        take_figures(meeting, o, phases_of(peer), figures);
     munmap(meeting, sizeof *meeting);
     return ok;
 }
@@ -289,42 +337,55 @@ static double paired_ratio(const struct series *a, const struct series *b)
     return median;
 }
 
+/* Whom a phase is compared with. */
+static bool is_yardstick(const struct tree_peer *peer)
+{
+    return peer == &tree_malloc_rwlock || peer == &tree_lmdb;
+}
+
+static void print_row(const struct tree_peer *const *peers, unsigned count, unsigned a, enum phase phase,
+                      const struct tree_options *o, struct results *results, const double *ratio)
+{
+    struct series *ns = &results->ns[a][phase];
+    bool commits = phase == PHASE_COMMIT;
+    double scale = commits ? 1e-3 : 1;
+    struct row row = {.bench = phase_names[phase],
+                      .peer = peers[a]->name,
+                      .processes = o->processes,
+                      .threads = o->threads,
+                      .unit = commits ? "us" : "ns/op",
+                      .n = operations(phase, o->count) * (commits ? 1 : o->threads * o->processes),
+                      .median = series_quantile(ns, 0.5) * scale,
+                      .low = series_quantile(ns, 0) * scale,
+                      .high = series_quantile(ns, 1) * scale,
+                      .written_per_op = -1,
+                      .has_faults = !commits,
+                      .faults = series_median(&results->faults[a][phase]),
+                      .verified = !results->wrong[a],
+                      .remark = peers[a]->remark};
+    unsigned r = 0;
+    for (unsigned b = 0; b < count && !commits; b++)
+        if (b != a && r < ROW_RATIOS && is_yardstick(peers[b])) {
+            row.ratios[r].to = peers[b]->name;
+            row.ratios[r++].ratio = ratio[b];
+        }
+    row_print(&row);
+}
+
 static void print_rows(const struct tree_peer *const *peers, unsigned count, const struct tree_options *o,
                        struct results *results)
 {
     double ratio[PHASE_COUNT][PEERS_MAX][PEERS_MAX];
-    for (enum phase phase = 0; phase < PHASE_COUNT; phase++)
+    for (enum phase phase = 0; phase < PHASE_COUNT; phase++) {
+        enum phase theirs = phase == PHASE_REMOVE_COMMITTED ? PHASE_REMOVE : phase;
         for (unsigned a = 0; a < count; a++)
             for (unsigned b = 0; b < count; b++)
-                ratio[phase][a][b] = paired_ratio(&results->ns[a][phase], &results->ns[b][phase]);
-    for (enum phase phase = 0; phase < PHASE_COUNT; phase++) {
-        for (unsigned a = 0; a < count; a++) {
-            struct series *ns = &results->ns[a][phase];
-            if (ns->count == 0 || (phase == PHASE_COMMIT && !has_commit_phase(peers[a])))
-                continue;
-            double scale = phase == PHASE_COMMIT ? 1e-3 : 1;
-            struct row row = {.bench = phase_names[phase],
-                              .peer = peers[a]->name,
-                              .processes = o->processes,
-                              .threads = o->threads,
-                              .unit = phase == PHASE_COMMIT ? "us" : "ns/op",
-                              .n =
-                                  operations(phase, o->count) * (phase == PHASE_COMMIT ? 1 : o->threads * o->processes),
-                              .median = series_quantile(ns, 0.5) * scale,
-                              .low = series_quantile(ns, 0) * scale,
-                              .high = series_quantile(ns, 1) * scale,
-                              .written_per_op = -1,
-                              .verified = !results->wrong[a],
-                              .remark = peers[a]->remark};
-            unsigned r = 0;
-            for (unsigned b = 0; b < count && phase != PHASE_COMMIT; b++)
-                if (b != a && r < ROW_RATIOS && (peers[b] == &tree_malloc_rwlock || peers[b] == &tree_lmdb)) {
-                    row.ratios[r].to = peers[b]->name;
-                    row.ratios[r++].ratio = ratio[phase][a][b];
-                }
-            row_print(&row);
-        }
+                ratio[phase][a][b] = paired_ratio(&results->ns[a][phase], &results->ns[b][theirs]);
     }
+    for (enum phase phase = 0; phase < PHASE_COUNT; phase++)
+        for (unsigned a = 0; a < count; a++)
+            if (results->ns[a][phase].count != 0 && phase != PHASE_REFILL)
+                print_row(peers, count, a, phase, o, results, ratio[phase][a]);
 }
 
 int tree_run(const struct tree_options *o)
@@ -353,20 +414,24 @@ int tree_run(const struct tree_options *o)
     row_begin(o->csv, scratch);
     for (unsigned round = 0; round < o->repetitions; round++) {
         for (unsigned p = 0; p < count; p++) {
-            double ns[PHASE_COUNT];
+            struct figures figures;
             snprintf(path, sizeof path, "%s/tree", scratch);
-            bool good = run_once(peers[p], o, path, round, ns);
+            bool good = run_once(peers[p], o, path, round, &figures);
             scratch_clear("tree");
             results.wrong[p] |= !good;
             ok &= good;
-            for (enum phase phase = 0; good && phase < PHASE_COUNT; phase++)
-                series_add(&results.ns[p][phase], ns[phase]);
+            for (enum phase phase = 0; good && phase < phases_of(peers[p]); phase++) {
+                series_add(&results.ns[p][phase], figures.ns[phase]);
+                series_add(&results.faults[p][phase], figures.faults[phase]);
+            }
         }
     }
     print_rows(peers, count, o, &results);
     for (unsigned p = 0; p < count; p++)
-        for (enum phase phase = 0; phase < PHASE_COUNT; phase++)
+        for (enum phase phase = 0; phase < PHASE_COUNT; phase++) {
             series_release(&results.ns[p][phase]);
+            series_release(&results.faults[p][phase]);
+        }
     scratch_end();
     return ok ? 0 : 1;
 }

@@ -17,9 +17,10 @@ void row_begin(bool csv, const char *directory)
     if (directory != NULL)
         file_system = machine_file_system(directory);
     if (csv)
-        printf("bench,impl,processes,threads,n,unit,median,min,max,p99,p999,longest,written_B_per_op,ratios,check,"
-               "remark,commit,fs,"
-               "cpu\n");
+        printf(
+            "bench,impl,processes,threads,n,unit,median,min,max,p99,p999,longest,written_B_per_op,faults,ratios,check,"
+            "remark,commit,fs,"
+            "cpu\n");
     else
         printf("# commit %s, %s, %s\n", machine_commit(), file_system, machine_cpu());
 }
@@ -40,6 +41,9 @@ static void print_csv(const struct row *row)
     if (row->written_per_op >= 0)
         printf("%.1f", row->written_per_op);
     printf(",");
+    if (row->has_faults)
+        printf("%.0f", row->faults);
+    printf(",");
     for (unsigned i = 0; i < ROW_RATIOS && row->ratios[i].to != NULL; i++)
         printf("%s%s=%.3f", i == 0 ? "" : ";", row->ratios[i].to, row->ratios[i].ratio);
     printf(",%s,%s,%s,%s,\"%s\"\n", row->verified ? "ok" : "FAILED", row->remark == NULL ? "" : row->remark,
@@ -53,7 +57,7 @@ static void print_text(const struct row *row)
         snprintf(workers, sizeof workers, "%up x %ut", row->processes, row->threads);
     else if (row->threads > 0)
         snprintf(workers, sizeof workers, "%ut", row->threads);
-    printf("%-16s %-24s %-8s %10.1f %-6s [%.1f .. %.1f]", row->bench, row->peer, workers, row->median, row->unit,
+    printf("%-21s %-22s %-8s %10.1f %-6s [%.1f .. %.1f]", row->bench, row->peer, workers, row->median, row->unit,
            row->low, row->high);
     if (row->p99 > 0)
         printf("  p99 %.1f", row->p99);
@@ -61,6 +65,8 @@ static void print_text(const struct row *row)
         printf("  p99.9 %.1f  max %.1f", row->p999, row->most);
     if (row->written_per_op >= 0)
         printf("  %.0f B written/op", row->written_per_op);
+    if (row->has_faults)
+        printf("  %6.0f faults", row->faults);
     for (unsigned i = 0; i < ROW_RATIOS && row->ratios[i].to != NULL; i++)
         printf("  %.2f x %s", row->ratios[i].ratio, row->ratios[i].to);
     if (row->remark != NULL)

@@ -23,6 +23,8 @@ struct row {
     double p99;            /* 0 = not measured; same unit                      */
     double p999, most;     /* the same                                         */
     double written_per_op; /* bytes sent to the device an operation; < 0 = not measured */
+    bool has_faults;
+    double faults; /* page faults of all workers, the median of the rounds    */
     struct {
         const char *to; /* "malloc+rwlock"; NULL ends the list              */
         double ratio;
