@@ -347,6 +347,21 @@ static void settle(struct txn *txn, const struct parts *parts)
     list->count = count;
 }
 
+/* TURNS: should this process be killed, the next one with the turn clears away what it wrote (txn_turn.c). */
+static void set_unfinished(const struct txn *txn, bool unfinished)
+{
+    if (txn->turns && txn->shared != NULL)
+        shared_set_unfinished(txn->shared, unfinished);
+}
+
+static int write_record(struct txn *txn, uint64_t used_bytes, bool deferred)
+{
+    int rc = deferred ? wal_finish_deferred(&txn->wal, used_bytes, txn_durable_end(txn))
+                      : wal_finish(&txn->wal, used_bytes, txn_durable_end(txn));
+    return rc != STEAD_FAILED ? rc
+                              : txn_poison(txn, EIO, "the log could not be written, nor the failed record taken back");
+}
+
 static int commit_locked(struct txn *txn, uint64_t used_bytes, bool deferred)
 {
     struct parts parts;
@@ -355,31 +370,23 @@ static int commit_locked(struct txn *txn, uint64_t used_bytes, bool deferred)
         return rc;
     if (used_bytes % UNIT_BYTES != 0 || used_bytes == 0 || used_bytes > txn->map->bytes || txn->stale)
         return error_set(EINVAL, "a commit of %llu bytes, which are not mapped", (unsigned long long)used_bytes);
+    set_unfinished(txn, true);
     rc = collect(txn);
     if (rc == 0)
         rc = build_record(txn, &parts, used_bytes);
-    if (rc == 0 && wal_is_empty(&txn->wal) && used_bytes == txn->used_bytes) {
-        settle(txn, &parts);
-        return 0;
-    }
-    txn->untouched = false;
-    bool told = txn->turns && txn->shared != NULL;
-    if (rc == 0) {
-        if (told)
-            shared_set_appending(txn->shared, true);
-        rc = deferred ? wal_finish_deferred(&txn->wal, used_bytes, txn_durable_end(txn))
-                      : wal_finish(&txn->wal, used_bytes, txn_durable_end(txn));
-        if (rc == STEAD_FAILED)
-            rc = txn_poison(txn, EIO, "the log could not be written, nor the failed record taken back");
+    bool nothing = rc == 0 && wal_is_empty(&txn->wal) && used_bytes == txn->used_bytes;
+    txn->untouched = txn->untouched && nothing;
+    if (rc == 0 && !nothing) {
+        rc = write_record(txn, used_bytes, deferred);
+        if (rc == 0)
+            take_over(txn, &parts, used_bytes);
     }
     if (rc == 0)
-        take_over(txn, &parts, used_bytes);
+        settle(txn, &parts);
     else
         remember(txn);
-    if (told && rc != STEAD_FAILED)
-        shared_set_appending(txn->shared, false);
-    if (rc == 0)
-        settle(txn, &parts);
+    if (rc != STEAD_FAILED && txn->straight_to == 0) /* else a rollback or a later commit clears them */
+        set_unfinished(txn, false);
     return rc;
 }
 
@@ -438,10 +445,11 @@ int txn_rollback_locked(struct txn *txn)
         return error_set(rc, "cannot drop the private pages: %s", error_text(rc));
     txn->drop_all = txn->drop_all || (txn->turns && dirty_leaves_private(txn->dirty));
     (void)dirty_settle(txn->dirty, &txn->candidates, txn->changed);
+    bool cleared = txn->straight_to != 0;
     rc = fresh_clear(txn, 0);
-    if (rc != 0)
-        return rc;
-    return 0;
+    if (rc == 0 && cleared) /* what is not this process's stays marked */
+        set_unfinished(txn, false);
+    return rc;
 }
 
 int txn_rollback(struct txn *txn)

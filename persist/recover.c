@@ -320,7 +320,7 @@ static int begin_anew(const struct file *file, struct superblock *super, const s
 }
 
 /* Step 7.  Not cut off: a reader of the dead writer may still have the tail mapped.  Close cuts it, alone. */
-static int clear_tail(const struct file *file, uint64_t used_bytes)
+int txn_clear_tail(const struct file *file, uint64_t used_bytes)
 {
     uint64_t bytes, end = format_file_bytes(used_bytes);
     int rc = file_size(file->fd, &bytes);
@@ -330,6 +330,8 @@ static int clear_tail(const struct file *file, uint64_t used_bytes)
         rc = scrub_clear(file->fd, used_bytes, min_u64(have, used_bytes - 1 + format_contiguous(used_bytes - 1)));
         if (rc == 0)
             rc = file_zero(file->fd, end, bytes - end);
+        if (rc == 0) /* it is mapped without another look; on a full disk the commit that writes there fails */
+            (void)file_reserve_beyond(file->fd, end, bytes - end);
         if (rc == 0)
             rc = file_sync(file->fd);
     }
@@ -359,7 +361,7 @@ int txn_recover(const struct file *file, struct superblock *super, bool *replaye
     if (rc == 0)
         rc = begin_anew(file, super, &prefix, fd);
     if (rc == 0)
-        rc = clear_tail(file, super->used_bytes);
+        rc = txn_clear_tail(file, super->used_bytes);
 close_log:
     file_calls.close(fd);
     return error_keep(rc);

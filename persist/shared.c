@@ -25,7 +25,7 @@ struct shared_copy {
 struct image_shared {
     _Atomic uint64_t durable_seq;
     _Atomic uint64_t failed;
-    _Atomic uint64_t appending;
+    _Atomic uint64_t unfinished;
     uint64_t reserved[5]; /* its own cache line: raised without the turn */
     struct shared_copy copy[2];
 };
@@ -85,7 +85,7 @@ void shared_clear(struct image_shared *shared)
 {
     atomic_store(&shared->durable_seq, 0);
     atomic_store(&shared->failed, 0);
-    atomic_store(&shared->appending, 0);
+    atomic_store(&shared->unfinished, 0);
     for (int i = 0; i < 2; i++) {
         atomic_store(&shared->copy[i].number, 0);
         atomic_store(&shared->copy[i].checksum, 0);
@@ -113,12 +113,12 @@ bool shared_has_failed(const struct image_shared *shared)
     return atomic_load_explicit(&shared->failed, memory_order_relaxed) != 0;
 }
 
-void shared_set_appending(struct image_shared *shared, bool appending)
+void shared_set_unfinished(struct image_shared *shared, bool unfinished)
 {
-    atomic_store(&shared->appending, appending);
+    atomic_store(&shared->unfinished, unfinished);
 }
 
-bool shared_is_appending(const struct image_shared *shared)
+bool shared_is_unfinished(const struct image_shared *shared)
 {
-    return atomic_load(&shared->appending) != 0;
+    return atomic_load(&shared->unfinished) != 0;
 }

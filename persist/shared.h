@@ -2,8 +2,8 @@
  * shared.h -- struct image_shared: what attached processes tell each other about the log (TURNS), and readers.
  *
  * Two copies of the state, each with a number and a checksum; a writer fills the older one, number last.  A process
- * killed at any store leaves the newer one whole, so whoever comes next sees the state before or after; `appending` says that
- * a record may have been appended and not told (txn_turn.c).
+ * killed at any store leaves the newer one whole, so whoever comes next sees the state before or after; `unfinished` says that
+ * a commit may have written to log or file and not been told (txn_turn.c).
  *
  * Zeroed memory holds no valid copy.  Only the process that has the turn writes (image.h: "exclusive"); `durable_seq`
  * alone is raised by anybody who synced the log.
@@ -34,9 +34,9 @@ void shared_clear(struct image_shared *shared);
 uint64_t shared_durable_seq(const struct image_shared *shared);
 void shared_fail(struct image_shared *shared); /* a sync failed in one process: no other may go on */
 bool shared_has_failed(const struct image_shared *shared);
-/* TURNS, by who has the turn: set before a record is written, taken away when the words tell of it or it was taken back. */
-void shared_set_appending(struct image_shared *shared, bool appending);
-bool shared_is_appending(const struct image_shared *shared);
+/* TURNS, by who has the turn: set before a commit writes anything, taken away when the words tell of it or it was taken back. */
+void shared_set_unfinished(struct image_shared *shared, bool unfinished);
+bool shared_is_unfinished(const struct image_shared *shared);
 void shared_raise_durable_seq(struct image_shared *shared, uint64_t seq);
 
 #endif

@@ -98,6 +98,10 @@ int txn_raise_tail(struct txn *txn, uint64_t seq);
 int txn_open_with(struct txn **out, struct map *map, const struct file *file, struct superblock *super,
                   const struct image_options *options, enum dirty_kind kind);
 
+/* ---- recover.c ---- */
+/* Image bytes from used_bytes on to the end of the file, and their checksums, become zeros, durably. */
+int txn_clear_tail(const struct file *file, uint64_t used_bytes);
+
 /* ---- slice.c ---- */
 /* Before a page is written into the file, whatever of the overlay it holds: every commit durable, and told (W9, W16, T1). */
 int slice_announce(struct txn *txn);

@@ -6,23 +6,26 @@
  * a turn; if somebody committed since, sync the log unless it is durable (the one before may have been killed), apply
  * from the log what is not in the file yet, drop all private pages, and continue at the log's end.
  *
- * A record that the one before appended and did not tell is none: its unlock had not returned, and whoever has the turn
- * next sees the commit before it.  It must not come back if they all die before something else stands in its place, so
- * a mark in `shared` says that somebody is about to append, and the next one who finds it there puts zeros over what may
- * stand behind the end, durably, before the turn is his:
+ * What the one before wrote and did not tell is none: its unlock had not returned, and whoever has the turn next sees the
+ * commit before it.  That may be a record behind the log's end, which must not come back if they all die before something
+ * else stands in its place; and new pages past the end of the image, which the next one would take for zeros.  So a mark in
+ * `shared` says that a commit is under way, and whoever finds it there puts zeros over both, durably, before the turn
+ * is his:
  *
- *   step                                    killed right after it, the next one finds
- *   1 the mark is set                       the mark: zeros over nothing
- *   2 the record is written                 the mark: zeros over the record
- *   3 the words tell of it                  the mark, but zeros behind the record: the commit
- *   4 the mark is taken away                the commit
+ *   step                                        killed right after it, the next one finds the mark, and puts zeros over
+ *   1 the mark is set                           nothing
+ *   2 new pages are written into the file       the pages
+ *   3 the record is written                     the pages and the record
+ *   4 the words tell of it                      nothing: what lies behind that end
+ *   5 the mark is taken away                    -
+ * A commit that failed with pages written keeps the mark until a rollback or a later commit has cleared them.
  *
  * A turn that could not be taken (a full disk, an I/O error) leaves this process stale, as if it had just come: the words
  * are read, the log is applied and all private pages go when it tries again.  Before the first page is written into
  * the file the words say how far its pages may go (W16), for a reader who cannot have the log.
  *
- *   W21 after a refresh that returned 0 no record stands behind the end that the words tell of; after one that failed
- *       nothing is committed before another one succeeded
+ *   W21 after a refresh that returned 0 no record stands behind the end that the words tell of, and zeros past the end of
+ *       the image (W14); after one that failed nothing is committed before another one succeeded
  *
  * Each checkpoint begins another log file, so the log that the words speak of may have to be opened first.  A process
  * killed in its checkpoint after the superblock and before telling leaves words that are behind the superblock; they
@@ -163,8 +166,8 @@ static int catch_up(struct txn *txn, struct shared_state *state)
     return rc;
 }
 
-/* Whoever had the turn was killed over a record that he may have written and did not tell of.  A big one has its header
- * written last, a small one in one piece with it: without its first sector it is none. */
+/* Whoever had the turn did not come to the end of a commit.  A record that was written in pieces has its header written
+ * last, a small one in one piece with it: without its first sector it is none.  New pages lie past named_bytes (W7). */
 static int forget_untold(struct txn *txn)
 {
     static const uint8_t zeros[WAL_SECTOR];
@@ -177,33 +180,50 @@ static int forget_untold(struct txn *txn)
     rc = file_sync(txn->wal.fd);
     if (rc != 0)
         return txn_poison(txn, rc, "the log could not be synced");
-    shared_set_appending(txn->shared, false);
+    rc = txn_clear_tail(txn->file, max_u64(txn->named_bytes, txn->used_bytes));
+    if (rc == 0)
+        shared_set_unfinished(txn->shared, false);
+    return rc;
+}
+
+/* Under `engine`.  What this process wrote past the end in a commit that failed is not its business any more if somebody had
+ * the turn since: it was cleared, and there may be pages of others. */
+static int look_at_words(struct txn *txn, struct shared_state *state)
+{
+    if (shared_read(txn->shared, state) != 0)
+        return error_set(STEAD_CORRUPT, "%s: the words shared by its processes are damaged", txn->file->path);
+    if (!shared_is_unfinished(txn->shared) || state->at.next_seq != txn->wal.at.next_seq)
+        txn->straight_from = txn->straight_to = 0;
     return 0;
+}
+
+static bool has_moved(const struct txn *txn, const struct shared_state *state)
+{
+    return txn->stale || state->restarting != 0 || state->at.checkpoint != txn->wal.at.checkpoint ||
+           state->at.next_seq != txn->wal.at.next_seq;
 }
 
 int txn_refresh(struct txn *txn, bool *changed)
 {
     struct shared_state state;
+    const bool turns = txn->turns && txn->shared != NULL;
     *changed = false;
     pthread_mutex_lock(&txn->engine);
+    const bool unfinished = turns && shared_is_unfinished(txn->shared); /* before a rollback of this process's own */
     int rc = txn_refuse_poisoned(txn);
+    if (rc == 0 && turns)
+        rc = look_at_words(txn, &state);
     if (rc == 0 && !txn->stale)
         rc = txn_rollback_locked(txn);
-    if (rc == 0 && txn->turns && txn->shared != NULL) {
-        rc = shared_read(txn->shared, &state);
-        if (rc != 0)
-            rc = error_set(STEAD_CORRUPT, "%s: the words shared by its processes are damaged", txn->file->path);
-        else if (txn->stale || state.restarting != 0 || state.at.checkpoint != txn->wal.at.checkpoint ||
-                 state.at.next_seq != txn->wal.at.next_seq) {
-            *changed = txn->stale || state.at.next_seq != txn->wal.at.next_seq;
-            txn->untouched = false;
-            rc = catch_up(txn, &state);
-            txn->stale = rc != 0;
-            txn->drop_all = txn->drop_all || rc != 0;
-        }
-        if (rc == 0 && shared_is_appending(txn->shared))
-            rc = forget_untold(txn);
+    if (rc == 0 && turns && has_moved(txn, &state)) {
+        *changed = txn->stale || state.at.next_seq != txn->wal.at.next_seq;
+        txn->untouched = false;
+        rc = catch_up(txn, &state);
+        txn->stale = rc != 0;
+        txn->drop_all = txn->drop_all || rc != 0;
     }
+    if (rc == 0 && unfinished)
+        rc = forget_untold(txn);
     pthread_mutex_unlock(&txn->engine);
     return rc;
 }

@@ -296,6 +296,97 @@ Test(txn_turn, a_section_found_undone_never_comes_back)
     }
 }
 
+/* Killed while it commits new pages: the next one finds zeros past the end, as after a rollback (W14). */
+static bool die_while_growing(uint64_t pages, long n)
+{
+    struct fixture a, b;
+    bool changed;
+    uint64_t seq, bytes;
+    int status;
+    const uint64_t longer = 2 * BYTES;
+    fixture_create(&a, BYTES, BYTES);
+    a.options.turns = true;
+    OK(fixture_open(&a));
+    OK(take_turn(&a, true, false));
+    pid_t child = fork();
+    if (child == 0) {
+        join(&a, &b);
+        if (txn_refresh(b.txn, &changed) != 0)
+            _exit(1);
+        fixture_extend(&b, longer);
+        for (uint64_t page = 0; page < pages; page++)
+            memset(b.map.base + BYTES + page * PAGE_BYTES, 1 + (int)(page % 7), PAGE_BYTES);
+        die_at_call(n);
+        _exit(txn_commit(b.txn, longer, &seq) != 0);
+    }
+    cr_assert_eq(waitpid(child, &status, 0), child);
+    cr_assert(WIFEXITED(status) && WEXITSTATUS(status) != 1, "call %ld", n);
+    OK(txn_refresh(a.txn, &changed));
+    OK(file_size(a.file.fd, &bytes));
+    cr_assert_geq(format_image_bytes(bytes), longer);
+    if (a.txn->used_bytes == BYTES) {
+        for (uint64_t at = BYTES; at < longer; at += 8) {
+            uint64_t word;
+            if (at % PAGE_BYTES == 0 || at % PAGE_BYTES == PAGE_BYTES / 2) {
+                OK(file_read_at(a.file.fd, &word, sizeof word, format_file_offset(at)));
+                cr_assert_eq(word, 0, "%llu pages, call %ld: image offset %llu", (unsigned long long)pages, n,
+                             (unsigned long long)at);
+            }
+        }
+        cr_assert_eq(fixture_bad_checksums(&a, longer), 0, "%llu pages, call %ld", (unsigned long long)pages, n);
+    }
+    OK(take_turn(&a, true, true));
+    fixture_kill(&a);
+    fixture_remove(&a);
+    return WEXITSTATUS(status) == DYING_EXIT;
+}
+
+Test(txn_turn, what_a_killed_one_wrote_past_the_end_is_zeros_for_the_next)
+{
+    fixture_skip_syncs();
+    for (uint64_t pages = 10; pages <= 100; pages += 90)
+        for (long n = 0; die_while_growing(pages, n); n++)
+            cr_assert_lt(n, 100);
+}
+
+/* A commit fails when its new pages are in the file, and even its rollback is not made before the turn passes on. */
+Test(txn_turn, new_pages_of_a_failed_commit_harm_nobody_elses)
+{
+    struct fixture a, b;
+    bool changed;
+    uint64_t seq;
+    const uint64_t longer = 2 * BYTES;
+    fixture_create(&a, BYTES, BYTES);
+    a.options.turns = true;
+    OK(fixture_open(&a));
+    join(&a, &b);
+    OK(txn_refresh(a.txn, &changed));
+    fixture_extend(&a, longer);
+    memset(a.map.base + BYTES, 1, 100 * PAGE_BYTES);
+    faults_install();
+    faults = (struct faults){
+        .path_suffix = "-wal", .pwrite = true, .fault = FAULT_ERROR, .error = ENOSPC, .skip = 0, .count = 2};
+    cr_assert_neq(txn_commit(a.txn, longer, &seq), 0);
+    cr_assert_neq(a.txn->straight_to, 0, "no new page was written");
+    faults_remove();
+    OK(txn_refresh(b.txn, &changed));
+    OK(map_extend(&b.map, longer));
+    for (uint64_t page = 0; page < 100; page++)
+        cr_assert_eq(b.map.base[BYTES + page * PAGE_BYTES], 0, "page %llu", (unsigned long long)page);
+    memset(b.map.base + BYTES, 2, 90 * PAGE_BYTES);
+    OK(txn_commit(b.txn, longer, &seq));
+    OK(txn_sync(b.txn, seq));
+    OK(txn_refresh(a.txn, &changed));
+    cr_assert(changed);
+    for (uint64_t page = 0; page < 100; page++)
+        cr_assert_eq(a.map.base[BYTES + page * PAGE_BYTES], page < 90 ? 2 : 0, "page %llu", (unsigned long long)page);
+    OK(txn_checkpoint(a.txn));
+    cr_assert_eq(fixture_bad_checksums(&a, longer), 0);
+    fixture_kill(&b);
+    fixture_kill(&a);
+    fixture_remove(&a);
+}
+
 /* The shared words are written by processes that are killed anywhere: one of the two copies is always whole. */
 Test(txn_turn, shared_words_survive_a_kill_at_any_store)
 {
