@@ -19,7 +19,7 @@ static void *fail(int code)
     return NULL;
 }
 
-static __attribute__((noinline)) void *malloc_class(struct heap *heap, unsigned class, size_t size)
+static __attribute__((noinline)) void *malloc_class(struct heap *heap, unsigned class, size_t size, bool may_borrow)
 {
     if (heap->kind == HEAP_READ)
         return fail(error_set(EPERM, "The store is open read-only: no block can be allocated"));
@@ -31,10 +31,10 @@ static __attribute__((noinline)) void *malloc_class(struct heap *heap, unsigned 
     if (block == NULL)
         block = bin_take(heap, bin, size);
     while (UNLIKELY(block == NULL)) {
-        int rc = slab_refill(heap, owner, class);
+        int rc = slab_refill(heap, owner, &class, may_borrow);
         if (rc != 0)
             return fail(rc);
-        block = bin_take(heap, bin, size);
+        block = bin_take(heap, &owner->bins[class], size);
     }
     return block;
 }
@@ -74,9 +74,9 @@ void *heap_malloc(struct heap *heap, size_t size)
     if (LIKELY(block != NULL))
         return block;
     if (size <= CLASS_SMALL_MAX)
-        return malloc_class(heap, class_by_8[(size + 7) / 8], size);
+        return malloc_class(heap, class_by_8[(size + 7) / 8], size, true);
     if (size <= CLASS_BYTES_MAX)
-        return malloc_class(heap, class_for_medium(size), size);
+        return malloc_class(heap, class_for_medium(size), size, true);
     return malloc_extent(heap, PAGE_BYTES, size, false);
 }
 
@@ -98,7 +98,7 @@ void *heap_aligned_alloc(struct heap *heap, size_t alignment, size_t size)
     if (size <= CLASS_BYTES_MAX && alignment <= CLASS_BYTES_MAX) {
         unsigned class = class_for(size == 0 ? 1 : size, alignment);
         if (class != CLASS_NONE)
-            return malloc_class(heap, class, size);
+            return malloc_class(heap, class, size, false); /* a wider one may be aligned less */
     }
     return malloc_extent(heap, alignment, size, false);
 }

@@ -6,8 +6,9 @@
 
 extern struct map_pair slab_no_pair; /* what an empty bin points to */
 
-/* Gives the bin of a class at least one free block: 0, or an error with a sentence. */
-int slab_refill(struct heap *heap, struct owner *owner, unsigned class);
+/* Gives the bin of a class at least one free block; or, if it may borrow, that of a wider one, which *class is then.
+ * 0, or an error with a sentence. */
+int slab_refill(struct heap *heap, struct owner *owner, unsigned *class, bool may_borrow);
 
 /* The calling thread's own slab lost a block: what slab_free_own() leaves to it.  Keeps errno. */
 void slab_after_free(struct heap *heap, struct note *note) __attribute__((cold));

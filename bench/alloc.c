@@ -66,10 +66,21 @@ static bool sample(const struct alloc_work *work, const struct alloc_peer *peer,
     return waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0;
 }
 
+/* Bytes used for a byte asked for; if it can be told, how much of that is rounding inside blocks, and how much lies around
+ * them: headers, free blocks, ends of slabs. */
+static void space_remark(struct series *space, struct series *inside, char *text, size_t bytes)
+{
+    if (space->count != 0 && inside->count != 0)
+        snprintf(text, bytes, "used/live %.3f = inside %.3f x around %.3f", series_median(space), series_median(inside),
+                 series_median(space) / series_median(inside));
+    else if (space->count != 0)
+        snprintf(text, bytes, "used/live %.3f", series_median(space));
+}
+
 static bool run_work(const struct alloc_work *work, unsigned threads, const struct options *options,
                      struct alloc_result *result)
 {
-    struct series ns[PEERS_MAX][PHASES] = {0}, space[PEERS_MAX] = {0};
+    struct series ns[PEERS_MAX][PHASES] = {0}, space[PEERS_MAX] = {0}, inside[PEERS_MAX] = {0};
     bool verified[PEERS_MAX], present[PEERS_MAX], all_right = true;
     uint64_t operations[PEERS_MAX][PHASES] = {0};
     double reference[PHASES] = {0};
@@ -89,6 +100,8 @@ static bool run_work(const struct alloc_work *work, unsigned threads, const stru
             }
             if (ended && result->live_bytes != 0)
                 series_add(&space[p], (double)result->used_bytes / (double)result->live_bytes);
+            if (ended && result->live_bytes != 0 && result->usable_bytes != 0)
+                series_add(&inside[p], (double)result->usable_bytes / (double)result->live_bytes);
         }
     progress("%s", "");
     for (unsigned phase = 0; phase < PHASES; phase++)
@@ -101,8 +114,8 @@ static bool run_work(const struct alloc_work *work, unsigned threads, const stru
             if (!present[p])
                 continue;
             snprintf(name, sizeof name, "alloc.%s.%s", work->name, work->phases[phase]);
-            if (space[p].count != 0 && phase == 0)
-                snprintf(remark, sizeof remark, "used/live %.3f", series_median(&space[p]));
+            if (phase == 0)
+                space_remark(&space[p], &inside[p], remark, sizeof remark);
             struct row row = {.bench = name,
                               .peer = alloc_peers[p].name,
                               .processes = 1,
@@ -126,6 +139,7 @@ static bool run_work(const struct alloc_work *work, unsigned threads, const stru
         series_release(&ns[p][0]);
         series_release(&ns[p][1]);
         series_release(&space[p]);
+        series_release(&inside[p]);
     }
     return all_right;
 }

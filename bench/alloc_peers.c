@@ -68,6 +68,12 @@ static uint64_t store_used(void)
     return status.used_bytes;
 }
 
+static uint64_t store_usable(void)
+{
+    stead_status status;
+    return stead_stat(store, &status) == 0 ? status.live_bytes : 0;
+}
+
 /* ---- the heap alone ---- */
 
 static struct heap *heap;
@@ -125,6 +131,13 @@ static uint64_t heap_used(void)
     struct heap_stats stats;
     heap_stat(heap, &stats);
     return stats.used_bytes;
+}
+
+static uint64_t heap_usable(void)
+{
+    struct heap_stats stats;
+    heap_stat(heap, &stats);
+    return stats.live_bytes;
 }
 
 /* ---- volatile ---- */
@@ -189,15 +202,15 @@ static bool jemalloc_open(const char *directory, uint64_t capacity)
 }
 
 const struct alloc_peer alloc_peers[] = {
-    {"stead(sole)", store_sole_open, store_allocate, store_release, store_used},
-    {"stead(live)", store_live_open, store_allocate, store_release, store_used},
-    {"heap(sole)", heap_sole_open, heap_allocate, heap_release, heap_used},
-    {"heap(live)", heap_live_open, heap_allocate, heap_release, heap_used},
-    {"mimalloc", mimalloc_open, call_allocate, call_release, NULL},
-    {"jemalloc", jemalloc_open, call_allocate, call_release, NULL},
-    {"glibc", glibc_open, glibc_allocate, glibc_release, NULL},
+    {"stead(sole)", store_sole_open, store_allocate, store_release, store_used, store_usable},
+    {"stead(live)", store_live_open, store_allocate, store_release, store_used, store_usable},
+    {"heap(sole)", heap_sole_open, heap_allocate, heap_release, heap_used, heap_usable},
+    {"heap(live)", heap_live_open, heap_allocate, heap_release, heap_used, heap_usable},
+    {"mimalloc", mimalloc_open, call_allocate, call_release, NULL, NULL},
+    {"jemalloc", jemalloc_open, call_allocate, call_release, NULL, NULL},
+    {"glibc", glibc_open, glibc_allocate, glibc_release, NULL, NULL},
 #if BENCH_BOOST
-    {"boost", boost_open, boost_allocate, boost_release, boost_used},
+    {"boost", boost_open, boost_allocate, boost_release, boost_used, NULL},
 #endif
 };
 const unsigned alloc_peer_count = sizeof alloc_peers / sizeof *alloc_peers;

@@ -20,6 +20,8 @@ struct alloc_peer {
     void (*release)(void *block);
     /* Bytes a file would need for what is allocated now; 0: the peer has no such figure, resident memory is taken. */
     uint64_t (*used)(void);
+    /* Bytes of the live blocks as the allocator rounded them; NULL: cannot be told. */
+    uint64_t (*usable)(void);
 };
 
 extern const struct alloc_peer alloc_peers[];

@@ -128,6 +128,7 @@ static void measure_space(struct shared *shared, uint64_t resident_before)
         live += shared->blocks[i].at != NULL ? shared->blocks[i].bytes : 0;
     shared->result->live_bytes = live;
     shared->result->used_bytes = shared->peer->used != NULL ? shared->peer->used() : resident_bytes() - resident_before;
+    shared->result->usable_bytes = shared->peer->usable != NULL ? shared->peer->usable() : 0;
 }
 
 static void make_blocks(struct shared *shared, uint64_t count)

@@ -9,11 +9,12 @@ enum { PHASES = 2 };
 /* What one run of one workload with one peer found; in memory shared with the parent. */
 struct alloc_result {
     uint64_t operations[PHASES];
-    double ns[PHASES];   /* wall time an operation, over all threads                              */
-    uint64_t live_bytes; /* requested, when `used` was taken                                      */
-    uint64_t used_bytes; /* of the store or of resident memory; 0 = not taken                     */
-    bool verified;       /* every block kept the bytes it was given                               */
-    bool absent;         /* the peer is not installed                                             */
+    double ns[PHASES];     /* wall time an operation, over all threads                              */
+    uint64_t live_bytes;   /* requested, when `used` was taken                                      */
+    uint64_t used_bytes;   /* of the store or of resident memory; 0 = not taken                     */
+    uint64_t usable_bytes; /* what the live blocks were rounded to; 0 = cannot be told                */
+    bool verified;         /* every block kept the bytes it was given                               */
+    bool absent;           /* the peer is not installed                                             */
 };
 
 struct alloc_work {

@@ -275,6 +275,56 @@ Test(heap, what_was_freed_last_is_handed_out_first)
     }
 }
 
+/* A class without a free block takes one of a wider class's idle ones, aligned as its own would be, before it gets a slab
+ * of its own; aligned_alloc, which may ask for more than the wider class has, does not. */
+Test(heap, idle_blocks_of_a_wider_class_are_used_before_growth)
+{
+    static const struct {
+        size_t want, idle;
+        bool borrows;
+    } cases[] = {{600, 800, true}, {600, 850, true}, {600, 1024, false},
+                 {48, 64, true},   {48, 56, false},  {17, 32, true}};
+    EACH_KIND(kind)
+    for (unsigned i = 0; i < sizeof cases / sizeof *cases; i++) {
+        enum { COUNT = 8000 };
+        static uint8_t *blocks[COUNT];
+        struct arena arena;
+        struct heap_stats before, after;
+        arena_open(&arena, kind, UINT64_C(64) << 20, false);
+        for (unsigned b = 0; b < COUNT; b++)
+            cr_assert_not_null(blocks[b] = heap_malloc(arena.heap, cases[i].idle));
+        size_t idle_usable = heap_usable_size(arena.heap, blocks[0]);
+        for (unsigned b = 0; b < COUNT; b++)
+            if (b % 2 != 0)
+                cr_assert_eq(heap_free(arena.heap, blocks[b]), 0);
+        heap_stat(arena.heap, &before);
+        uint8_t *aligned = heap_aligned_alloc(arena.heap, 8, cases[i].want);
+        cr_assert_neq(heap_usable_size(arena.heap, aligned), idle_usable);
+        cr_assert_eq(heap_free(arena.heap, aligned), 0);
+        unsigned borrowed = 0;
+        for (unsigned b = 1; b < COUNT; b += 2) { /* first the slab that aligned_alloc made */
+            cr_assert_not_null(blocks[b] = heap_malloc(arena.heap, cases[i].want));
+            memset(blocks[b], (int)b, cases[i].want);
+            borrowed += heap_usable_size(arena.heap, blocks[b]) == idle_usable;
+            if (cases[i].want % 16 == 0 || cases[i].want > 64)
+                cr_assert_eq((uintptr_t)blocks[b] % 16, 0);
+        }
+        heap_stat(arena.heap, &after);
+        if (cases[i].borrows) {
+            cr_assert_geq(borrowed, (COUNT / 2 - SLOT_BYTES / cases[i].want) * 9 / 10, "%zu bytes: only %u are of %zu",
+                          cases[i].want, borrowed, idle_usable);
+            cr_assert_leq(after.used_bytes, before.used_bytes + 4 * SLOT_BYTES);
+        } else {
+            cr_assert_eq(borrowed, 0, "%zu bytes: %u blocks are of %zu", cases[i].want, borrowed, idle_usable);
+        }
+        ARENA_SOUND(&arena);
+        for (unsigned b = 0; b < COUNT; b++)
+            cr_assert_eq(heap_free(arena.heap, blocks[b]), 0);
+        check_counts(&arena, 0);
+        arena_close(&arena);
+    }
+}
+
 Test(heap, freed_memory_is_reused_before_growth)
 {
     static const size_t sizes[] = {24, 100, 1000, 5000, 50000, 1000000, 6000000};
