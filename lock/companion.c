@@ -28,6 +28,8 @@
  * byte.  Each process notes its own asks, so clocks of different time namespaces are never compared.
  *   After the first R4 that let it in, a reader need not look for unknowing owners any more: every later claim is after e.
  *
+ * tests/model/companion.pml has the steps and the clock for spin, with these arguments taken away one by one.
+ *
  * A SIGKILL: the kernel drops READERS and APPLY.  by_byte of a dead owner names an id that never lives again.
  *
  * Invariants:
