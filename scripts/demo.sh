@@ -43,6 +43,7 @@ show "$tree" --file "$file" --keep --mode sole --threads 2 --count 100000
 show "$stead" check "$file"
 
 step "5. The same tree side by side: stead, plain malloc with a pthread_rwlock, LMDB (short run; see docs/benchmarks.md)"
+echo "Median [least .. most], then this row's time divided by the other's: 0.50 x is twice as fast as the other."
 for threads in 1 2 4; do
     show "$tree" --mode sole --threads $threads --count 50000 --reps 3 --dir "$(dirname "$file")"
 done

@@ -4,6 +4,9 @@
 # as root or through sudo, after saying so.  On a system without apt-get it says what to install and stops.
 #
 #   packages_need THING...     THING is a row of the table below
+#
+# The current directory is the repository's top.
+packages_script=scripts/packages.sh
 
 # thing         how to look for it            Debian's and Ubuntu's package
 packages_table='
@@ -42,32 +45,43 @@ packages_missing() {
     done
 }
 
-packages_as_root() {
+packages_install() { # PACKAGE...; as root
+    DEBIAN_FRONTEND=noninteractive
+    export DEBIAN_FRONTEND
+    apt-get install -y -qq --no-install-recommends "$@" >/dev/null 2>&1 ||
+        { apt-get update -qq && apt-get install -y -qq --no-install-recommends "$@" >/dev/null; }
+}
+
+# How this user becomes root: nothing to do (root), sudo, or not at all.
+packages_sudo() {
     if [ "$(id -u)" = 0 ]; then
-        "$@"
+        echo env
     elif ! command -v sudo >/dev/null 2>&1; then
-        echo "This needs root: run as root, install sudo, or run: $*" >&2
         return 1
     elif [ -t 0 ]; then
-        sudo "$@"
+        echo sudo
     else
-        sudo -n "$@" # nobody is there to type a password
+        echo "sudo -n" # nobody is there to type a password
     fi
 }
 
 packages_need() {
     missing=$(packages_missing "$@") || return 1
+    missing=${missing% }
     [ -n "$missing" ] || return 0
     if ! command -v apt-get >/dev/null 2>&1; then
         echo "Missing, and this system has no apt-get to install it with (Debian's names): $missing" >&2
         return 1
     fi
+    by_hand="as root: apt-get install $missing"
+    if ! as_root=$(packages_sudo); then
+        echo "Missing: $missing.  You are not root, and there is no sudo; install it $by_hand" >&2
+        return 1
+    fi
     echo "Installing what is missing, with apt-get: $missing"
-    # shellcheck disable=SC2086 # a list of words
-    packages_as_root env DEBIAN_FRONTEND=noninteractive sh -c '
-        apt-get install -y -qq --no-install-recommends "$@" >/dev/null 2>&1 ||
-        { apt-get update -qq && apt-get install -y -qq --no-install-recommends "$@" >/dev/null; }' apt $missing || {
-        echo "apt-get could not install: $missing" >&2
+    # shellcheck disable=SC2086 # lists of words
+    $as_root sh -c '. "$0"; packages_install "$@"' "$packages_script" $missing || {
+        echo "apt-get could not install: $missing.  To see why, run $by_hand" >&2
         return 1
     }
     missing=$(packages_missing "$@") || return 1
