@@ -19,10 +19,16 @@
  *   6 file cut off behind the used length            sealed; the next opener clears what is left of the tail
  *   7 log unlinked                                   sealed; a log that no superblock names is ignored
  *
+ * A failure of step 5 leaves nobody knowing whether the disk says "sealed", and the store stays open: later commits into a log
+ * that a sealed superblock does not name would be lost with the process, and LIVE would be taken for clean.  So both
+ * superblocks are made to say "open" again, as at the beginning of the session, before image_seal() returns; if that
+ * fails, too, no commit is made any more.
+ *
  * Step 3 comes after 1, because recovery would replay records into punched pages; and before 5, because a sealed store
  * has no log that could tell which pages were being punched.  After step 5 nothing can fail any more that matters: 6 and
  * 7 are tidying, and the next open does it again.
  *
+ *   P8  after a failed image_seal() the superblocks say "open", or the store has failed
  *   P3  sealed: checksums_valid, unless the store is a section in memory; blocks are missing only where pages are zeros
  */
 #include <errno.h>
@@ -145,6 +151,31 @@ static int mark_cut(const struct image *image, const struct superblock *super, u
     return rc == 0 ? 0 : error_set(rc, "cannot write the end of %.300s: %s", image->file->path, error_text(rc));
 }
 
+/* Step 5 failed.  The sequence goes on from what was certainly written: an uncertain copy is written over first. */
+static int unseal(const struct image *image, struct superblock *super, const struct superblock *before)
+{
+    struct superblock open = *before;
+    open.sequence = super->sequence;
+    int rc = superblock_write_both(image->file, &open);
+    if (rc == 0)
+        *super = open;
+    else if (image->txn != NULL)
+        (void)txn_poison(image->txn, rc, "the superblock could not be written");
+    return rc;
+}
+
+/* Step 5.  On failure super->state says what the disk may say. */
+static int write_sealed(const struct image *image, struct superblock *super, uint64_t used_bytes)
+{
+    const struct superblock before = *super;
+    super->used_bytes = used_bytes;
+    super->checksums_valid = image->file->in_memory ? 0 : 1;
+    int rc = superblock_seal(image->file, super);
+    if (rc != 0 && unseal(image, super, &before) != 0)
+        super->state = SUPER_SEALED;
+    return rc;
+}
+
 int image_seal(struct image *image, struct superblock *super, uint64_t used_bytes,
                const struct image_free_range *free_ranges, unsigned free_range_count)
 {
@@ -171,11 +202,8 @@ int image_seal(struct image *image, struct superblock *super, uint64_t used_byte
     rc = mark_cut(image, super, used, &cut);
     if (rc == 0 && !same)
         rc = sync_image(image, used);
-    if (rc == 0) {
-        super->used_bytes = used;
-        super->checksums_valid = image->file->in_memory ? 0 : 1;
-        rc = superblock_seal(image->file, super);
-    }
+    if (rc == 0)
+        rc = write_sealed(image, super, used);
     if (rc != 0) {
         if (cut != 0) /* the image goes on, and that place is in it */
             (void)tail_erase(image->file->fd, cut);

@@ -64,6 +64,8 @@ int txn_apply_some(struct txn *txn);
 int txn_sync_some(struct txn *txn);
 int txn_checkpoint(struct txn *txn);
 bool txn_failed(const struct txn *txn);
+/* A sync, or a write that nobody can take back, failed: the store is poisoned.  Returns STEAD_FAILED. */
+int txn_poison(struct txn *txn, int cause, const char *what);
 uint64_t txn_commit_seq(const struct txn *txn);
 uint64_t txn_used_bytes(const struct txn *txn); /* at the last commit */
 

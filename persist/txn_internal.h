@@ -84,8 +84,6 @@ struct txn {
 #define SCRATCH_PAGES 64
 
 /* ---- txn.c ---- */
-/* A sync, or a write that nobody can take back, failed: the store is poisoned.  Returns STEAD_FAILED. */
-int txn_poison(struct txn *txn, int cause, const char *what);
 int txn_refuse_poisoned(struct txn *txn);
 /* Under `engine`: the sync words follow wal.at; `shared` is told. */
 void txn_publish(struct txn *txn);

@@ -15,7 +15,7 @@
  *     both superblocks, a sync between; truncated and punched only   the superblocks are sealed, then the sealed file
  *     if no reader is attached; the log unlinked)
  *   6 detach
- * A failure in steps 1, 2 and 5 leaves the store open (after a failed seal only close and abandon are left).  If a
+ * A failure in steps 1, 2 and 5 leaves the store open (after a seal that could not be undone only close and abandon are left).  If a
  * reader's section holds off step 5 longer than options.timeout_ms, the log is left for the next opener: nothing is
  * lost, the close succeeds.
  *
@@ -97,7 +97,7 @@ static int seal(struct stead *s)
     if (rc == 0) {
         change_publish(&s->unit->durable_seq, &s->unit->durable_word, atomic_load(&s->unit->commit_seq));
     } else if (s->super.state != state) {
-        /* One superblock may say "sealed" already: later commits into the log would be ignored after a crash. */
+        /* A superblock may say "sealed": later commits into the log would be ignored after a crash. */
         s->seal_failed = true;
     }
     s->super.root = 0;

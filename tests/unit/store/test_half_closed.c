@@ -1,0 +1,157 @@
+/*
+ * test_half_closed.c -- a close that failed at its superblocks: the store goes on, and nothing that it says afterwards is
+ * worth less than before.  A write that is reported as failed may be on the disk all the same.
+ */
+#include <errno.h>
+#include <unistd.h>
+
+#include "persist/file.h"
+#include "support/support.h"
+
+static void teardown(void)
+{
+    file_calls = file_calls_system;
+    support_teardown();
+}
+
+TestSuite(half_closed, .init = support_setup, .fini = teardown, .timeout = 120);
+
+static long writes_left;
+static bool for_ever, reaches_the_disk;
+
+static ssize_t failing_pwrite_durable(int fd, const void *buffer, size_t bytes, off_t offset)
+{
+    if (writes_left-- > 0 || (!for_ever && writes_left < -1))
+        return file_calls_system.pwrite_durable(fd, buffer, bytes, offset);
+    if (reaches_the_disk)
+        (void)file_calls_system.pwrite(fd, buffer, bytes, offset);
+    errno = EIO;
+    return -1;
+}
+
+static stead *open_as(const char *path, stead_sharing sharing, unsigned flags)
+{
+    stead *s;
+    OK(stead_open(&s, path, &(stead_options){.sharing = sharing, .flags = flags, .timeout_ms = 10000}));
+    return s;
+}
+
+static int change(stead *s, int value)
+{
+    int rc = stead_lock(s, STEAD_EXCLUSIVE, 10000);
+    if (rc != 0)
+        return rc;
+    *(int *)stead_root(s) = value;
+    rc = stead_commit(s, STEAD_DURABLE);
+    int unlocked = stead_unlock(s);
+    if (unlocked != 0) { /* TURNS: it cannot be committed */
+        (void)stead_rollback(s);
+        (void)stead_unlock(s);
+    }
+    return rc != 0 ? rc : unlocked;
+}
+
+/* Closes with its n-th durable write failing, then changes something, then dies.  false: the close did not fail. */
+static bool close_fails(stead_sharing sharing, long n)
+{
+    const char *path = path_in("s");
+    stead *s = open_as(path, sharing, 0);
+    OK(stead_lock(s, STEAD_EXCLUSIVE, 10000));
+    int *root = stead_malloc(s, sizeof *root);
+    cr_assert_not_null(root);
+    *root = 1;
+    OK(stead_set_root(s, root));
+    OK(stead_unlock(s));
+    OK(change(s, 2));
+    writes_left = n;
+    file_calls.pwrite_durable = failing_pwrite_durable;
+    int closed = stead_close(s);
+    file_calls = file_calls_system;
+    int changed = closed == 0 ? 0 : change(s, 3);
+    if (closed != 0)
+        stead_abandon(s);
+    s = open_as(path, sharing, STEAD_EXISTING);
+    stead_report report;
+    OK(stead_check(s, &report));
+    int found = *(int *)stead_root(s);
+    cr_assert_eq(found, closed == 0 || changed != 0 ? 2 : 3, "write %ld: close said %d, commit %d; found %d", n, closed,
+                 changed, found);
+    OK(stead_close(s));
+    OK(stead_remove(path));
+    return closed != 0;
+}
+
+static void commits_after_a_failed_close(stead_sharing sharing)
+{
+    for (unsigned kind = 0; kind < 4; kind++) {
+        long n = 0;
+        for_ever = (kind & 1) != 0;
+        reaches_the_disk = (kind & 2) != 0;
+        while (close_fails(sharing, n))
+            n++;
+        cr_assert_gt(n, 1, "a close of %ld durable writes proves nothing", n);
+    }
+}
+
+Test(half_closed, what_is_committed_after_a_close_that_failed_is_there_sole)
+{
+    commits_after_a_failed_close(STEAD_SOLE);
+}
+
+Test(half_closed, what_is_committed_after_a_close_that_failed_is_there_turns)
+{
+    commits_after_a_failed_close(STEAD_TURNS);
+}
+
+/* Closing again after a failure that did not last leaves a sealed store. */
+Test(half_closed, a_close_may_be_tried_again)
+{
+    for (stead_sharing sharing = STEAD_SOLE; sharing <= STEAD_LIVE; sharing++) {
+        unsigned again = 0;
+        int closed = EIO;
+        for (long n = 0; closed != 0; n++) {
+            const char *path = path_in("s");
+            stead *s = open_as(path, sharing, 0);
+            for_ever = false;
+            reaches_the_disk = true;
+            writes_left = n;
+            file_calls.pwrite_durable = failing_pwrite_durable;
+            closed = stead_close(s);
+            file_calls = file_calls_system;
+            if (closed != 0) {
+                int second = stead_close(s);
+                again += second == 0;
+                if (second != 0)
+                    stead_abandon(s);
+            }
+            s = open_as(path, sharing, STEAD_EXISTING | STEAD_ACCEPT_UNCLEAN);
+            OK(stead_close(s));
+            OK(stead_remove(path));
+        }
+        cr_assert_gt(again, 0, "sharing %d: no close was repeated with success", (int)sharing);
+    }
+}
+
+/* LIVE writes its file all the time: once a close failed, the superblock must say "live" again, or a death would be taken for
+ * a close. */
+Test(half_closed, a_live_store_whose_close_failed_is_not_taken_for_clean)
+{
+    int closed = EIO;
+    for (long n = 0; closed != 0; n++) {
+        const char *path = path_in("s");
+        stead *s = open_as(path, STEAD_LIVE, 0);
+        for_ever = false;
+        reaches_the_disk = true;
+        writes_left = n;
+        file_calls.pwrite_durable = failing_pwrite_durable;
+        closed = stead_close(s);
+        file_calls = file_calls_system;
+        if (closed != 0) {
+            stead_abandon(s);
+            FAILS(stead_open(&s, path, &(stead_options){.sharing = STEAD_LIVE, .flags = STEAD_EXISTING}),
+                  STEAD_UNCLEAN);
+        }
+        OK(stead_remove(path));
+        cr_assert(closed != 0 || n > 0, "no write failed");
+    }
+}
