@@ -96,20 +96,24 @@ void wal_discard(struct wal_next *next)
     next->fd = -1;
 }
 
+static bool has_place(const struct file *file, int old_fd)
+{
+    bool ours = old_fd >= 0 ? wal_name_is(file->log_path, old_fd) : file_is_current(file);
+    return ours && file_has_name(file);
+}
+
 int wal_install(const struct wal_next *next, const struct file *file, int old_fd)
 {
-    int rc;
-    bool ours = old_fd >= 0 ? wal_name_is(file->log_path, old_fd) : file_is_current(file);
-    if (!ours || !file_has_name(file))
-        return file_unlink(next->path); /* removed: nobody will look for it */
-    rc = file_exchange(next->path, file->log_path);
+    int rc = has_place(file, old_fd) ? file_exchange(next->path, file->log_path) : ENOENT;
     if (rc == EINVAL || rc == ENOSYS || rc == EOPNOTSUPP)
-        return file_rename(next->path, file->log_path);
-    if (rc != 0)
-        return rc;
-    if (old_fd >= 0 && !wal_name_is(next->path, old_fd)) /* another store's, made this moment */
+        rc = file_rename(next->path, file->log_path);
+    else if (rc == 0 && old_fd >= 0 && !wal_name_is(next->path, old_fd)) /* another store's, made this moment */
         (void)file_exchange(next->path, file->log_path);
-    return file_unlink(next->path);
+    if (rc == ENOENT && !has_place(file, old_fd))
+        rc = 0; /* removed, perhaps this very moment: nobody will look for it */
+    if (rc == 0)
+        (void)file_unlink(next->path); /* the old one; should it stay, the next new one replaces it */
+    return rc;
 }
 
 /* 0: it is the one; STEAD_LOG_MISSING; errno. */

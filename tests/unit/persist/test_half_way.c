@@ -128,6 +128,63 @@ Test(half_way, a_file_size_limit_that_only_the_mark_passes_is_an_error_and_no_si
     }
 }
 
+/* ---- the new log takes the old one's place ---- */
+
+static int failing_unlink(const char *path)
+{
+    (void)path;
+    errno = EACCES;
+    return -1;
+}
+
+static int exchange_after_remove(const char *a, const char *b)
+{
+    (void)unlink(a);
+    (void)unlink(b);
+    (void)unlink(store.path);
+    return file_calls_system.exchange(a, b);
+}
+
+static int no_exchange_after_remove(const char *a, const char *b)
+{
+    (void)exchange_after_remove(a, b);
+    errno = EINVAL;
+    return -1;
+}
+
+/* Once the new log has its place, or nobody will ever look for it, the checkpoint has done its work. */
+Test(half_way, a_checkpoint_whose_old_log_stays_or_whose_store_is_removed_does_not_fail)
+{
+    for (unsigned how_so = 0; how_so < 3; how_so++) {
+        uint64_t seq;
+        store_open(IMAGE_PRIVATE);
+        *store_word(0) = 10 + how_so;
+        OK(image_commit(store.image, UNIT_BYTES, &seq));
+        if (how_so == 0)
+            file_calls.unlink = failing_unlink;
+        else
+            file_calls.exchange = how_so == 1 ? exchange_after_remove : no_exchange_after_remove;
+        OK(image_checkpoint(store.image));
+        *store_word(8) = 20 + how_so;
+        OK(image_commit(store.image, UNIT_BYTES, &seq));
+        OK(image_sync(store.image, seq));
+        file_calls = file_calls_system;
+        *store_word(16) = 30 + how_so;
+        OK(image_commit(store.image, UNIT_BYTES, &seq));
+        OK(image_checkpoint(store.image));
+        store_drop();
+        if (how_so == 0) {
+            store_open(IMAGE_PRIVATE);
+            cr_assert_eq(*store_word(16), 30 + how_so);
+            store_seal(UNIT_BYTES);
+            cr_assert_eq(store_count_files(), 1);
+        } else {
+            cr_assert_eq(store_count_files(), 0);
+            store_create();
+        }
+    }
+}
+
 /* ---- killed, and then the power is cut ---- */
 
 static long calls_left; /* until the process is dead: then every call fails and does nothing */
