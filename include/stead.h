@@ -193,7 +193,8 @@ STEAD_API int stead_close(stead *store);
 
 /* stead_abandon -- close without commit.  Cannot fail.  The next open finds the last commit.  Other threads that wait for
  * the store's lock or for a commit return ECANCELED; calls under way are waited for.  Who holds the lock then does so no
- * more, and may not use the store again. */
+ * more, and may not use the store again.  From a callback (visit, init): the store goes when the call is over whose
+ * callback it is, and nothing is committed any more; from options.layout.upgrade: the open fails with ECANCELED. */
 STEAD_API void stead_abandon(stead *store);
 
 /* stead_remove -- unlink the store and its log, or the shm section.  Attached processes work on; the
@@ -215,7 +216,8 @@ STEAD_API int stead_set_root(stead *store, void *object);
  *
  * If a root is committed, *root receives it.  Otherwise, exclusively: allocates size zeroed bytes, runs
  * init(root, arg) (may be NULL), sets the root and commits durably before it returns.  Dying in init
- * leaves no root.  Returns 0, ENOMEM, ENOSPC, or what lock and commit return; then *root is NULL.
+ * leaves no root.  Returns 0, ENOMEM, ENOSPC, EDEADLK (called from its own init), or what lock and commit return; then
+ * *root is NULL.
  */
 STEAD_API int stead_root_once(stead *store, size_t size, void (*init)(void *root, void *arg), void *arg, void **root);
 

@@ -13,16 +13,22 @@ void store_call_begin(struct store_call *call, struct stead *s)
 
 void store_call_end(struct store_call *call)
 {
+    struct stead *s = call->store;
     innermost = call->outer;
-    if (call->store != NULL)
-        atomic_fetch_sub(&call->store->calls, 1); /* the last look at the store: it may be gone right after */
+    if (s != NULL)
+        atomic_fetch_sub(&s->calls, 1); /* the last look at the store: it may be gone right after */
+    if (call->abandons)
+        store_abandon(s);
     cancel_restore(&call->cancel_before);
 }
 
-unsigned store_calls_own(const struct stead *s)
+bool store_call_abandons(const struct stead *s)
 {
-    unsigned own = 0;
-    for (const struct store_call *call = innermost; call != NULL; call = call->outer)
-        own += call->store == s;
-    return own;
+    struct store_call *outermost = NULL;
+    for (struct store_call *call = innermost; call != NULL; call = call->outer)
+        if (call->store == s)
+            outermost = call;
+    if (outermost != NULL)
+        outermost->abandons = true;
+    return outermost != NULL;
 }

@@ -10,8 +10,9 @@
  * unlock except where they commit, catch up, roll back or lock a byte of the file.
  *
  * Being seen.  The handle counts the calls that are under way.  stead_close answers EBUSY while there is one, and
- * stead_abandon waits until they are over, its own thread's excepted (it may be called from a callback): so a thread
- * that waits for a commit, a copy or a change never finds its store unmapped.  Waits for the lock itself are counted in
+ * stead_abandon waits until they are over: so a thread that waits for a commit, a copy or a change never finds its store
+ * unmapped.  Calls of its own thread, from whose callback it is called, cannot be waited for: the outermost of them does
+ * the work when it is over, as the last thing it does.  Waits for the lock itself are counted in
  * lock/ (rwlock_used_by_process), because their fast paths share no line among a process's readers.
  *
  * A guard per call, by __attribute__((cleanup)): no path out forgets it.  In a fork child a guard that was there at the
@@ -43,12 +44,16 @@ struct store_call {
     struct stead *store;
     struct store_call *outer; /* of this thread, from whose callback this one was made */
     int cancel_before;
+    bool abandons; /* the store, at its end */
 };
 
 void store_call_begin(struct store_call *call, struct stead *s);
 void store_call_end(struct store_call *call);
-/* Calls on the store by this thread, and by all. */
-unsigned store_calls_own(const struct stead *s);
+/* stead_abandon is for the end of this thread's outermost call on the store.  False: it is in none. */
+bool store_call_abandons(const struct stead *s);
+/* close.c: what stead_abandon does. */
+void store_abandon(struct stead *s);
+/* Calls on the store by all threads. */
 static inline unsigned store_calls(const struct stead *s)
 {
     return atomic_load(&s->calls);

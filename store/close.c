@@ -22,7 +22,9 @@
  * Step 1 is repeated after step 2, which may wait for the disk.  A thread that begins a call after that, or has not come as
  * far as to wait or to be counted (call.h), is one that uses a handle beside its close: the caller's error.
  * stead_abandon cannot refuse.  It sends away whoever waits (ECANCELED: rwlock_shut(), s->leaving) and waits until all
- * other calls are over: none of them waits for anything but the disk then.
+ * other calls are over: none of them waits for anything but the disk then.  Called from a callback it leaves all that to
+ * the end of the call that the callback belongs to (call.c); until then nothing is committed any more (s->leaving).  From an
+ * upgrade callback, where the store is not open yet, s->leaving makes the commit fail, and with it the open.
  *
  * LIVE is sealed by the last writer only if no writer ended without close and no thread inside its exclusive section,
  * or that was accepted or repaired; otherwise the superblock goes on saying "open, live", which the next opener finds.
@@ -257,8 +259,14 @@ int stead_close(stead *store)
         return error_set(EINVAL, "stead_close: no store");
     if ((atomic_load(&store->gate) & GATE_FORKED) != 0)
         return close_forked(store);
-    if (!registry_begin_close(store))
+    switch (registry_begin_close(store)) {
+    case CLOSE_OTHERS:
         return 0;
+    case CLOSE_OPENING:
+        return error_set(EBUSY, "%s: it is being opened, or closed by another thread", store->file.path);
+    case CLOSE_LAST:
+        break;
+    }
     int rc = refuse_in_use(store);
     if (rc == 0 && !store->read_only)
         rc = close_writer(store);
@@ -270,20 +278,30 @@ int stead_close(stead *store)
     return 0;
 }
 
-/* Own calls, from whose callback the store is abandoned, go on: their caller must not look at it any more. */
 static void send_away(struct stead *s)
 {
-    atomic_store(&s->leaving, true);
     rwlock_shut(s->store_lock);
     if (s->apply_lock != NULL)
         rwlock_shut(s->apply_lock);
-    while (store_calls(s) > store_calls_own(s)) {
+    while (store_calls(s) != 0) {
         if (s->unit != NULL) {
             change_shake(&s->unit->commit_word);
             change_shake(&s->unit->durable_word);
         }
         nanosleep(&(struct timespec){.tv_nsec = 200000}, NULL);
     }
+}
+
+void store_abandon(struct stead *s)
+{
+    if ((atomic_load(&s->gate) & GATE_FORKED) != 0) { /* the callback forked */
+        (void)close_forked(s);
+        return;
+    }
+    send_away(s);
+    if (s->sharing == STEAD_LIVE && !s->read_only)
+        atomic_store(&s->unit->unclean, 1); /* ended without close, as if killed */
+    dispose(s);
 }
 
 void stead_abandon(stead *store)
@@ -295,10 +313,10 @@ void stead_abandon(stead *store)
         (void)close_forked(store);
         return;
     }
-    if (!registry_begin_close(store))
+    enum registry_close close = registry_begin_close(store);
+    if (close == CLOSE_OTHERS)
         return;
-    send_away(store);
-    if (store->sharing == STEAD_LIVE && !store->read_only)
-        atomic_store(&store->unit->unclean, 1); /* ended without close, as if killed */
-    dispose(store);
+    atomic_store(&store->leaving, true);
+    if (close == CLOSE_LAST && !store_call_abandons(store))
+        store_abandon(store);
 }

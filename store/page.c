@@ -100,11 +100,15 @@ int stead_set_root(stead *store, void *object)
 /* The store lock is held exclusively; no root yet. */
 static int make_root(stead *store, size_t size, void (*init)(void *root, void *arg), void *arg, void **root)
 {
+    if (store->making_root)
+        return error_set(EDEADLK, "%s: stead_root_once was called from its own init", store->file.path);
     void *object = stead_calloc(store, 1, size == 0 ? 1 : size);
     if (object == NULL)
         return errno; /* its sentence is there */
+    store->making_root = true;
     if (init != NULL)
         init(object, arg);
+    store->making_root = false;
     int rc = stead_set_root(store, object);
     if (rc == 0)
         rc = stead_commit(store, STEAD_DURABLE);

@@ -206,16 +206,19 @@ void registry_withdraw(struct stead *s)
     pthread_mutex_unlock(&mutex);
 }
 
-bool registry_begin_close(struct stead *s)
+enum registry_close registry_begin_close(struct stead *s)
 {
+    enum registry_close close = CLOSE_OPENING;
     pthread_mutex_lock(&mutex);
-    bool last = s->handles == 1;
-    if (last)
+    if (s->phase == STORE_OPEN && s->handles == 1) {
         s->phase = STORE_CLOSING;
-    else
+        close = CLOSE_LAST;
+    } else if (s->phase == STORE_OPEN) {
         s->handles--;
+        close = CLOSE_OTHERS;
+    }
     pthread_mutex_unlock(&mutex);
-    return last;
+    return close;
 }
 
 void registry_cancel_close(struct stead *s)

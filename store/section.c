@@ -197,6 +197,8 @@ static int turn_end(struct stead *s)
     STORE_CALL(s);
     uint64_t seq;
     bool clean = s->rolled_back;
+    if (atomic_load(&s->leaving)) /* abandoned in a callback: whoever gives the lock up rolls back */
+        return clean ? 0 : error_set(ECANCELED, "%s was abandoned: nothing is committed any more", s->file.path);
     int rc = clean ? 0 : store_make_room(s);
     if (rc == 0)
         rc = store_commit_locked(s, &seq);
@@ -291,7 +293,8 @@ static int explain_lock(const struct stead *s, int rc)
 static __attribute__((noinline)) int lock_slowly(struct stead *s, stead_lock_mode mode, int timeout_ms)
 {
     bool rolled_back;
-    if ((mode != STEAD_EXCLUSIVE || !s->read_only) && rwlock_nest(s->store_lock, mode == STEAD_EXCLUSIVE)) {
+    if (s != NULL && (mode == STEAD_SHARED || (mode == STEAD_EXCLUSIVE && !s->read_only)) &&
+        rwlock_nest(s->store_lock, mode == STEAD_EXCLUSIVE)) {
         store_follow(s); /* a level inside others is a count, in every mode */
         return 0;
     }
@@ -332,7 +335,7 @@ int stead_lock(stead *store, stead_lock_mode mode, int timeout_ms)
 
 static __attribute__((noinline)) int unlock_slowly(struct stead *s)
 {
-    if (rwlock_unnest(s->store_lock))
+    if (s != NULL && rwlock_unnest(s->store_lock))
         return 0;
     int rc = store_enter(s);
     if (rc != 0)

@@ -96,6 +96,7 @@ struct stead {
 
     /* Under the store lock held exclusively. */
     struct superblock super;
+    bool making_root; /* stead_root_once is in its init */
     bool seal_failed; /* a close got as far as sealing, and failed at it */
     bool rolled_back; /* TURNS: nothing was changed since the last rollback, as far as commits know */
     bool apply_dead;  /* the apply lock was inherited from the dead */
@@ -122,8 +123,13 @@ int registry_publish(struct stead *s);    /* findable by address (an upgrade cal
 void registry_opened(struct stead *s);    /* OPENING -> OPEN: others get this store */
 void registry_unpublish(struct stead *s); /* no longer findable by address: before anything is unmapped */
 void registry_withdraw(struct stead *s);  /* out of the registry: a failed open, or closed */
-/* The last handle: phase CLOSING and true; else one handle less and false. */
-bool registry_begin_close(struct stead *s);
+/* One handle less; the last one stays until the close is done. */
+enum registry_close {
+    CLOSE_OTHERS, /* there are more handles                                 */
+    CLOSE_LAST,   /* phase CLOSING                                          */
+    CLOSE_OPENING /* it is being opened: an upgrade callback; nothing done  */
+};
+enum registry_close registry_begin_close(struct stead *s);
 void registry_cancel_close(struct stead *s); /* the store stays open with its last handle */
 
 /* ---- open.c, close.c */

@@ -226,6 +226,8 @@ int stead_commit(stead *store, stead_durability durability)
         return rc;
     if (store->read_only)
         return error_set(EPERM, "%s is open read-only", store->file.path);
+    if (atomic_load(&store->leaving))
+        return error_set(ECANCELED, "%s was abandoned: nothing is committed any more", store->file.path);
     if (store->seal_failed)
         return error_set(STEAD_FAILED, "%s: an earlier close failed while it sealed the file; close it again",
                          store->file.path);
