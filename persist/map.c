@@ -47,7 +47,7 @@
 
 #define GUARD_BYTES UNIT_BYTES
 /* Growth by so much at once will be used densely, and a huge page that is not costs little beside it. */
-#define FRESH_HUGE_BYTES (UINT64_C(16) << 20)
+#define FRESH_HUGE_BYTES (UINT64_C(4) << 20)
 #ifndef MADV_DONTNEED_LOCKED
 #define MADV_DONTNEED_LOCKED 24 /* Linux 5.18 */
 #endif
