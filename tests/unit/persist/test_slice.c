@@ -103,7 +103,7 @@ static uint64_t commit_pages(struct fixture *f, uint8_t *model, unsigned pages, 
 Test(txn_slice, no_piece_is_long_and_the_log_stays_below_its_limit)
 {
     static const unsigned sizes[] = {1, 8, 64, 100};
-    uint64_t random = random_seed();
+    uint64_t random = random_seed(), checkpoints = min_u64((uint64_t)random_rounds(3), 3);
     for (unsigned n = 0; n < sizeof sizes / sizeof sizes[0]; n++) {
         struct fixture f;
         uint64_t seen[4] = {0}, longest_log = 0;
@@ -111,7 +111,7 @@ Test(txn_slice, no_piece_is_long_and_the_log_stays_below_its_limit)
         fixture_create(&f, BYTES, BYTES);
         OK(fixture_open(&f));
         watch(&f);
-        for (unsigned i = 0; seen[IMAGE_CHECKPOINT] < 3; i++) {
+        for (unsigned i = 0; seen[IMAGE_CHECKPOINT] < checkpoints; i++) {
             commit_pages(&f, model, sizes[n], &random, i % 3 != 0);
             longest_log = max_u64(longest_log, f.txn->wal.at.end);
             written_pages = 0;
@@ -164,13 +164,13 @@ Test(txn_slice, a_rollback_between_slices_returns_to_the_last_commit)
     uint8_t *model = calloc(1, BYTES), *read = malloc(BYTES);
     fixture_create(&f, BYTES, BYTES);
     OK(fixture_open(&f));
-    for (unsigned i = 0; i < 200; i++) {
+    for (long i = 0; i < random_rounds(200); i++) {
         commit_pages(&f, model, 30, &random, true);
         if (f.txn->overlay.count > 100)
             OK(txn_apply_some(f.txn));
         memset(f.map.base + random_next(&random) % (BYTES - 9000), 0x77, 9000);
         OK(txn_rollback(f.txn));
-        cr_assert_eq(memcmp(f.map.base, model, BYTES), 0, "after %u commits", i);
+        cr_assert_eq(memcmp(f.map.base, model, BYTES), 0, "after %ld commits", i);
         if (i % 20 == 0) {
             OK(txn_read_committed(f.txn, 0, read, BYTES));
             cr_assert_eq(memcmp(read, model, BYTES), 0);
