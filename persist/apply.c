@@ -250,6 +250,19 @@ int txn_checkpoint(struct txn *txn)
     return rc;
 }
 
+bool txn_home_without_log(struct txn *txn, int rc)
+{
+    if (rc != ENOSPC && rc != EDQUOT)
+        return false;
+    pthread_mutex_lock(&txn->engine);
+    bool home = txn_refuse_poisoned(txn) == 0 && txn->overlay.count == 0 && txn->unsynced.pages == 0 &&
+                txn->applied_seq + 1 == txn->wal.at.next_seq;
+    if (home && txn->turns)
+        home = catch_up_superblock(txn) == 0;
+    pthread_mutex_unlock(&txn->engine);
+    return home;
+}
+
 /* ---- a commit to be copied ---- */
 
 void txn_point(struct txn *txn, struct txn_point *point)

@@ -355,8 +355,11 @@ static int reserve_image(struct image *image, uint64_t from, uint64_t to)
     int rc = check_file_limit(image->file, image->options.kind == IMAGE_SHARED ? end : end + TAIL_BYTES);
     if (rc != 0)
         return rc;
-    if (image->options.kind == IMAGE_SHARED)
-        return file_reserve(image->file->fd, at, end - at);
+    if (image->options.kind == IMAGE_SHARED) {
+        /* A block behind the end for the mark, too: a full disk must not stop the close. */
+        rc = image->file->in_memory ? 0 : file_reserve_beyond(image->file->fd, at, end + TAIL_BYTES - at);
+        return rc == 0 || rc == EOPNOTSUPP ? file_reserve(image->file->fd, at, end - at) : rc;
+    }
     (void)pthread_mutex_lock(&image->map.mutex); /* the mark is raised under it */
     rc = tail_move(image->file->fd, at, end, image->super->id);
     (void)pthread_mutex_unlock(&image->map.mutex);
@@ -480,6 +483,11 @@ bool image_wants_checkpoint(const struct image *image)
 int image_checkpoint(struct image *image)
 {
     return image->txn != NULL ? txn_checkpoint(image->txn) : refuse_transaction(image);
+}
+
+bool image_can_seal(const struct image *image, int rc)
+{
+    return rc == 0 || (image->txn != NULL && txn_home_without_log(image->txn, rc));
 }
 
 bool image_log_named(const struct image *image)

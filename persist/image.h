@@ -123,6 +123,8 @@ int image_sync_some(struct image *image);  /* some of the file's pages made dura
 /* image_sync + image_apply, file synced, log emptied; apply lock. */
 int image_checkpoint(struct image *image);
 bool image_failed(const struct image *image);
+/* image_checkpoint() ended with rc: may image_seal() go on all the same?  Yes also where only a new log found no space. */
+bool image_can_seal(const struct image *image, int rc);
 /* SOLE, TURNS: Is the log under its name?  LIVE: true. */
 bool image_log_named(const struct image *image);
 

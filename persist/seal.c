@@ -24,6 +24,10 @@
  * superblocks are made to say "open" again, as at the beginning of the session, before image_seal() returns; if that
  * fails, too, no commit is made any more.
  *
+ * A disk so full that step 1 finds no space for the new log stops nobody from closing: its other half, the file being the
+ * last commit, synced, is enough.  The old log then is the superblock's until step 5, and recovery may replay all of it;
+ * so step 3 punches nothing and the file keeps its length, as with readers.  Step 7 gives the log's space back.
+ *
  * Step 3 comes after 1, because recovery would replay records into punched pages; and before 5, because a sealed store
  * has no log that could tell which pages were being punched.  After step 5 nothing can fail any more that matters: 6 and
  * 7 are tidying, and the next open does it again.
@@ -128,16 +132,17 @@ static int settle_content(struct image *image, struct superblock *super, uint64_
 }
 
 /* Before free ranges are punched, which no older superblock and log explain; and where a crash may leave the end. */
-static int raise_mark(const struct image *image, const struct superblock *super)
+static int raise_mark(const struct image *image, const struct superblock *super, uint64_t seq)
 {
     if (image->file->in_memory)
         return 0;
-    int rc = tail_raise(image->file->fd, super->id, super->checkpoint, super->commit_seq);
+    int rc = tail_raise(image->file->fd, super->id, super->checkpoint, seq);
     return rc == 0 ? 0 : error_set(rc, "cannot write the end of %.300s: %s", image->file->path, error_text(rc));
 }
 
 /* Step 4: also where the file will end once it is cut off.  *at: there, or 0. */
-static int mark_cut(const struct image *image, const struct superblock *super, uint64_t used_bytes, uint64_t *at)
+static int mark_cut(const struct image *image, const struct superblock *super, uint64_t seq, uint64_t used_bytes,
+                    uint64_t *at)
 {
     uint64_t file_bytes, end = format_file_bytes(used_bytes);
     *at = 0;
@@ -145,7 +150,7 @@ static int mark_cut(const struct image *image, const struct superblock *super, u
         return 0;
     int rc = file_size(image->file->fd, &file_bytes);
     if (rc == 0 && end < tail_offset(file_bytes)) {
-        rc = tail_write(image->file->fd, end, super->id, super->checkpoint, super->commit_seq);
+        rc = tail_write(image->file->fd, end, super->id, super->checkpoint, seq);
         *at = end;
     }
     return rc == 0 ? 0 : error_set(rc, "cannot write the end of %.300s: %s", image->file->path, error_text(rc));
@@ -165,9 +170,10 @@ static int unseal(const struct image *image, struct superblock *super, const str
 }
 
 /* Step 5.  On failure super->state says what the disk may say. */
-static int write_sealed(const struct image *image, struct superblock *super, uint64_t used_bytes)
+static int write_sealed(const struct image *image, struct superblock *super, uint64_t commit_seq, uint64_t used_bytes)
 {
     const struct superblock before = *super;
+    super->commit_seq = commit_seq;
     super->used_bytes = used_bytes;
     super->checksums_valid = image->file->in_memory ? 0 : 1;
     int rc = superblock_seal(image->file, super);
@@ -183,27 +189,32 @@ int image_seal(struct image *image, struct superblock *super, uint64_t used_byte
     uint64_t used = clamp_used(image, used_bytes);
     if (image->options.kind == IMAGE_READ || image->options.inspect)
         return error_set(EROFS, "%.300s is open for reading only", image->file->path);
-    if (image->txn != NULL) {
-        rc = txn_checkpoint(image->txn);
-        if (rc != 0)
-            return rc;
+    rc = image->txn == NULL ? 0 : txn_checkpoint(image->txn);
+    if (!image_can_seal(image, rc))
+        return rc;
+    uint64_t seq = super->commit_seq;
+    if (rc !=
+        0) { /* no space for a new log: the old one still names pages, and is the superblock's with the old number */
+        seq = txn_commit_seq(image->txn);
+        used = image_bytes(image);
+        free_range_count = 0;
     }
     /* A session without a commit: what the superblocks said when it began is still true, table and length included. */
     bool untouched = image->txn != NULL && txn_untouched(image->txn);
     bool same = untouched && used <= super->used_bytes && super->checksums_valid;
     if (same)
         used = super->used_bytes;
-    rc = raise_mark(image, super);
+    rc = raise_mark(image, super, seq);
     if (rc == 0 && !same)
         rc = settle_content(image, super, used, free_ranges, untouched ? 0 : free_range_count);
     if (rc != 0)
         return rc;
     uint64_t cut;
-    rc = mark_cut(image, super, used, &cut);
+    rc = mark_cut(image, super, seq, used, &cut);
     if (rc == 0 && !same)
         rc = sync_image(image, used);
     if (rc == 0)
-        rc = write_sealed(image, super, used);
+        rc = write_sealed(image, super, seq, used);
     if (rc != 0) {
         if (cut != 0) /* the image goes on, and that place is in it */
             (void)tail_erase(image->file->fd, cut);

@@ -56,13 +56,15 @@ int txn_rollback(struct txn *txn);
 int txn_refresh(struct txn *txn, bool *changed);
 int txn_apply(struct txn *txn);
 bool txn_has_unapplied(const struct txn *txn);
-bool txn_log_named(struct txn *txn); /* Is the log under its name? */
+bool txn_log_named(struct txn *txn);              /* Is the log under its name? */
 bool txn_untouched(struct txn *txn);              /* opened sealed, and nothing was committed since */
 bool txn_wants_checkpoint(const struct txn *txn); /* the log is over its limit */
 enum image_work txn_work_due(const struct txn *txn);
 int txn_apply_some(struct txn *txn);
 int txn_sync_some(struct txn *txn);
 int txn_checkpoint(struct txn *txn);
+/* txn_checkpoint() found no space for a new log: true if the file is the last commit all the same, and synced. */
+bool txn_home_without_log(struct txn *txn, int rc);
 bool txn_failed(const struct txn *txn);
 /* A sync, or a write that nobody can take back, failed: the store is poisoned.  Returns STEAD_FAILED. */
 int txn_poison(struct txn *txn, int cause, const char *what);

@@ -65,7 +65,10 @@ static int commit_trimmed(struct stead *s, uint64_t *seq)
     if (rc != 0 || !changed_since_open(s))
         return rc;
     heap_trim(s->heap);
-    return store_commit_locked(s, seq);
+    rc = store_commit_locked(s, seq);
+    if (rc == 0 || image_failed(s->image))
+        return rc;
+    return store_rollback_locked(s); /* all that mattered is committed: a full disk keeps its free tail */
 }
 
 /* No writer but this process is attached; gate, store lock and apply lock are held. */
@@ -136,7 +139,7 @@ static int finish_private(struct stead *s)
         rc = image_checkpoint(s->image); /* before the superblock is filled in: it writes one, too */
         if (s->heap != NULL)
             heap_guard_resume(s->heap);
-        if (rc == 0)
+        if (image_can_seal(s->image, rc))
             rc = seal(s);
         store_apply_unlock(s, rc == 0);
     }
