@@ -252,7 +252,7 @@ int txn_checkpoint(struct txn *txn)
 
 bool txn_home_without_log(struct txn *txn, int rc)
 {
-    if (rc != ENOSPC && rc != EDQUOT)
+    if (rc != ENOSPC && rc != EDQUOT && rc != EFBIG)
         return false;
     pthread_mutex_lock(&txn->engine);
     bool home = txn_refuse_poisoned(txn) == 0 && txn->overlay.count == 0 && txn->unsynced.pages == 0 &&

@@ -104,9 +104,10 @@ static int fill(struct image *image, int to, uint64_t used)
 {
     int rc;
     int from = image->file->fd;
-    uint64_t end = format_file_bytes(used);
+    uint64_t end = format_file_bytes(used), whole;
     bool live = image_is_live(image);
-    if (!in_own_pages(image) && !(live && fs_overwrite_allocates(from)) && file_clone(to, from) == 0) {
+    if (!in_own_pages(image) && file_size(from, &whole) == 0 && file_within_limit(whole) == 0 &&
+        !(live && fs_overwrite_allocates(from)) && file_clone(to, from) == 0) {
         rc = file_truncate(to, end);
         if (rc == 0)
             rc = file_zero(to, 0, GROUP0_OFFSET); /* superblocks and locks of a store in use */

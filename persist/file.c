@@ -11,6 +11,9 @@
  *     never get through.  Nothing happened then.
  *   - a short write is continued; the error that stopped it is found by the next attempt.
  *   - a failed sync is never repeated: the kernel reports a lost page once and then calls it clean.
+ *   - a file that grows past the limit of this process (ulimit -f) is answered by the kernel with a signal that ends the
+ *     program.  So whoever makes a file longer asks first: all of it is done by reserving, truncating, or a store's mark.
+ *     A process that lowers its limit below a file that it has open for writing is not helped.
  *   - the sync of a range is msync(MS_SYNC) over a mapping made for it: the only call of Linux that makes a range of a
  *     file durable with the metadata it needs and leaves other dirty pages alone (sync_file_range flushes neither
  *     metadata nor the disk's cache).  Lock words live in a page of the file that is dirty all the time; syncing them
@@ -25,6 +28,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -255,9 +259,25 @@ int file_size(int fd, uint64_t *bytes)
     return 0;
 }
 
+int file_within_limit(uint64_t bytes)
+{
+    struct rlimit limit;
+    return getrlimit(RLIMIT_FSIZE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY || bytes <= limit.rlim_cur ? 0
+                                                                                                              : EFBIG;
+}
+
+/* The file is to have at least so many bytes. */
+static int may_grow(int fd, uint64_t bytes)
+{
+    uint64_t now;
+    return file_within_limit(bytes) == 0 || (file_size(fd, &now) == 0 && bytes <= now) ? 0 : EFBIG;
+}
+
 int file_truncate(int fd, uint64_t bytes)
 {
-    int rc;
+    int rc = may_grow(fd, bytes);
+    if (rc != 0)
+        return rc;
     do
         rc = file_calls.ftruncate(fd, (off_t)bytes);
     while (rc != 0 && errno == EINTR);
@@ -268,6 +288,9 @@ static int allocate(int fd, int mode, uint64_t offset, uint64_t bytes)
 {
     if (bytes == 0)
         return 0;
+    int rc = (mode & FALLOC_FL_KEEP_SIZE) != 0 ? 0 : may_grow(fd, offset + bytes);
+    if (rc != 0)
+        return rc;
     for (int attempt = 0;; attempt++) {
         if (file_calls.fallocate(fd, mode, (off_t)offset, (off_t)bytes) == 0)
             return 0;

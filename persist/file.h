@@ -92,9 +92,11 @@ int file_unlink(const char *path);
 int file_rename(const char *from, const char *to);
 int file_exchange(const char *a, const char *b); /* EINVAL, ENOSYS: not here */
 int file_size(int fd, uint64_t *bytes);
-int file_truncate(int fd, uint64_t bytes); /* up or down */
+/* EFBIG: a file so long is more than this process may make (ulimit -f). */
+int file_within_limit(uint64_t bytes);
+int file_truncate(int fd, uint64_t bytes); /* up or down; EFBIG */
 /* Disk blocks for [offset, offset + bytes), file lengthened to hold them; content kept, new bytes zero.
- * ENOSPC; EOPNOTSUPP where the file system cannot promise it. */
+ * ENOSPC, EFBIG; EOPNOTSUPP where the file system cannot promise it. */
 int file_reserve(int fd, uint64_t offset, uint64_t bytes);
 /* The same without lengthening the file: blocks for what will be written there. */
 int file_reserve_beyond(int fd, uint64_t offset, uint64_t bytes);

@@ -39,7 +39,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 
 #include "base/error.h"
 #include "persist/address.h"
@@ -73,8 +72,23 @@ static int held_bytes(const struct file *file, uint64_t capacity, uint64_t *byte
     return 0;
 }
 
+/* Before it would be answered by a signal: SIGXFSZ, also for a write into what is there. */
+static int check_file_limit(const struct file *file, uint64_t file_bytes)
+{
+    return file_within_limit(file_bytes) == 0
+               ? 0
+               : error_set(EFBIG, "%.300s: %" PRIu64 " bytes are more than the limit of this process (ulimit -f)",
+                           file->path, file_bytes);
+}
+
 static int check_file_system(const struct file *file, const struct image_options *options)
 {
+    uint64_t file_bytes;
+    int rc = is_writer(options) ? file_size(file->fd, &file_bytes) : 0;
+    if (rc == 0 && is_writer(options))
+        rc = check_file_limit(file, file_bytes);
+    if (rc != 0)
+        return rc;
     enum fs_use use = FS_ONE_PROCESS;
     if (options->kind == IMAGE_SHARED)
         use = FS_LIVE;
@@ -335,17 +349,6 @@ uint64_t image_follow(struct image *image)
         return mapped;
     (void)map_extend(&image->map, held);
     return image_bytes(image);
-}
-
-/* fallocate beyond the limit would be answered by a signal (SIGXFSZ). */
-static int check_file_limit(const struct file *file, uint64_t file_bytes)
-{
-    struct rlimit limit;
-    if (file->in_memory || getrlimit(RLIMIT_FSIZE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY ||
-        file_bytes <= limit.rlim_cur)
-        return 0;
-    return error_set(EFBIG, "%.300s cannot grow to %" PRIu64 " bytes: the limit of this process (ulimit -f) is %ju",
-                     file->path, file_bytes, (uintmax_t)limit.rlim_cur);
 }
 
 /* Blocks for image bytes [from, to), to the end of a group's table where one begins. */

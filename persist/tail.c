@@ -111,7 +111,8 @@ int tail_write(int fd, uint64_t at, const uint8_t id[16], uint64_t checkpoint, u
 {
     struct tail tail;
     fill(&tail, id, checkpoint, seq);
-    return file_write_at(fd, &tail, sizeof tail, at);
+    int rc = file_within_limit(at + sizeof tail);
+    return rc == 0 ? file_write_at(fd, &tail, sizeof tail, at) : rc;
 }
 
 /* What stands at the end: *tail is all zeros if there is no mark, and *at where one belongs. */

@@ -118,7 +118,7 @@ int wal_reserve_to(struct wal *wal, uint64_t end)
     uint64_t step = min_u64(max_u64(wal->reserved_end, WAL_RESERVE_FIRST_BYTES), RESERVE_STEP_MAX_BYTES);
     uint64_t want = round_up(max_u64(end, wal->reserved_end + step), WAL_BLOCK);
     int rc = file_reserve_fresh(wal->fd, wal->reserved_end, want - wal->reserved_end);
-    if (rc == ENOSPC && end < want) { /* no room for the slack: what is needed, then */
+    if ((rc == ENOSPC || rc == EDQUOT || rc == EFBIG) && end < want) { /* no room for the slack: what is needed, then */
         want = round_up(end, WAL_BLOCK);
         rc = file_reserve_fresh(wal->fd, wal->reserved_end, want - wal->reserved_end);
     }

@@ -9,7 +9,8 @@
  *   5 DURABLE: wait for the disk                         -      commits of several threads share this sync
  *   6 readers attached: apply; a piece of the next        store lock + apply lock, both only tried
  *     checkpoint due (slice.c): that
- * A failure before the end of step 3 leaves everything as it was.  After it the commit stands in the log whatever
+ * A failure before the end of step 3 leaves everything as it was.  If it was for want of room (ENOSPC, EDQUOT, EFBIG) and the
+ * log is long, a checkpoint gives most of it back and step 3 is tried once more.  After it the commit stands in the log whatever
  * happens later; a failure of step 5 poisons the store; step 6 never fails a commit: what could not be applied now is
  * applied by the next one, by close, or by recovery.
  *
@@ -21,8 +22,9 @@
 
 #include "store/call.h"
 
-#define CHANGE_POLL_NS 10000000 /* a reader alone looks this often whether somebody committed */
-#define CHANGE_SLICE_MS 250     /* and one that is told sleeps so long at most before it looks who is there */
+#define LOG_WORTH_BYTES (UINT64_C(256) << 10) /* a new log takes as much */
+#define CHANGE_POLL_NS 10000000               /* a reader alone looks this often whether somebody committed */
+#define CHANGE_SLICE_MS 250 /* and one that is told sleeps so long at most before it looks who is there */
 
 /* ---- pieces */
 
@@ -34,13 +36,47 @@ void store_publish_commit(struct stead *s)
     change_publish(&s->unit->commit_seq, &s->unit->commit_word, image_commit_seq(s->image));
 }
 
-/* durable: the caller goes on to store_make_durable(). */
-static int commit_locked(struct stead *s, bool durable, uint64_t *seq)
+/* Store lock held exclusively.  0 also when there was nothing to do. */
+static int apply_now(struct stead *s, int (*work)(struct image *), int64_t deadline_ns)
+{
+    int rc = store_apply_lock(s, true, deadline_ns);
+    if (rc != 0)
+        return rc;
+    heap_guard_pause(s->heap);
+    rc = work(s->image);
+    heap_guard_resume(s->heap);
+    struct image_stat stat;
+    image_stat(s->image, &stat);
+    change_publish(&s->unit->durable_seq, &s->unit->durable_word, stat.durable_seq);
+    store_apply_unlock(s, rc == 0);
+    return rc;
+}
+
+static int commit_image(struct stead *s, bool durable, uint64_t *seq)
 {
     heap_guard_pause(s->heap); /* nothing but in builds with AddressSanitizer: the diff reads free blocks, too */
     int rc = durable ? image_commit_deferred(s->image, heap_used_bytes(s->heap), seq)
                      : image_commit(s->image, heap_used_bytes(s->heap), seq);
     heap_guard_resume(s->heap);
+    return rc;
+}
+
+/* No room for the log, and a checkpoint would give up most of it? */
+static bool log_is_in_the_way(struct stead *s, int rc)
+{
+    struct image_stat stat;
+    if (rc != ENOSPC && rc != EDQUOT && rc != EFBIG)
+        return false;
+    image_stat(s->image, &stat);
+    return stat.log_bytes > LOG_WORTH_BYTES;
+}
+
+/* durable: the caller goes on to store_make_durable(). */
+static int commit_locked(struct stead *s, bool durable, uint64_t *seq)
+{
+    int rc = commit_image(s, durable, seq);
+    if (log_is_in_the_way(s, rc) && apply_now(s, image_checkpoint, 0) == 0)
+        rc = commit_image(s, durable, seq);
     if (rc != 0)
         return error_about(rc, s->file.path);
     s->rolled_back = false;
@@ -59,22 +95,6 @@ int store_make_durable(struct stead *s, uint64_t seq)
     if (rc == 0 && s->unit != NULL && s->has_slot)
         change_publish(&s->unit->durable_seq, &s->unit->durable_word, seq);
     return error_about(rc, s->file.path);
-}
-
-/* Store lock held exclusively.  0 also when there was nothing to do. */
-static int apply_now(struct stead *s, int (*work)(struct image *), int64_t deadline_ns)
-{
-    int rc = store_apply_lock(s, true, deadline_ns);
-    if (rc != 0)
-        return rc;
-    heap_guard_pause(s->heap);
-    rc = work(s->image);
-    heap_guard_resume(s->heap);
-    struct image_stat stat;
-    image_stat(s->image, &stat);
-    change_publish(&s->unit->durable_seq, &s->unit->durable_word, stat.durable_seq);
-    store_apply_unlock(s, rc == 0);
-    return rc;
 }
 
 int store_make_room(struct stead *s)
