@@ -28,6 +28,8 @@ static int visit_lock(const struct rwlock_info *info, void *arg)
                            .lock = to->lock};
     if (info->waiting && info->since_ns != 0)
         out.waiting_ns = clock_ns() - info->since_ns;
+    if (out.waiting_ns < 0) /* the clock of another time namespace */
+        out.waiting_ns = 0;
     return to->visit(&out, to->arg);
 }
 

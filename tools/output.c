@@ -126,6 +126,11 @@ void json_time(struct json *json, const char *key, time_t value)
 
 void output_safe(const char *value)
 {
+    output_safe_to(stdout, value);
+}
+
+void output_safe_to(FILE *to, const char *value)
+{
     for (const unsigned char *p = (const unsigned char *)value; *p != '\0';) {
         unsigned length = utf8_length(p);
         bool control = length == 0 || *p < 0x20 || *p == 0x7f || *p == '\\' || (*p == 0xc2 && p[1] < 0xa0);
@@ -133,9 +138,9 @@ void output_safe(const char *value)
             length = 1;
         for (unsigned i = 0; i < length; i++)
             if (control)
-                printf("\\x%02x", p[i]);
+                fprintf(to, "\\x%02x", p[i]);
             else
-                putchar(p[i]);
+                putc(p[i], to);
         p += length;
     }
 }

@@ -7,6 +7,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <time.h>
 
 #define JSON_DEPTH_MAX 8
@@ -27,7 +28,8 @@ void json_time(struct json *json, const char *key, time_t value);  /* RFC 3339 i
 
 /* ---- text ---- */
 /* value with every control character and backslash written as an escape. */
-void output_safe(const char *value);
+void output_safe(const char *value); /* on stdout */
+void output_safe_to(FILE *to, const char *value);
 /* "1.5 MiB"; buffer of OUTPUT_TEXT_BYTES. */
 const char *output_bytes(char *buffer, uint64_t bytes);
 /* "2026-01-31 23:59:59" in local time, "never" for 0. */

@@ -5,6 +5,7 @@
  * the argument check cannot disagree with what there is.  Exit codes: 0 fine, 1 a problem was found, 2 usage.
  */
 #include "command.h"
+#include "output.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -15,7 +16,11 @@ static const struct verb *const verbs[] = {&verb_info,   &verb_check, &verb_ls, 
 
 int command_problem(const char *verb, const char *name, const char *sentence)
 {
-    fprintf(stderr, "stead %s: %s: %s\n", verb, name, sentence);
+    fprintf(stderr, "stead %s: ", verb);
+    output_safe_to(stderr, name);
+    fputs(": ", stderr);
+    output_safe_to(stderr, sentence); /* it has names in it, too */
+    fputc('\n', stderr);
     return COMMAND_PROBLEM;
 }
 

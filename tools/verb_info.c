@@ -54,8 +54,8 @@ static void info_json_locks(struct json *json, const struct info_locks *locks)
     for (size_t i = 0; i < locks->count; i++) {
         const stead_lock_info *lock = &locks->list[i];
         json_begin(json, NULL, '{');
-        json_number(json, "pid", (uint64_t)lock->pid);
-        json_number(json, "tid", (uint64_t)lock->tid);
+        json_number(json, "pid", (uint32_t)lock->pid);
+        json_number(json, "tid", (uint32_t)lock->tid);
         json_text(json, "lock", lock->lock);
         json_text(json, "mode", lock->exclusive ? "exclusive" : "shared");
         json_flag(json, "waiting", lock->waiting);
@@ -143,8 +143,8 @@ static void info_json(const char *name, const struct look *look, const stead_sta
     json_number(&json, "live_blocks", status->live_blocks);
     json_number(&json, "commit_seq", status->commit_seq);
     json_number(&json, "log_bytes", status->log_bytes);
-    json_number(&json, "creator_pid", (uint64_t)status->creator_pid);
-    json_number(&json, "last_change_pid", (uint64_t)status->last_change_pid);
+    json_number(&json, "creator_pid", (uint32_t)status->creator_pid);
+    json_number(&json, "last_change_pid", (uint32_t)status->last_change_pid);
     json_time(&json, "created", status->created);
     json_time(&json, "last_attach", status->last_attach);
     json_time(&json, "last_detach", status->last_detach);

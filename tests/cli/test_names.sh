@@ -34,3 +34,14 @@ run 0 "$stead" names empty.stead
 out_is ''
 run 0 "$stead" names --json empty.stead
 json '' LENGTH 0
+
+# What is in a name reaches no terminal as it is, by stderr neither.
+evil=$(printf 'e\033[31m\nil')
+printf 'no store' >"$evil"
+for verb in info names blocks check rm; do
+    run 1 "$stead" $verb "$evil"
+    [ "$(cat out err | tr -d '\n' | LC_ALL=C tr -cd '\001-\037\177' | wc -c)" -eq 0 ] ||
+        fail "a control character came through: $verb"
+    [ "$(cat out err | wc -l)" -eq 1 ] || fail "not one line: $verb"
+done
+err_has 'stead rm: e\\x1b\[31m\\x0ail: '
