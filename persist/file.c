@@ -311,9 +311,9 @@ int file_reserve_beyond(int fd, uint64_t offset, uint64_t bytes)
     return allocate(fd, FALLOC_FL_KEEP_SIZE, offset, bytes);
 }
 
-static int write_zeros(int fd, uint64_t offset, uint64_t bytes)
+int file_write_zeros(int fd, uint64_t offset, uint64_t bytes)
 {
-    static const uint8_t zeros[UNIT_BYTES];
+    static const uint8_t zeros[4 * UNIT_BYTES];
     int rc = 0;
     for (uint64_t done = 0; done < bytes && rc == 0; done += sizeof zeros)
         rc = file_write_at(fd, zeros, (size_t)min_u64(sizeof zeros, bytes - done), offset + done);
@@ -323,13 +323,13 @@ static int write_zeros(int fd, uint64_t offset, uint64_t bytes)
 int file_reserve_fresh(int fd, uint64_t offset, uint64_t bytes)
 {
     int rc = file_reserve(fd, offset, bytes);
-    return rc == EOPNOTSUPP ? write_zeros(fd, offset, bytes) : rc;
+    return rc == EOPNOTSUPP ? file_write_zeros(fd, offset, bytes) : rc;
 }
 
 int file_zero(int fd, uint64_t offset, uint64_t bytes)
 {
     int rc = file_punch(fd, offset, bytes);
-    return rc == EOPNOTSUPP ? write_zeros(fd, offset, bytes) : rc;
+    return rc == EOPNOTSUPP ? file_write_zeros(fd, offset, bytes) : rc;
 }
 
 int file_punch(int fd, uint64_t offset, uint64_t bytes)

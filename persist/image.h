@@ -67,7 +67,8 @@ uint64_t image_capacity(const struct image *image);
 bool image_recovered(const struct image *image); /* this open replayed a log */
 uint64_t image_commit_seq(const struct image *image);
 
-/* [base, base + bytes) becomes usable, disk blocks reserved (fallocate, never its emulation).  Thread-safe. */
+/* [base, base + bytes) becomes usable, disk blocks reserved (fallocate, never its emulation).  Thread-safe;
+ * SHARED: one process at a time (the heap's gate): what the file gains is written with zeros. */
 int image_extend(struct image *image, uint64_t bytes);
 /* Others extended the file: map what is there now.  Cheap when nothing changed.  Returns the new image_bytes. */
 uint64_t image_follow(struct image *image);

@@ -354,13 +354,24 @@ Test(image, followers_see_growth)
 /* ---- several at once ---- */
 
 enum { GROWERS = 4, STEPS = 64 };
+static pthread_mutex_t *gate; /* among processes, as the heap's is; NULL: threads */
+
+static int extend_alone(uint64_t bytes)
+{
+    if (gate != NULL)
+        pthread_mutex_lock(gate);
+    int rc = image_extend(store.image, bytes);
+    if (gate != NULL)
+        pthread_mutex_unlock(gate);
+    return rc;
+}
 
 static void *grow(void *arg)
 {
     unsigned number = *(unsigned *)arg;
     for (unsigned step = 1; step <= STEPS; step++) {
         uint64_t bytes = (step * GROWERS + number) * UNIT_BYTES * 2;
-        if (image_extend(store.image, bytes) != 0 || image_bytes(store.image) < bytes)
+        if (extend_alone(bytes) != 0 || image_bytes(store.image) < bytes)
             return arg;
         *store_word(bytes - PAGE_BYTES) = bytes; /* usable at once */
     }
@@ -393,7 +404,12 @@ Test(image, threads_grow_it_together)
 
 Test(image, processes_grow_a_live_file_together)
 {
+    pthread_mutexattr_t among;
     store_open(IMAGE_SHARED); /* stays attached, so that the children are not first */
+    gate = mmap(NULL, sizeof *gate, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    cr_assert(gate != MAP_FAILED && pthread_mutexattr_init(&among) == 0 &&
+              pthread_mutexattr_setpshared(&among, PTHREAD_PROCESS_SHARED) == 0 &&
+              pthread_mutex_init(gate, &among) == 0);
     fflush(NULL);
     pid_t children[GROWERS];
     for (unsigned i = 0; i < GROWERS; i++) {
