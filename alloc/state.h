@@ -29,12 +29,12 @@ enum slab_state {
 };
 
 /* What this process knows about the slab that starts in a slot.  `owner` equal to a thread's token means: that thread
- * owns the slab, all other fields are true, and what follows `class` is that thread's alone.  A line each: two threads'
- * slabs lie side by side, and every free counts. */
+ * owns the slab, all other fields are true, and what follows `class` is that thread's alone.  Two lines each, of which one is
+ * used: two threads' slabs lie side by side, every free counts, and processors fetch lines in pairs. */
 struct note {
-    _Alignas(64) _Atomic uint32_t owner; /* token, 0 = none                                              */
-    uint32_t inverse;                    /* of the class: see class_table                                */
-    uint64_t head;                       /* as it must stand in the descriptor                           */
+    _Alignas(128) _Atomic uint32_t owner; /* token, 0 = none                                              */
+    uint32_t inverse;                     /* of the class: see class_table                                */
+    uint64_t head;                        /* as it must stand in the descriptor                           */
     struct descriptor *descriptor;
     uint8_t *start;    /* of the slab                                                  */
     uint16_t capacity; /* blocks                                                       */
@@ -47,7 +47,7 @@ struct note {
     struct bin *bin;         /* of the owner, for the class                                  */
     uint32_t next, previous; /* slots; 0 = none                                              */
 };
-static_assert(sizeof(struct note) == 64, "a note a cache line");
+static_assert(sizeof(struct note) == 128, "a note a pair of cache lines");
 
 struct slab_list {
     uint32_t first, last; /* slots; 0 = none */
