@@ -31,8 +31,6 @@
 #include "persist/replay.h"
 #include "persist/txn_internal.h"
 
-#define TABLE_ENTRIES (PAGE_BYTES / 8) /* checksums in one block of the table */
-
 /* One pwrite for pages that follow each other in the file. */
 static int write_run(int fd, const struct page_list *list, size_t from, size_t count, apply_bytes_of *bytes_of,
                      const void *ctx, uint8_t *scratch)
@@ -51,40 +49,34 @@ static int write_run(int fd, const struct page_list *list, size_t from, size_t c
 }
 
 /* The checksums of pages whose entries lie in one block of the table; returns how many via *count. */
-static int write_checksums(int fd, const struct page_list *list, size_t from, size_t to, apply_bytes_of *bytes_of,
-                           const void *ctx, size_t *count)
+static int write_checksums(struct txn *txn, const struct page_list *list, size_t from, size_t to,
+                           apply_bytes_of *bytes_of, const void *ctx, size_t *count)
 {
-    uint64_t entry[TABLE_ENTRIES];
-    uint64_t block = round_down(format_checksum_offset(list->page[from] * PAGE_BYTES), PAGE_BYTES);
-    int rc = file_read_at(fd, entry, sizeof entry, block);
+    uint64_t *entry, block = list->page[from] / CHECKSUM_BLOCK_PAGES;
+    int rc = checksum_cache_get(&txn->checksums, list->page[from], &entry);
     if (rc != 0)
         return rc;
-    size_t first = TABLE_ENTRIES, last = 0, i = from;
-    for (; i < to; i++) {
-        uint64_t at = format_checksum_offset(list->page[i] * PAGE_BYTES) - block;
-        if (at >= PAGE_BYTES)
-            break;
-        entry[at / 8] = page_checksum(bytes_of(ctx, list->page[i]));
-        first = min_u64(first, at / 8);
-        last = at / 8;
-    }
+    size_t i = from;
+    for (; i < to && list->page[i] / CHECKSUM_BLOCK_PAGES == block; i++)
+        entry[list->page[i] % CHECKSUM_BLOCK_PAGES] = page_checksum(bytes_of(ctx, list->page[i]));
     *count = i - from;
-    return file_write_at(fd, &entry[first], (last - first + 1) * 8, block + first * 8);
+    return checksum_cache_write(&txn->checksums, list->page[from], list->page[from] % CHECKSUM_BLOCK_PAGES,
+                                list->page[i - 1] % CHECKSUM_BLOCK_PAGES);
 }
 
-int apply_pages(int fd, const struct page_list *list, size_t from, size_t to, apply_bytes_of *bytes_of, const void *ctx,
-                uint8_t *scratch)
+int apply_pages(struct txn *txn, const struct page_list *list, size_t from, size_t to, apply_bytes_of *bytes_of,
+                const void *ctx)
 {
     int rc = 0;
     for (size_t i = from; i < to && rc == 0;) {
         uint64_t limit = format_contiguous(list->page[i] * PAGE_BYTES) / PAGE_BYTES;
         size_t run = page_list_run(list, i, (size_t)min_u64(min_u64(limit, SCRATCH_PAGES), to - i));
-        rc = write_run(fd, list, i, run, bytes_of, ctx, scratch);
+        rc = write_run(txn->file->fd, list, i, run, bytes_of, ctx, txn->scratch);
         i += run;
     }
     for (size_t i = from; i < to && rc == 0;) {
         size_t done = 0;
-        rc = write_checksums(fd, list, i, to, bytes_of, ctx, &done);
+        rc = write_checksums(txn, list, i, to, bytes_of, ctx, &done);
         i += done;
     }
     return rc;
@@ -96,7 +88,7 @@ static const uint8_t *zero_page(const void *zeros, uint64_t page)
     return zeros;
 }
 
-int apply_zeros(int fd, uint64_t from, uint64_t to, uint8_t *scratch)
+int apply_zeros(struct txn *txn, uint64_t from, uint64_t to)
 {
     static const uint8_t zeros[PAGE_BYTES];
     int rc = 0;
@@ -105,7 +97,7 @@ int apply_zeros(int fd, uint64_t from, uint64_t to, uint8_t *scratch)
         struct page_list list = {.page = page, .room = SCRATCH_PAGES};
         while (from < to && list.count < SCRATCH_PAGES)
             list.page[list.count++] = from++;
-        rc = apply_pages(fd, &list, 0, list.count, zero_page, zeros, scratch);
+        rc = apply_pages(txn, &list, 0, list.count, zero_page, zeros);
     }
     return rc;
 }
@@ -127,8 +119,7 @@ int txn_apply_locked(struct txn *txn)
     if (rc == 0)
         rc = page_list_reserve(&txn->resident, txn->work.count);
     if (rc == 0)
-        rc =
-            apply_pages(txn->file->fd, &txn->work, 0, txn->work.count, apply_from_overlay, &txn->overlay, txn->scratch);
+        rc = apply_pages(txn, &txn->work, 0, txn->work.count, apply_from_overlay, &txn->overlay);
     if (rc != 0) /* the log holds it all: nothing is lost, and the next attempt starts from the same place */
         return error_set(rc, "cannot write committed pages into %s: %s", txn->file->path, error_text(rc));
     for (size_t i = 0; i < txn->work.count; i++)

@@ -40,9 +40,11 @@
 #include "persist/page_checksum.h"
 #include "persist/txn_internal.h"
 
-#define STRAIGHT_PAGES 64    /* as many new pages at once as are worth a sync of the file */
-#define RESIDENT_PAGES 16384 /* private copies of applied pages kept for the next write to them (64 MiB) */
-#define DROPS_PER_COMMIT 32
+#define STRAIGHT_PAGES 64   /* as many new pages at once as are worth a sync of the file */
+#define DROPS_PER_COMMIT 32 /* at least ... */
+#define DROPS_PER_CHANGE 2  /* ... and so many for each page of the commit: they must outrun what is applied */
+
+size_t txn_resident_limit_pages = 16384; /* 64 MiB */
 
 /* The candidates in three parts: compared, new, past the end of this commit. */
 struct parts {
@@ -112,20 +114,21 @@ static void remember(struct txn *txn)
 /* W17.  The pages in scratch are what was committed: else a new checksum would bless the damage. */
 static int verify_base(struct txn *txn, uint64_t page, size_t count)
 {
-    uint64_t sum[SCRATCH_PAGES];
+    uint64_t *entry;
     if (txn->super->checksums_valid == 0)
         return 0; /* after a crash in LIVE there are none */
-    int rc = file_read_at(txn->file->fd, sum, count * sizeof sum[0], format_checksum_offset(page * PAGE_BYTES));
-    if (rc != 0)
-        return error_set(rc, "cannot read the checksum of page %llu of %s: %s", (unsigned long long)page,
-                         txn->file->path, error_text(rc));
-    for (size_t i = 0; i < count; i++)
-        if (page_checksum(txn->scratch + i * PAGE_BYTES) != sum[i])
+    for (size_t i = 0; i < count; i++) {
+        int rc = checksum_cache_get(&txn->checksums, page + i, &entry);
+        if (rc != 0)
+            return error_set(rc, "cannot read the checksum of page %llu of %s: %s", (unsigned long long)(page + i),
+                             txn->file->path, error_text(rc));
+        if (page_checksum(txn->scratch + i * PAGE_BYTES) != entry[(page + i) % CHECKSUM_BLOCK_PAGES])
             return error_set(
                 STEAD_CORRUPT,
                 "page %llu of %s was damaged on the disk (its checksum does not match): what was changed in "
                 "it cannot be committed",
                 (unsigned long long)(page + i), txn->file->path);
+    }
     return 0;
 }
 
@@ -271,10 +274,12 @@ static int build_record(struct txn *txn, struct parts *parts, uint64_t used_byte
 static void drop_some_residents(struct txn *txn)
 {
     struct page_list *resident = &txn->resident;
+    size_t kept = resident->count - txn->resident_head;
+    size_t drops = max_u64(DROPS_PER_COMMIT, DROPS_PER_CHANGE * txn->last_pages);
     txn->work.count = 0;
-    if (resident->count - txn->resident_head <= RESIDENT_PAGES || page_list_reserve(&txn->work, DROPS_PER_COMMIT) != 0)
+    if (kept <= txn_resident_limit_pages || page_list_reserve(&txn->work, drops) != 0)
         return;
-    for (int i = 0; i < DROPS_PER_COMMIT && txn->resident_head < resident->count; i++) {
+    for (size_t i = 0; i < drops && txn->resident_head < resident->count; i++) {
         uint64_t page = resident->page[txn->resident_head++];
         if (overlay_get(&txn->overlay, page) == NULL && page < txn->map->fresh_from / PAGE_BYTES) {
             if (!list_has(&txn->candidates, page))

@@ -39,7 +39,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include "base/units.h"
@@ -52,9 +51,6 @@
 #define RECENT_SLOTS 1024     /* power of two */
 #define MISSES_BEFORE_PAUSE 8 /* incomplete fault reports in a row ... */
 #define PAUSE_COLLECTS 64     /* ... after which this many collects scan without asking */
-#ifndef MADV_DONTNEED_LOCKED
-#define MADV_DONTNEED_LOCKED 24 /* Linux 5.18 */
-#endif
 
 struct recent {
     uint64_t page_plus_1, collect;
@@ -357,17 +353,6 @@ void dirty_set_file(struct dirty *dirty, int fd)
     dirty->file_fd = fd;
 }
 
-static int drop_run(struct dirty *dirty, uint64_t page, uint64_t count)
-{
-    void *start = dirty->base + page * PAGE_BYTES;
-    /* EINVAL: the program locked its memory (mlockall), which made the pages private in the first place. */
-    if (madvise(start, count * PAGE_BYTES, MADV_DONTNEED) == 0 ||
-        madvise(start, count * PAGE_BYTES, MADV_DONTNEED_LOCKED) == 0)
-        return 0;
-    dirty->scan_next = true;
-    return errno;
-}
-
 /* Kernel pages that are all in the list are dropped; of the others, what is in it is read from the file. */
 static int drop_frames(struct dirty *dirty, const struct page_list *pages)
 {
@@ -377,7 +362,7 @@ static int drop_frames(struct dirty *dirty, const struct page_list *pages)
         while (i + count < pages->count && pages->page[i + count] / dirty->frame_pages == frame)
             count++;
         if (count == dirty->frame_pages)
-            rc = drop_run(dirty, first, count);
+            rc = dirty_drop_pages(dirty->base, &(struct page_list){.page = pages->page + i, .count = count});
         else
             for (uint64_t n = 0; n < count && rc == 0; n++)
                 rc = file_read_at(dirty->file_fd, dirty->base + pages->page[i + n] * PAGE_BYTES, PAGE_BYTES,
@@ -399,13 +384,7 @@ int dirty_drop(struct dirty *dirty, const struct page_list *pages)
     while (h < dirty->hot_count)
         dirty->hot[kept++] = dirty->hot[h++];
     dirty->hot_count = kept;
-    if (dirty->frame_pages > 1)
-        return drop_frames(dirty, pages);
-    int rc = 0;
-    for (size_t i = 0; i < pages->count && rc == 0;) {
-        size_t run = page_list_run(pages, i, pages->count);
-        rc = drop_run(dirty, pages->page[i], run);
-        i += run;
-    }
+    int rc = dirty->frame_pages > 1 ? drop_frames(dirty, pages) : dirty_drop_pages(dirty->base, pages);
+    dirty->scan_next = dirty->scan_next || rc != 0;
     return rc;
 }

@@ -21,6 +21,10 @@ void dirty_protect_close(struct dirty_protect *protect);
 /* The pages [first, first + count) fault at their next write.  Registers the range up to their end first. */
 int dirty_protect_pages(struct dirty_protect *protect, uint8_t *base, uint64_t bytes, uint64_t first, uint64_t count);
 
+/* ---- dirty_drop.c: private copies given back ---- */
+int dirty_drop_pages(uint8_t *base, const struct page_list *pages);
+extern _Atomic bool dirty_drop_at_once; /* many by one call, where the kernel can; tests try it without */
+
 /* ---- dirty_faults.c: one record for every page fault of this process ---- */
 struct dirty_faults;
 int dirty_faults_open(struct dirty_faults **out);

@@ -97,6 +97,7 @@ static int write_chunk(struct txn *txn, uint64_t page, size_t count, bool log)
         if (log)
             rc = wal_add_straight(&txn->wal, at + i * PAGE_BYTES, entry[i]);
     }
+    checksum_cache_drop(&txn->checksums, page, count);
     if (rc == 0)
         rc = file_write_at(txn->file->fd, image_page(txn, page), count * PAGE_BYTES, format_file_offset(at));
     if (rc == 0) /* of few pages too: whoever reads a page of the file verifies it (W17) */
@@ -182,7 +183,7 @@ int fresh_clear(struct txn *txn, uint64_t page)
     txn->straight_from = txn->straight_to = 0;
     if (from >= to)
         return 0;
-    int rc = apply_zeros(txn->file->fd, from, to, txn->scratch);
+    int rc = apply_zeros(txn, from, to);
     if (rc == 0)
         rc = file_sync_range(txn->file->fd, GROUP0_OFFSET,
                              format_file_bytes(round_up(to * PAGE_BYTES, UNIT_BYTES)) - GROUP0_OFFSET);

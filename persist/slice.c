@@ -119,7 +119,7 @@ static int apply_slice(struct txn *txn, size_t pages)
     size_t from = round->next, to = min_u64(from + pages, round->pages.count);
     rc = page_list_reserve(&txn->resident, to - from);
     if (rc == 0)
-        rc = apply_pages(txn->file->fd, &round->pages, from, to, apply_from_overlay, &txn->overlay, txn->scratch);
+        rc = apply_pages(txn, &round->pages, from, to, apply_from_overlay, &txn->overlay);
     if (rc != 0) /* the log holds it all, the overlay too: the next attempt starts from the same place */
         return error_set(rc, "cannot write committed pages into %s: %s", txn->file->path, error_text(rc));
     unsynced_add(txn, &round->pages, from, to);

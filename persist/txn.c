@@ -187,6 +187,7 @@ static int open_log(struct txn *txn, bool first)
 static void free_txn(struct txn *txn)
 {
     overlay_release(&txn->overlay);
+    checksum_cache_release(&txn->checksums);
     slice_release(txn);
     page_list_free(&txn->candidates);
     page_list_free(&txn->carry);
@@ -218,6 +219,7 @@ int txn_open_with(struct txn **out, struct map *map, const struct file *file, st
     pthread_mutex_init(&txn->sync, NULL);
     pthread_cond_init(&txn->synced, NULL);
     overlay_init(&txn->overlay);
+    checksum_cache_init(&txn->checksums, file->fd);
     txn->scratch = aligned_alloc(PAGE_BYTES, SCRATCH_PAGES * PAGE_BYTES);
     int rc = txn->scratch == NULL ? ENOMEM : dirty_open(&txn->dirty, map->base, kind);
     if (rc != 0)

@@ -23,6 +23,8 @@ struct txn;
 extern uint64_t txn_log_limit_bytes;
 /* Pages of unapplied commits in memory: more, and slices of them go home.  A variable for the same reason. */
 extern size_t txn_overlay_limit_pages;
+/* Private copies of applied pages kept for the next write to them; what is above goes back, a few with each commit. */
+extern size_t txn_resident_limit_pages;
 
 /*
  * txn_recover -- bring the file to the last commit of its log; alone, gate held, nothing mapped.

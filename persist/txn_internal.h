@@ -10,6 +10,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "persist/checksum_cache.h"
 #include "persist/dirty.h"
 #include "persist/overlay.h"
 #include "persist/shared.h"
@@ -47,6 +48,7 @@ struct txn {
     pthread_mutex_t engine;
     struct wal wal;
     struct overlay overlay;
+    struct checksum_cache checksums; /* of the file's pages */
     struct dirty *dirty;
     uint64_t used_bytes;    /* at the last commit                                                        */
     uint64_t named_bytes;   /* W7: no record in the log names a page at or past this                      */
@@ -133,10 +135,10 @@ int fresh_give_up(struct txn *txn);
 int txn_apply_locked(struct txn *txn);
 const uint8_t *apply_from_overlay(const void *overlay, uint64_t page);
 typedef const uint8_t *apply_bytes_of(const void *ctx, uint64_t page);
-/* Writes pages [from, to) of the list into the file and their checksums into the table.  scratch: SCRATCH_PAGES. */
-int apply_pages(int fd, const struct page_list *list, size_t from, size_t to, apply_bytes_of *bytes_of, const void *ctx,
-                uint8_t *scratch);
+/* Writes pages [from, to) of the list into the file and their checksums into the table.  Uses scratch. */
+int apply_pages(struct txn *txn, const struct page_list *list, size_t from, size_t to, apply_bytes_of *bytes_of,
+                const void *ctx);
 /* Zeros over image pages [from, to) of the file and their checksums. */
-int apply_zeros(int fd, uint64_t from, uint64_t to, uint8_t *scratch);
+int apply_zeros(struct txn *txn, uint64_t from, uint64_t to);
 
 #endif

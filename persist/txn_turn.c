@@ -211,6 +211,8 @@ int txn_refresh(struct txn *txn, bool *changed)
     pthread_mutex_lock(&txn->engine);
     const bool unfinished = turns && shared_is_unfinished(txn->shared); /* before a rollback of this process's own */
     int rc = txn_refuse_poisoned(txn);
+    if (turns)
+        checksum_cache_clear(&txn->checksums); /* W24: whoever had the turn may have applied, commits of ours too */
     if (rc == 0 && turns)
         rc = look_at_words(txn, &state);
     if (rc == 0 && !txn->stale)
@@ -224,6 +226,8 @@ int txn_refresh(struct txn *txn, bool *changed)
     }
     if (rc == 0 && unfinished)
         rc = forget_untold(txn);
+    if (turns) /* what was replayed or cleared above went past it */
+        checksum_cache_clear(&txn->checksums);
     pthread_mutex_unlock(&txn->engine);
     return rc;
 }

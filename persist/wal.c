@@ -25,13 +25,13 @@
 #include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
-#include <xxhash.h>
 
 #include "base/check.h"
 #include "base/error.h"
 #include "base/units.h"
 #include "persist/file.h"
 #include "persist/wal_internal.h"
+#include "persist/xxh3.h"
 
 int wal_open(struct wal *wal, const uint8_t id[16])
 {

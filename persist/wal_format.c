@@ -1,9 +1,9 @@
 /* wal_format.c -- the magics and checksums of the log's header and records; see wal.h. */
 #include <string.h>
-#include <xxhash.h>
 
 #include "base/units.h"
 #include "persist/wal.h"
+#include "persist/xxh3.h"
 
 static const uint8_t header_magic[8] = {0x89, 's', 't', 'd', 'w', 'a', 'l', '\n'};
 static const uint8_t record_magic[8] = {0x89, 's', 't', 'd', 'r', 'e', 'c', '\n'};

@@ -15,10 +15,10 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
-#include <xxhash.h>
 
 #include "base/units.h"
 #include "persist/wal.h"
+#include "persist/xxh3.h"
 
 #define WAL_BUILD_BYTES (UINT64_C(1) << 20)
 

@@ -13,12 +13,12 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 
 #include "base/error.h"
 #include "base/units.h"
 #include "persist/file.h"
 #include "persist/wal.h"
+#include "persist/xxh3.h"
 
 #define SCAN_BYTES (UINT64_C(1) << 20)
 

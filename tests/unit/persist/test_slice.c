@@ -132,6 +132,32 @@ Test(txn_slice, no_piece_is_long_and_the_log_stays_below_its_limit)
     }
 }
 
+/* However many pages a commit has: what stays private after its application is bounded, and counted. */
+Test(txn_slice, private_copies_of_applied_pages_are_bounded)
+{
+    uint64_t random = random_seed();
+    struct fixture f;
+    struct image_stat stat;
+    uint8_t *model = calloc(1, BYTES);
+    txn_resident_limit_pages = 300;
+    fixture_create(&f, BYTES, BYTES);
+    OK(fixture_open(&f));
+    for (unsigned i = 0; i < 300; i++) {
+        commit_pages(&f, model, 100, &random, false);
+        (void)do_what_is_due(&f);
+        txn_stat(f.txn, &stat);
+        uint64_t resident = stat.private_bytes / PAGE_BYTES - 2 * f.txn->overlay.count;
+        cr_assert_leq(resident, 300 + SLICE_LIMIT, "after %u commits", i);
+    }
+    cr_assert_eq(memcmp(f.map.base, model, BYTES), 0);
+    fixture_kill(&f);
+    OK(fixture_open(&f));
+    cr_assert_eq(memcmp(f.map.base, model, BYTES), 0);
+    fixture_kill(&f);
+    fixture_remove(&f);
+    free(model);
+}
+
 /* Killed at any moment, also with a round half done: recovery comes to the last commit. */
 Test(txn_slice, a_kill_between_slices_leaves_the_last_commit)
 {

@@ -1,0 +1,90 @@
+/*
+ * checksum_cache.c -- see checksum_cache.h.
+ *
+ * A commit verifies what it reads of the file, page by page (W17), and an application replaces the checksums of what it
+ * writes: each a system call for 8 bytes, which costs as much as the page itself.  The tables change by the hand of
+ * whoever commits and of nobody else (TURNS: of whoever has the turn), so that what was read once stays right until then.
+ *
+ * Direct mapped: CACHE_BLOCKS blocks are the tables of 512 MiB of image that lies together; of a larger store with no
+ * place in favour most verifications read a block, which is a page instead of 8 bytes and costs a tenth more.
+ *
+ *   W24  an entry that is kept is the one in the file (test_checksum_cache.c, test_commit.c)
+ */
+#include "persist/checksum_cache.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/units.h"
+#include "persist/file.h"
+#include "persist/map.h"
+
+#define CACHE_BLOCKS 256 /* power of two; 1 MiB, touched as needed */
+
+struct checksum_blocks {
+    uint64_t number_plus_1[CACHE_BLOCKS]; /* page / CHECKSUM_BLOCK_PAGES; 0: none */
+    uint64_t entry[CACHE_BLOCKS][CHECKSUM_BLOCK_PAGES];
+};
+
+static size_t slot_of(uint64_t page)
+{
+    return (size_t)(page / CHECKSUM_BLOCK_PAGES % CACHE_BLOCKS);
+}
+
+static uint64_t file_offset(uint64_t page)
+{
+    return format_checksum_offset(round_down(page, CHECKSUM_BLOCK_PAGES) * PAGE_BYTES);
+}
+
+void checksum_cache_init(struct checksum_cache *cache, int fd)
+{
+    *cache = (struct checksum_cache){.fd = fd};
+}
+
+void checksum_cache_release(struct checksum_cache *cache)
+{
+    free(cache->blocks);
+    cache->blocks = NULL;
+}
+
+void checksum_cache_clear(struct checksum_cache *cache)
+{
+    if (cache->blocks != NULL)
+        memset(cache->blocks->number_plus_1, 0, sizeof cache->blocks->number_plus_1);
+}
+
+void checksum_cache_drop(struct checksum_cache *cache, uint64_t page, uint64_t count)
+{
+    uint64_t first = page / CHECKSUM_BLOCK_PAGES, last = (page + count - 1) / CHECKSUM_BLOCK_PAGES;
+    for (size_t i = 0; cache->blocks != NULL && i < CACHE_BLOCKS; i++) {
+        uint64_t number_plus_1 = cache->blocks->number_plus_1[i];
+        if (number_plus_1 > first && number_plus_1 <= last + 1)
+            cache->blocks->number_plus_1[i] = 0;
+    }
+}
+
+int checksum_cache_get(struct checksum_cache *cache, uint64_t page, uint64_t **entry)
+{
+    if (cache->blocks == NULL && (cache->blocks = calloc(1, sizeof *cache->blocks)) == NULL)
+        return ENOMEM;
+    size_t slot = slot_of(page);
+    *entry = cache->blocks->entry[slot];
+    if (cache->blocks->number_plus_1[slot] == page / CHECKSUM_BLOCK_PAGES + 1)
+        return 0;
+    cache->blocks->number_plus_1[slot] = 0;
+    int rc = file_read_at(cache->fd, *entry, PAGE_BYTES, file_offset(page));
+    if (rc == 0)
+        cache->blocks->number_plus_1[slot] = page / CHECKSUM_BLOCK_PAGES + 1;
+    return rc;
+}
+
+int checksum_cache_write(struct checksum_cache *cache, uint64_t page, size_t first, size_t last)
+{
+    size_t slot = slot_of(page);
+    int rc = file_write_at(cache->fd, &cache->blocks->entry[slot][first], (last - first + 1) * FORMAT_CHECKSUM_BYTES,
+                           file_offset(page) + first * FORMAT_CHECKSUM_BYTES);
+    if (rc != 0)
+        cache->blocks->number_plus_1[slot] = 0;
+    return rc;
+}
