@@ -13,9 +13,10 @@
  *   4 disk blocks reserved up to the used length      the same: blocks are not content
  *   5 range reserved and mapped                       nothing
  *   6 PRIVATE: txn_open() starts a log and writes     sealed, or open with an empty log: the same content
- *     the superblock that names it
- *     SHARED: superblock "open, live"                 sealed, or unclean although nothing was written: the safe side
- *   7 the second superblock says so too               (superblock.c, why)
+ *     the superblocks that name it
+ *     SHARED: superblocks "open, live"                sealed, or unclean although nothing was written: the safe side
+ *   7 after a recovery, which wrote one: the second   (superblock.c, why)
+ *     superblock says so too
  *
  * Step 4: a sealed file may have holes, of our own punching or made by a copy tool.  Once a process writes through a
  * shared mapping, or a commit is durable in the log, it is too late to learn that the disk is full.  fallocate over
@@ -226,10 +227,11 @@ static int begin_writing(struct image *image)
     int rc;
     struct superblock *super = image->super;
     if (image->options.kind == IMAGE_PRIVATE) {
+        bool recovered = super->state == SUPER_OPEN_LOGGED;
         rc = txn_open(&image->txn, &image->map, image->file, super, &image->options);
-        if (rc != 0 || !image->options.first)
-            return rc;
-        return superblock_write(image->file, super, true); /* the other copy: now both name this log */
+        if (rc == 0 && image->options.first && recovered) /* the other copy: now both name this log */
+            rc = superblock_write(image->file, super, true);
+        return rc;
     }
     if (!image->options.first)
         return 0;

@@ -3,8 +3,9 @@
  *
  * Open addressing with linear probing, at most half full, cleared as a whole (after an application) or page by page; a page
  * that leaves draws those behind it that were pushed on, so that no chain is cut and no tombstone stays.  Page copies come
- * from chunks of 2 MiB mapped apart from malloc, whose lists a commit should not disturb,
- * and are handed out again without being returned to the kernel until OVERLAY_KEEP_CHUNKS are exceeded.
+ * from chunks of 2 MiB mapped apart from malloc, whose lists a commit should not disturb, and are handed out again
+ * without being returned to the kernel until OVERLAY_KEEP_CHUNKS are exceeded.  A page that was never handed out is never
+ * touched: linking all of a chunk would cost 512 faults, most of the time of an open and close.
  *
  * Invariants:
  *   W8  a page is in the overlay exactly while the log holds a run of it that the file does not have (test_overlay.c,
@@ -34,6 +35,7 @@ struct overlay_slot {
 struct overlay_chunk {
     struct overlay_chunk *next;
     uint8_t *bytes;
+    size_t used; /* pages from the front were handed out at least once */
 };
 
 static size_t slot_of(uint64_t page, size_t slots)
@@ -56,6 +58,7 @@ static void free_chunks(struct overlay *overlay)
     }
     overlay->free_page = NULL;
     overlay->free_pages = 0;
+    overlay->open = NULL;
 }
 
 void overlay_release(struct overlay *overlay)
@@ -97,11 +100,25 @@ static int add_chunk(struct overlay *overlay)
         free(chunk);
         return ENOMEM;
     }
+    chunk->used = 0;
     chunk->next = overlay->chunk;
-    overlay->chunk = chunk;
-    for (size_t i = CHUNK_PAGES; i-- > 0;) /* lowest address on top: neighbours are used together */
-        push_free(overlay, chunk->bytes + i * PAGE_BYTES);
+    overlay->chunk = overlay->open = chunk;
+    overlay->free_pages += CHUNK_PAGES;
     return 0;
+}
+
+/* A page that was used before, in the cache perhaps; else a new one, and no more of the chunk is touched than is needed. */
+static uint8_t *take_free(struct overlay *overlay)
+{
+    uint8_t *bytes = overlay->free_page;
+    overlay->free_pages--;
+    if (bytes != NULL) {
+        memcpy(&overlay->free_page, bytes, sizeof overlay->free_page);
+        return bytes;
+    }
+    while (overlay->open->used == CHUNK_PAGES)
+        overlay->open = overlay->open->next;
+    return overlay->open->bytes + overlay->open->used++ * PAGE_BYTES;
 }
 
 static void insert(struct overlay_slot *slot, size_t slots, uint64_t page, uint8_t *bytes)
@@ -159,9 +176,7 @@ uint8_t *overlay_put(struct overlay *overlay, uint64_t page)
     if (bytes != NULL)
         return bytes;
     CHECK_CHEAP(overlay->free_pages > 0 && overlay->count < overlay->slots / 2);
-    bytes = overlay->free_page;
-    memcpy(&overlay->free_page, bytes, sizeof overlay->free_page);
-    overlay->free_pages--;
+    bytes = take_free(overlay);
     insert(overlay->slot, overlay->slots, page, bytes);
     overlay->count++;
     return bytes;

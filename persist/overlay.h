@@ -15,9 +15,10 @@
 struct overlay {
     struct overlay_slot *slot; /* open addressing; power of two */
     size_t slots, count;
-    uint8_t *free_page; /* linked through their first word */
-    size_t free_pages;
+    uint8_t *free_page; /* returned ones, linked through their first word */
+    size_t free_pages;  /* these, and the chunks' that were never used */
     struct overlay_chunk *chunk;
+    struct overlay_chunk *open; /* those before it in the list have no unused page */
 };
 
 void overlay_init(struct overlay *overlay);
