@@ -53,7 +53,7 @@ int wal_switch(struct wal *wal, int fd, const struct wal_position *at)
 {
     uint64_t bytes;
     struct wal_build *build = wal->build;
-    int rc = file_size(fd, &bytes);
+    int rc = file_size(fd, &bytes), old_fd = -1;
     if (rc != 0) {
         file_calls.close(fd);
         return error_set(rc, "cannot read the length of the log: %s", error_text(rc));
@@ -62,14 +62,17 @@ int wal_switch(struct wal *wal, int fd, const struct wal_position *at)
     if (wal->fd < 0) {
         wal->fd = fd;
     } else { /* the number stays: another thread may be about to sync it, which is as good with the new file */
+        old_fd = build->direct_fd >= 0 ? build->direct_fd : fcntl(wal->fd, F_DUPFD_CLOEXEC, 0);
+        build->direct_fd = -1;
         rc = dup3(fd, wal->fd, O_CLOEXEC) < 0 ? errno : 0;
         file_calls.close(fd);
     }
-    if (build->direct_fd >= 0)
-        file_calls.close(build->direct_fd);
-    build->direct_fd = -1;
     build->direct_tried = build->direct_used = false;
     pthread_mutex_unlock(&build->io);
+    if (rc == 0 && old_fd >= 0)
+        wal_retire(build, old_fd);
+    else if (old_fd >= 0)
+        file_calls.close(old_fd);
     if (rc != 0)
         return error_set(rc, "cannot go on with a new log: %s", error_text(rc));
     wal->reserved_end = bytes;
@@ -262,6 +265,7 @@ static int finish(struct wal *wal, uint64_t used_bytes, uint64_t durable_offset,
     wal->at.next_seq++;
     if (!sent) /* else the buffer knows nothing of what is before the end: wal_begin() */
         build->end = wal->at.end;
+    wal_retire_some(build);
     return 0;
 }
 

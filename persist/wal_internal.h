@@ -39,6 +39,9 @@ struct wal_build {
     uint64_t cached;           /* writes through the page cache so far ...                                  */
     _Atomic uint64_t synced;   /* ... and how many of them a sync covered                                   */
     const uint8_t *zeros;      /* ZERO_STEP_BYTES of them                                                   */
+
+    int retired_fd; /* the log before this one, its length so far; -1: none                      */
+    uint64_t retired_bytes;
 };
 
 /* ---- wal_write.c ---- */
@@ -54,5 +57,11 @@ int wal_write_cached(struct wal *wal, const void *bytes, uint64_t count, uint64_
 int wal_flush_before(struct wal *wal);
 /* The buffer begins with the block of at.end: whatever is written already leaves it.  A record in hand moves along. */
 void wal_rebase(struct wal *wal);
+
+/* ---- wal_retire.c: under the caller's lock, as all that builds records ---- */
+/* Takes over fd, the only descriptor of a log that was replaced. */
+void wal_retire(struct wal_build *build, int fd);
+void wal_retire_some(struct wal_build *build);
+void wal_retire_end(struct wal_build *build);
 
 #endif

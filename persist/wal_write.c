@@ -79,7 +79,7 @@ int wal_build_open(struct wal *wal)
     struct wal_build *build = calloc(1, sizeof *build);
     if (build == NULL)
         return ENOMEM;
-    build->direct_fd = -1;
+    build->direct_fd = build->retired_fd = -1;
     build->hash = XXH3_createState();
     if (build->hash == NULL || pthread_mutex_init(&build->io, NULL) != 0)
         goto free_build;
@@ -102,6 +102,7 @@ void wal_build_close(struct wal *wal)
         return;
     if (build->direct_fd >= 0)
         file_calls.close(build->direct_fd);
+    wal_retire_end(build);
     munmap(range_of(build), RANGE_BYTES);
     pthread_mutex_destroy(&build->io);
     XXH3_freeState(build->hash);

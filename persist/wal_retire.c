@@ -1,0 +1,67 @@
+/*
+ * wal_retire.c -- a log that a checkpoint has replaced gives its blocks back in small pieces.
+ *
+ * The last one to close a file without a name waits until its blocks are freed, and 64 MiB of them take 20 ms where the
+ * file system tells the disk (mount option `discard`): the longest wait in the life of a store, and it would hit the
+ * commit that made the checkpoint.  So the old log stays open, and each commit from then on cuts RETIRE_BYTES off its end.
+ *
+ * Nobody may miss what is cut off:
+ *   - the superblock that names the new log is durable, so no opener and no recovery looks for this one; if a power
+ *     cut brings its name back, it begins with a log's header still, and is replaced (wal_name.c);
+ *   - it has no name any more, neither a log's nor one that somebody else gave it (a backup by hard links);
+ *   - no other process has it open (a reader in the middle of a replay, a neighbour in TURNS, a copier): the kernel is asked,
+ *     by a lease, which it grants only to the one who opened a file alone; given back at once, as nobody can open it anew.
+ * Where one of these does not hold the file is closed as it is, and whoever closes it last waits.
+ *
+ *   W25  a replaced log is cut only while it has no name and nobody else has it open (test_wal_retire.c)
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "persist/file.h"
+#include "persist/wal_internal.h"
+
+#define RETIRE_BYTES (UINT64_C(128) << 10) /* 0.1 ms */
+
+static void finish(struct wal_build *build)
+{
+    if (build->retired_fd >= 0)
+        file_calls.close(build->retired_fd);
+    build->retired_fd = -1;
+}
+
+static bool is_ours_alone(int fd)
+{
+    struct stat facts;
+    if (fstat(fd, &facts) != 0 || facts.st_nlink != 0 || fcntl(fd, F_SETLEASE, F_WRLCK) != 0)
+        return false;
+    return fcntl(fd, F_SETLEASE, F_UNLCK) == 0;
+}
+
+void wal_retire(struct wal_build *build, int fd)
+{
+    finish(build);
+    build->retired_fd = fd;
+    if (!is_ours_alone(fd) || file_size(fd, &build->retired_bytes) != 0)
+        finish(build);
+}
+
+void wal_retire_some(struct wal_build *build)
+{
+    if (build->retired_fd < 0)
+        return;
+    if (build->retired_bytes <= WAL_FIRST_RECORD + RETIRE_BYTES) {
+        finish(build); /* the header stays to the end: what a power cut brings back is known for a log */
+        return;
+    }
+    build->retired_bytes -= RETIRE_BYTES;
+    if (file_truncate(build->retired_fd, build->retired_bytes) != 0)
+        finish(build);
+}
+
+void wal_retire_end(struct wal_build *build)
+{
+    finish(build);
+}

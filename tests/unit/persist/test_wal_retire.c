@@ -1,0 +1,161 @@
+/* test_wal_retire.c -- a replaced log gives its blocks back piece by piece, unless somebody might miss them (W25). */
+#include <criterion/criterion.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "persist/wal_internal.h"
+#include "txn_fixture.h"
+
+TestSuite(txn_wal_retire, .timeout = 60);
+
+#define BYTES (UINT64_C(4) << 20)
+
+static void commit_byte(struct fixture *f, uint8_t value)
+{
+    uint64_t seq;
+    f->map.base[8 * PAGE_BYTES] = value;
+    OK(txn_commit(f->txn, BYTES, &seq));
+}
+
+/* Several MiB of log. */
+static void open_with_a_long_log(struct fixture *f)
+{
+    uint64_t seq, random = random_seed();
+    fixture_create(f, BYTES, BYTES);
+    OK(fixture_open(f));
+    for (unsigned commit = 0; commit < 2; commit++) {
+        for (uint64_t at = 0; at < BYTES; at += 8) {
+            uint64_t word = random_next(&random);
+            memcpy(f->map.base + at, &word, sizeof word);
+        }
+        OK(txn_commit_deferred(f->txn, BYTES, &seq));
+        OK(txn_sync(f->txn, seq));
+    }
+}
+
+static uint8_t *read_all(int fd, size_t *bytes)
+{
+    struct stat facts;
+    cr_assert_eq(fstat(fd, &facts), 0);
+    *bytes = (size_t)facts.st_size;
+    uint8_t *all = malloc(*bytes);
+    cr_assert_not_null(all);
+    OK(file_read_at(fd, all, *bytes, 0));
+    return all;
+}
+
+static void expect_unchanged(int fd, const uint8_t *want, size_t bytes)
+{
+    size_t now_bytes;
+    uint8_t *now = read_all(fd, &now_bytes);
+    cr_assert_eq(now_bytes, bytes);
+    cr_assert_eq(memcmp(now, want, bytes), 0);
+    free(now);
+}
+
+static unsigned long long largest_cut;
+
+static int watched_truncate(int fd, off_t bytes)
+{
+    struct stat facts;
+    cr_assert_eq(fstat(fd, &facts), 0);
+    cr_assert_eq(facts.st_nlink, 0, "a file with a name was cut");
+    if ((unsigned long long)(facts.st_size - bytes) > largest_cut)
+        largest_cut = (unsigned long long)(facts.st_size - bytes);
+    return file_calls_system.ftruncate(fd, bytes);
+}
+
+Test(txn_wal_retire, a_nameless_log_goes_piece_by_piece)
+{
+    struct fixture f;
+    unsigned commits = 0;
+    open_with_a_long_log(&f);
+    uint64_t log_bytes = f.txn->wal.reserved_end;
+    file_calls.ftruncate = watched_truncate;
+    OK(txn_checkpoint(f.txn));
+    const struct wal_build *build = f.txn->wal.build;
+    cr_assert_geq(build->retired_fd, 0, "%s cannot tell who has a file open", f.directory);
+    cr_assert_eq(build->retired_bytes, log_bytes);
+    while (build->retired_fd >= 0) {
+        commit_byte(&f, (uint8_t)++commits);
+        cr_assert_lt(commits, 1000);
+    }
+    cr_assert_geq(commits, log_bytes >> 20, "too fast");
+    cr_assert_leq(largest_cut, UINT64_C(1) << 20, "too much at once");
+    file_calls = file_calls_system;
+    fixture_kill(&f);
+    OK(fixture_open(&f));
+    cr_assert_eq(f.map.base[8 * PAGE_BYTES], (uint8_t)commits);
+    fixture_kill(&f);
+    fixture_remove(&f);
+}
+
+/* Whoever has it open reads it to its end. */
+Test(txn_wal_retire, a_log_that_somebody_reads_stays_whole)
+{
+    struct fixture f;
+    size_t bytes;
+    open_with_a_long_log(&f);
+    int fd = open(f.file.log_path, O_RDONLY | O_CLOEXEC);
+    cr_assert_geq(fd, 0);
+    uint8_t *before = read_all(fd, &bytes);
+    OK(txn_checkpoint(f.txn));
+    cr_assert_lt(f.txn->wal.build->retired_fd, 0);
+    for (unsigned i = 0; i < 50; i++)
+        commit_byte(&f, (uint8_t)(i + 1));
+    expect_unchanged(fd, before, bytes);
+    close(fd);
+    free(before);
+    fixture_kill(&f);
+    fixture_remove(&f);
+}
+
+Test(txn_wal_retire, a_log_with_another_name_stays_whole)
+{
+    struct fixture f;
+    char other[400];
+    size_t bytes;
+    open_with_a_long_log(&f);
+    (void)snprintf(other, sizeof other, "%s/kept", f.directory);
+    cr_assert_eq(link(f.file.log_path, other), 0);
+    int fd = open(other, O_RDONLY | O_CLOEXEC);
+    cr_assert_geq(fd, 0);
+    uint8_t *before = read_all(fd, &bytes);
+    close(fd);
+    OK(txn_checkpoint(f.txn));
+    cr_assert_lt(f.txn->wal.build->retired_fd, 0);
+    for (unsigned i = 0; i < 50; i++)
+        commit_byte(&f, (uint8_t)(i + 1));
+    fd = open(other, O_RDONLY | O_CLOEXEC);
+    expect_unchanged(fd, before, bytes);
+    close(fd);
+    free(before);
+    fixture_kill(&f);
+    unlink(other);
+    fixture_remove(&f);
+}
+
+/* The next checkpoint comes before the last log is gone. */
+Test(txn_wal_retire, one_log_after_the_other)
+{
+    struct fixture f;
+    uint64_t seq;
+    open_with_a_long_log(&f);
+    for (unsigned round = 0; round < 4; round++) {
+        OK(txn_checkpoint(f.txn));
+        memset(f.map.base, (int)round + 1, BYTES);
+        OK(txn_commit(f.txn, BYTES, &seq));
+        commit_byte(&f, (uint8_t)round);
+    }
+    fixture_kill(&f);
+    OK(fixture_open(&f));
+    cr_assert_eq(f.map.base[8 * PAGE_BYTES], 3);
+    cr_assert_eq(f.map.base[9 * PAGE_BYTES], 4);
+    fixture_kill(&f);
+    fixture_remove(&f);
+}
