@@ -17,8 +17,9 @@
  *   cost    one pass over the log, a radix sort of the notes, one read and one write for each page (or piece) and window
  *
  * The table of checksums is changed block by block (struct table), each after the pages that it describes.  Stretches of
- * TELL_PAGES and more are handed to the disk at once, so that the sync that follows finds little left to do; single pages
- * are not: starting them one by one was measured at three times the cost of one sync for all.
+ * TELL_PAGES and more are handed to the disk when they are TELL_BYTES long or at their end, so that the sync that follows
+ * finds little left to do; single pages are not: starting them one by one was measured at three times the cost of one sync
+ * for all.
  *
  *   W15 every page ends as its runs one after the other would leave it; it is written at most once a window
  *
@@ -38,8 +39,10 @@
 #include "persist/map.h"
 #include "persist/page_checksum.h"
 
-#define PIECE_PAGES 256 /* 1 MiB: one read, one write */
+#define PIECE_PAGES \
+    64 /* 256 KiB, which the processor's cache holds while it is read, changed, written and checksummed */
 #define TELL_PAGES 64
+#define TELL_BYTES (UINT64_C(4) << 20)
 #define AHEAD_PAGES 1024 /* asked for ahead of the page in hand */
 #define GAP_PAGES 16     /* so far apart they are asked for together */
 #define FIRST_NOTES 1024
@@ -310,7 +313,15 @@ struct table { /* one block of it, in hand */
     uint64_t block;     /* file offset; 0: none         */
     size_t first, last; /* the entries that were changed */
     uint64_t entry[TABLE_ENTRIES];
+    uint64_t tell_from, tell_to; /* of the file: written, and the disk not told yet */
 };
+
+static void tell(struct table *table)
+{
+    if (table->tell_to - table->tell_from >= TELL_PAGES * PAGE_BYTES)
+        file_start_writeback(table->fd, table->tell_from, table->tell_to - table->tell_from);
+    table->tell_from = table->tell_to;
+}
 
 static int table_flush(struct table *table)
 {
@@ -355,8 +366,13 @@ static int write_file_pages(void *ctx, uint64_t page, size_t count, const uint8_
     int rc = file_write_at(table->fd, bytes, count * PAGE_BYTES, offset);
     for (size_t i = 0; i < count && rc == 0; i++)
         rc = table_put(table, page + i, bytes + i * PAGE_BYTES);
-    if (rc == 0 && count >= TELL_PAGES)
-        file_start_writeback(table->fd, offset, count * PAGE_BYTES);
+    if (offset != table->tell_to) {
+        tell(table);
+        table->tell_from = offset;
+    }
+    table->tell_to = offset + count * PAGE_BYTES;
+    if (table->tell_to - table->tell_from >= TELL_BYTES)
+        tell(table);
     return rc != 0 ? error_set(rc, "cannot write recovered pages: %s", error_text(rc)) : 0;
 }
 
