@@ -58,4 +58,6 @@ done
 if command -v nm >/dev/null 2>&1; then
     nm -D --defined-only "$lib/libstead.so" | awk '$3 !~ /^stead_/ && $3 !~ /^(_init|_fini)$/ { print $3 }' >"$TEST_DIR/out"
     [ ! -s "$TEST_DIR/out" ] || fail "the shared library exports more than stead_*"
+    nm -g --defined-only "$lib/libstead.a" | awk 'NF == 3 && $3 !~ /^stead_/ { print $3 }' >"$TEST_DIR/out"
+    [ ! -s "$TEST_DIR/out" ] || fail "the static library has names that a program may want for itself"
 fi
