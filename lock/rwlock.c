@@ -1,5 +1,5 @@
 /*
- * rwlock.c -- the face of the lock: nesting, and the ways that need not wait.  The rest: acquire.c.
+ * rwlock.c -- the face of the lock: nesting, and the ways that need not wait (inline: at_once.h).  The rest: acquire.c.
  *
  * A thread's nested levels are counted in its own memory (struct rwlock_hold): taking a level inside a level touches
  * nothing shared.  The outermost shared level is one exchange on the thread's own cache line and a look at the state;
@@ -33,6 +33,7 @@
 #include "base/error.h"
 #include "base/race_check.h"
 #include "lock/acquire.h"
+#include "lock/at_once.h"
 #include "lock/companion.h"
 #include "lock/futex.h"
 #include "lock/handle.h"
@@ -157,19 +158,7 @@ static int enter_section(struct rwlock *lock, struct rwlock_hold *hold, int rc, 
     return byte_rc != 0 ? byte_rc : rc;
 }
 
-/* The owner, if the lock is free and nobody shares it. */
-static inline bool claim_at_once(struct rwlock *lock, struct rwlock_hold *hold)
-{
-    uint64_t state = 0;
-    if (__builtin_expect(!atomic_compare_exchange_strong(&lock->words->state, &state, hold->self), 0))
-        return false;
-    LOCK_STEP(CLAIMED);
-    hold->biased = false;
-    bias_count_quiet(lock->words);
-    return true;
-}
-
-/* Outermost exclusive level, from nothing or from sharing, when own_at_once() did not get it. */
+/* Outermost exclusive level, from nothing or from sharing, when lock_own_at_once() did not get it. */
 static int lock_exclusive(struct rwlock *lock, struct rwlock_hold *hold, int64_t deadline_ns)
 {
     struct lock_words *words = lock->words;
@@ -177,7 +166,7 @@ static int lock_exclusive(struct rwlock *lock, struct rwlock_hold *hold, int64_t
         atomic_fetch_and(&words->state, ~STATE_STAND_IN); /* the owner already: now dying inside matters */
         return enter_section(lock, hold, 0, deadline_ns);
     }
-    if (hold->below == 0 && lock->companion == RWLOCK_COMPANION_ANNOUNCED && claim_at_once(lock, hold)) {
+    if (hold->below == 0 && lock->companion == RWLOCK_COMPANION_ANNOUNCED && lock_claim_at_once(lock, hold)) {
         if (__builtin_expect(companion_due(lock), 0))
             return enter_section(lock, hold, 0, deadline_ns);
         hold->inside = 1;
@@ -208,7 +197,7 @@ static int lock_stand_in(struct rwlock *lock, struct rwlock_hold *hold, int64_t 
 /* Outermost shared level when the short way is closed. */
 static int lock_shared(struct rwlock *lock, struct rwlock_hold *hold, int64_t deadline_ns)
 {
-    bool raised = hold->sharer; /* by share_at_once() */
+    bool raised = hold->sharer; /* by lock_share_at_once() */
     if (hold->slot == NULL)
         hold_find_slot(lock, hold);
     if (hold->slot == NULL)
@@ -225,54 +214,7 @@ static int lock_shared(struct rwlock *lock, struct rwlock_hold *hold, int64_t de
     return rc;
 }
 
-static inline int nest(uint32_t *levels)
-{
-    if (__builtin_expect(*levels == UINT32_MAX, 0))
-        return error_set(EAGAIN, "the lock is nested 2^32 - 1 deep");
-    ++*levels;
-    return 0;
-}
-
-/* For race_check: what readers did, and what owners did.  An owner comes after both, a reader after owners only. */
-static inline void *place_of_readers(struct rwlock *lock)
-{
-    return (char *)lock + 1;
-}
-
-static inline void *place_of_owners(struct rwlock *lock)
-{
-    return lock;
-}
-
-/* The flag up, and nobody in the way: inside.  Else the flag stays up, if it could be raised, for lock_shared(). */
-static inline bool share_at_once(struct rwlock *lock, struct rwlock_hold *hold)
-{
-    const uint64_t in_the_way = STATE_OWNER | STATE_INCONSISTENT | STATE_LOST | STATE_HANDOFF;
-    if (__builtin_expect(!hold->sharer, 0))
-        return false;
-    flag_raise(hold->slot);
-    LOCK_STEP(SHARED_FLAGGED);
-    uint64_t state = atomic_load(&lock->words->state);
-    if (__builtin_expect((state & (in_the_way | STATE_BIAS)) != STATE_BIAS, 0))
-        return false;
-    hold->below = 1;
-    LOCK_STEP(SHARED_IN);
-    return true;
-}
-
-/* The same for owners: inside at once, where they need not ask who else is there. */
-static inline bool own_at_once(struct rwlock *lock, struct rwlock_hold *hold)
-{
-    if (hold->below != 0 || lock->companion != RWLOCK_COMPANION_NONE || !claim_at_once(lock, hold))
-        return false;
-    hold->inside = 1;
-    LOCK_STEP(EXCLUSIVE_IN);
-    return true;
-}
-
-/* The outermost level of its kind.  Not inlined: what is got at once, and a nested level, saves no registers. */
-static __attribute__((noinline)) int lock_outermost(struct rwlock *lock, struct rwlock_hold *hold, bool exclusive,
-                                                    int64_t deadline_ns)
+int rwlock_lock_outermost(struct rwlock *lock, struct rwlock_hold *hold, bool exclusive, int64_t deadline_ns)
 {
     if (__builtin_expect(hold == NULL, 0)) {
         int rc = hold_make(lock, &hold);
@@ -281,11 +223,16 @@ static __attribute__((noinline)) int lock_outermost(struct rwlock *lock, struct 
     }
     int rc = exclusive ? lock_exclusive(lock, hold, deadline_ns) : lock_shared(lock, hold, deadline_ns);
     if (rc == 0 || rc == EOWNERDEAD) {
-        race_check_acquire(place_of_owners(lock));
+        race_check_acquire(lock_place_of_owners(lock));
         if (hold->inside != 0)
-            race_check_acquire(place_of_readers(lock));
+            race_check_acquire(lock_place_of_readers(lock));
     }
     return rc;
+}
+
+int rwlock_lock(struct rwlock *lock, bool exclusive, int64_t deadline_ns)
+{
+    return rwlock_lock_here(lock, exclusive, deadline_ns);
 }
 
 bool rwlock_nest(struct rwlock *lock, bool exclusive)
@@ -298,24 +245,6 @@ bool rwlock_nest(struct rwlock *lock, bool exclusive)
         return false;
     ++*levels;
     return true;
-}
-
-int rwlock_lock(struct rwlock *lock, bool exclusive, int64_t deadline_ns)
-{
-    struct rwlock_hold *hold = hold_find(lock);
-    if (__builtin_expect(hold != NULL, 1)) {
-        if (hold->inside != 0)
-            return nest(&hold->inside);
-        if (hold->below != 0 && !exclusive)
-            return nest(&hold->below);
-        if (exclusive ? own_at_once(lock, hold) : share_at_once(lock, hold)) {
-            race_check_acquire(place_of_owners(lock));
-            if (exclusive)
-                race_check_acquire(place_of_readers(lock));
-            return 0;
-        }
-    }
-    return lock_outermost(lock, hold, exclusive, deadline_ns);
 }
 
 /* The exclusive section ends. */
@@ -346,18 +275,17 @@ static void unlock_exclusive(struct rwlock *lock, struct rwlock_hold *hold)
     release_exclusive(lock, hold, RELEASE_ALL);
 }
 
-/* The newest level is the last one of its kind; or there is none. */
-static __attribute__((noinline)) int unlock_outermost(struct rwlock *lock, struct rwlock_hold *hold)
+int rwlock_unlock_outermost(struct rwlock *lock, struct rwlock_hold *hold)
 {
     if (hold == NULL || (hold->inside == 0 && hold->below == 0))
         return error_set(EPERM, "this thread does not hold the lock");
     if (hold->inside != 0) {
-        race_check_release(place_of_owners(lock));
+        race_check_release(lock_place_of_owners(lock));
         hold->inside = 0;
         unlock_exclusive(lock, hold);
         return 0;
     }
-    race_check_release(place_of_readers(lock));
+    race_check_release(lock_place_of_readers(lock));
     hold->below = 0;
     if (__builtin_expect(hold->stand_in, 0)) {
         hold->stand_in = false;
@@ -368,27 +296,15 @@ static __attribute__((noinline)) int unlock_outermost(struct rwlock *lock, struc
     return 0;
 }
 
-static inline bool unnest(struct rwlock_hold *hold)
+int rwlock_unlock(struct rwlock *lock)
 {
-    uint32_t *levels = hold->inside != 0 ? &hold->inside : &hold->below;
-    if (*levels < 2)
-        return false;
-    --*levels;
-    return true;
+    return rwlock_unlock_here(lock);
 }
 
 bool rwlock_unnest(struct rwlock *lock)
 {
     struct rwlock_hold *hold = hold_find(lock);
-    return hold != NULL && unnest(hold);
-}
-
-int rwlock_unlock(struct rwlock *lock)
-{
-    struct rwlock_hold *hold = hold_find(lock);
-    if (__builtin_expect(hold != NULL, 1) && unnest(hold))
-        return 0;
-    return unlock_outermost(lock, hold);
+    return hold != NULL && hold_unnest(hold);
 }
 
 int rwlock_make_consistent(struct rwlock *lock)
@@ -409,7 +325,7 @@ int rwlock_pass_on(struct rwlock *lock)
         return error_set(EPERM, "this thread does not hold the lock exclusively, or nested");
     if ((atomic_load(&lock->words->state) & STATE_INCONSISTENT) == 0)
         return error_set(EINVAL, "no holder of the lock died inside: there is nothing to pass on");
-    race_check_release(place_of_owners(lock));
+    race_check_release(lock_place_of_owners(lock));
     hold->inside = 0;
     companion_leave(lock, hold);
     release_exclusive(lock, hold, RELEASE_DIED); /* as if this thread had died there too: the next one is told */

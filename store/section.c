@@ -33,6 +33,7 @@
  */
 #include <errno.h>
 
+#include "lock/at_once.h"
 #include "store/call.h"
 
 #define SHARED_RETRIES_MAX 3
@@ -326,7 +327,7 @@ int stead_lock(stead *store, stead_lock_mode mode, int timeout_ms)
     if (!__builtin_expect(store != NULL && store->direct_lock && (unsigned)mode <= STEAD_EXCLUSIVE && timeout_ms < 0,
                           1))
         return lock_slowly(store, mode, timeout_ms);
-    int rc = rwlock_lock(store->store_lock, mode == STEAD_EXCLUSIVE, DEADLINE_NEVER);
+    int rc = rwlock_lock_here(store->store_lock, mode == STEAD_EXCLUSIVE, DEADLINE_NEVER);
     if (__builtin_expect(rc != 0, 0))
         return lock_answer(store, rc);
     store_follow(store);
@@ -350,7 +351,7 @@ int stead_unlock(stead *store)
 {
     if (!__builtin_expect(store != NULL && store->direct_lock, 1))
         return unlock_slowly(store);
-    int rc = rwlock_unlock(store->store_lock);
+    int rc = rwlock_unlock_here(store->store_lock);
     return __builtin_expect(rc == 0, 1) ? 0 : error_set(rc, "%s: this thread holds no lock of it", store->file.path);
 }
 
