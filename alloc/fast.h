@@ -54,10 +54,11 @@ static inline bool heap_free_fast(struct heap *heap, void *p)
 {
     if (UNLIKELY(!owner_is_cached(heap)))
         return false;
-    struct note *note = &heap->notes[((uintptr_t)p - (uintptr_t)heap->base) >> SLOT_SHIFT];
+    uint64_t offset = (uint64_t)((uintptr_t)p - (uintptr_t)heap->base);
+    struct note *note = &heap->notes[offset >> SLOT_SHIFT];
     if (UNLIKELY(atomic_load_explicit(&note->owner, memory_order_relaxed) != owner_last.owner->token))
         return false;
-    uint64_t product = slab_divide(note, p);
+    uint64_t product = slab_divide(note, offset);
     uint32_t index = (uint32_t)(product >> 32);
     if (UNLIKELY((uint32_t)product >= note->inverse || index >= note->capacity ||
                  atomic_load_explicit(&note->descriptor->head, memory_order_relaxed) != note->head))

@@ -159,7 +159,7 @@ static __attribute__((noinline)) int free_remote(struct heap *heap, struct owner
     uint32_t token = atomic_load_explicit(&note->owner, memory_order_acquire);
     if (UNLIKELY(token <= atomic_load_explicit(&heap->token_floor, memory_order_relaxed) || token == owner->token))
         return free_other(heap, owner, p);
-    uint64_t product = slab_divide(note, p);
+    uint64_t product = slab_divide(note, offset);
     uint32_t index = (uint32_t)(product >> 32);
     struct descriptor *descriptor = note->descriptor;
     if (UNLIKELY((uint32_t)product >= note->inverse || index >= note->capacity ||

@@ -101,7 +101,7 @@ void note_unlist_orphan(struct heap *heap, struct note *note)
     }
 }
 
-void note_fill(const struct heap *heap, struct note *note, const struct run *run)
+void note_fill(struct note *note, const struct run *run)
 {
     const struct class_geometry *geometry = &class_table[head_class(run->head)];
     if (note->head == run->head && note->descriptor == run->descriptor)
@@ -112,7 +112,6 @@ void note_fill(const struct heap *heap, struct note *note, const struct run *run
     note->bytes = (uint16_t)geometry->bytes;
     note->head = run->head;
     note->descriptor = run->descriptor;
-    note->start = heap->base + (run->slot << SLOT_SHIFT);
 }
 
 /* The note of a slab that the caller now owns; under the gate. */
@@ -120,7 +119,7 @@ struct note *note_take(struct heap *heap, struct owner *owner, const struct run 
 {
     struct note *note = note_at(heap, run->slot);
     note_unlist_orphan(heap, note);
-    note_fill(heap, note, run);
+    note_fill(note, run);
     note->next = note->previous = 0;
     note->state = SLAB_UNLISTED;
     note->bin = &owner->bins[note->class];

@@ -22,7 +22,7 @@ void list_remove(struct heap *heap, struct slab_list *list, struct note *note);
 void list_append(struct heap *heap, struct slab_list *list, struct note *note, enum slab_state state);
 
 /* The class, the place and the head of a slab that nobody owns. */
-void note_fill(const struct heap *heap, struct note *note, const struct run *run);
+void note_fill(struct note *note, const struct run *run);
 /* The note of a slab that the caller now owns; under the gate. */
 struct note *note_take(struct heap *heap, struct owner *owner, const struct run *run);
 /* Takes a slab out of heap->orphans if it is listed there. */

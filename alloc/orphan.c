@@ -82,7 +82,7 @@ static void scan_segment(struct heap *heap, uint32_t segment)
             continue;
         if (!slab_has_free(run.descriptor, &class_table[head_class(run.head)]))
             continue;
-        note_fill(heap, note, &run);
+        note_fill(note, &run);
         list_append(heap, &heap->orphans[note->class], note, SLAB_ORPHAN);
         atomic_store_explicit(&note->owner, floor, memory_order_release);
     }

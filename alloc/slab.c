@@ -18,13 +18,14 @@
  *
  * Hints: a block freed in a slab that is current or nearly full leaves a hint in the bin, and the newest hint is what the
  * next malloc of the class takes: its lines are still in the cache.  A hint is nothing but where to look: the bit in the
- * image decides, and is free in every commit.  When a bin has too many, the older half goes.  Sparse slabs give no hints:
+ * image is free in every commit.  When a bin has too many, the older half goes.  Sparse slabs give no hints:
  * they are to drain.
  *   A full slab becomes partial when it becomes sparse, or with the first of its hints that goes unused; so every block
  *   its owner freed in a full slab has a hint.  What others freed, `pending` announces, and the owner looks at a few full
  *   slabs, in rotation, whenever it needs another one.
- *   A hint's slab is the owner's (bin_drop_hints before it goes).  It is stale, and dropped, if the bit is set or the bin
- *   holds it ready in free_bits.
+ *   A hint's slab is the owner's (bin_drop_hints before it goes).  Its block is free and nobody else's to hand out: who frees
+ *   it finds the bit set and there is no hint for it then; the other way to be handed out is the word that the bin holds in
+ *   free_bits, and taking up a word drops the hints for its blocks (bin_drop_hints_of).  So every hint is taken unlooked at.
  *
  * Borrowing: a class whose slabs are all full takes a block of the nearest wider class that has a slab with room, up to
  * half as wide again, before a slab is made for it.  The numbers of live blocks of the classes rise and fall one by one;
@@ -67,6 +68,16 @@ void bin_clear(struct bin *bin)
     bin->current = 0;
 }
 
+/* The bin takes the free blocks of a word as they are: hints for them say the same and go. */
+static void bin_drop_hints_of(struct bin *bin, const struct map_pair *pair)
+{
+    unsigned kept = 0;
+    for (unsigned i = 0; i < bin->hint_count; i++)
+        if (bin->hints[i].pair != pair)
+            bin->hints[kept++] = bin->hints[i];
+    bin->hint_count = kept;
+}
+
 /* Lets the bin hand out a word of the slab with a free block: first the one it has, then the others in turn. */
 static bool bin_advance(struct heap *heap, struct bin *bin, struct note *note)
 {
@@ -80,6 +91,7 @@ static bool bin_advance(struct heap *heap, struct bin *bin, struct note *note)
             ~atomic_load_explicit(&descriptor->map[at].allocated, memory_order_relaxed) & slab_valid_bits(geometry, at);
         if (free_bits == 0)
             continue;
+        bin_drop_hints_of(bin, &descriptor->map[at]);
         bin->free_bits = free_bits;
         note->used = (uint16_t)(note->used + (unsigned)__builtin_popcountll(free_bits));
         bin->pair = &descriptor->map[at];

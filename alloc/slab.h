@@ -47,10 +47,10 @@ static inline uint32_t slab_slot(const struct heap *heap, const struct note *not
     return (uint32_t)(note - heap->notes);
 }
 
-/* Block number << 32 + what lies beyond its start: of an address in the slab. */
-static inline uint64_t slab_divide(const struct note *note, const void *p)
+/* Block number << 32 + what lies beyond its start: of an address in the first slot of a slab, whose note that slot's is. */
+static inline uint64_t slab_divide(const struct note *note, uint64_t offset)
 {
-    return ((uintptr_t)p - (uintptr_t)note->start) * note->inverse;
+    return (offset & (SLOT_BYTES - 1)) * note->inverse;
 }
 
 /* Frees a block of the calling thread's own slab, whose head was just proved: no lock, no atomic read-modify-write.
@@ -81,24 +81,20 @@ static inline int slab_free_own(struct heap *heap, struct note *note, void *bloc
 /* The block freed last of those the bin has hints for, handed out again; NULL: none. */
 static inline void *slab_take_hint(struct heap *heap, struct bin *bin, size_t size)
 {
-    for (uint32_t hints; (hints = bin->hint_count) != 0;) {
-        const struct hint *hint = &bin->hints[--hints];
-        struct map_pair *pair = hint->pair;
-        uint64_t allocated = atomic_load_explicit(&pair->allocated, memory_order_relaxed);
-        uint64_t ready =
-            bin->free_bits & -(uint64_t)(pair == bin->pair); /* without a branch: nobody could predict it */
-        bin->hint_count = hints;
-        if (UNLIKELY(((allocated | ready) & hint->bit) != 0))
-            continue; /* handed out meanwhile, or ready to be */
-        atomic_store_explicit(&pair->allocated, allocated | hint->bit, memory_order_relaxed);
-        hint->note->used++;
-        if (GUARD_ACTIVE && heap->guards)
-            GUARD_SHOW(hint->block, size);
-        (void)heap;
-        (void)size;
-        return hint->block;
-    }
-    return NULL;
+    uint32_t hints = bin->hint_count;
+    if (hints == 0)
+        return NULL;
+    const struct hint *hint = &bin->hints[--hints];
+    struct map_pair *pair = hint->pair;
+    bin->hint_count = hints;
+    atomic_store_explicit(&pair->allocated, atomic_load_explicit(&pair->allocated, memory_order_relaxed) | hint->bit,
+                          memory_order_relaxed);
+    hint->note->used++;
+    if (GUARD_ACTIVE && heap->guards)
+        GUARD_SHOW(hint->block, size);
+    (void)heap;
+    (void)size;
+    return hint->block;
 }
 
 #endif

@@ -36,7 +36,6 @@ struct note {
     uint32_t inverse;                     /* of the class: see class_table                                */
     uint64_t head;                        /* as it must stand in the descriptor                           */
     struct descriptor *descriptor;
-    uint8_t *start;    /* of the slab                                                  */
     uint16_t capacity; /* blocks                                                       */
     uint16_t bytes;    /* of a block                                                   */
     uint8_t class;
@@ -53,8 +52,8 @@ struct slab_list {
     uint32_t first, last; /* slots; 0 = none */
 };
 
-/* A block that its owner freed lately: its bytes are in the cache.  Nothing but a hint: the image says whether it is
- * still free. */
+/* A block that its owner freed lately: its bytes are in the cache.  The image says that it is free, to this
+ * process and to all others: a hint only saves looking for it.  None is stale: slab.c. */
 struct hint {
     void *block;
     struct note *note;
