@@ -99,7 +99,7 @@ enum {
 
 /* The application's own layout: name and version of the structs inside.  Recorded at creation. */
 typedef struct {
-    const char *name; /* at most 63 bytes; NULL = no layout is asked for and any is accepted            */
+    const char *name; /* 1 to 63 bytes; NULL = no layout is asked for and any is accepted            */
     uint32_t version;
     /* Called when the store holds another version of the same name, inside one transaction (TURNS and
      * SOLE: committed durably if it returns 0, rolled back if not; LIVE: under the exclusive lock).

@@ -35,6 +35,7 @@
 #include <inttypes.h>
 #include <stddef.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <xxhash.h>
 
 #include "base/error.h"
@@ -165,6 +166,12 @@ int address_choose(const uint8_t id[16], void *wanted, uint64_t capacity_bytes, 
         if (is_free(*base, capacity_bytes))
             return 0;
     }
+    struct rlimit limit;
+    if (total != 0 && getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY)
+        return error_set(ENOMEM,
+                         "no free range of addresses for a capacity of %" PRIu64
+                         " bytes: the limit of this process (ulimit -v) is %" PRIu64 "; ask for less capacity",
+                         capacity_bytes, (uint64_t)limit.rlim_cur);
     return error_set(ENOMEM,
                      "no free range of addresses for a capacity of %" PRIu64 " bytes (%" PRIu64
                      " slots%s%s); name one with options.address, or ask for less capacity",

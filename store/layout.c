@@ -64,6 +64,9 @@ bool layout_matches(const struct stead *s, const stead_layout *layout)
 
 static int mismatch(const struct stead *s, const stead_layout *layout)
 {
+    if (s->layout_name[0] == '\0')
+        return error_set(STEAD_LAYOUT_MISMATCH, "%s was made without a layout, asked for is \"%s\" version %u",
+                         s->file.path, layout->name, layout->version);
     return error_set(STEAD_LAYOUT_MISMATCH, "%s holds layout \"%s\" version %u, asked for is \"%s\" version %u",
                      s->file.path, s->layout_name, s->layout_version, layout->name, layout->version);
 }

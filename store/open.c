@@ -148,6 +148,8 @@ static int check_options(const char *path, const stead_options *o)
         return error_set(EINVAL, "%s: options.address %p cannot hold the capacity", path, o->address);
     if (o->layout.name != NULL && strlen(o->layout.name) >= sizeof((struct superblock *)NULL)->layout_name)
         return error_set(EINVAL, "%s: options.layout.name is longer than 63 bytes", path);
+    if (o->layout.name != NULL && o->layout.name[0] == '\0')
+        return error_set(EINVAL, "%s: options.layout.name is empty; NULL asks for no layout", path);
     return 0;
 }
 

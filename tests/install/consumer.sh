@@ -35,6 +35,12 @@ if command -v pkg-config >/dev/null 2>&1; then
     run 0 "$cc" -std=c11 $warnings $static -o c_static
     ldd ./c_static | grep -q libstead && fail "the static consumer wants the shared library"
     uses ./c_static
+    if echo 'int main(void) { return 0; }' | "$cc" -static -x c - -Wl,--whole-archive -lxxhash -Wl,--no-whole-archive -o nothing 2>/dev/null; then
+        run 0 "$cc" -std=c11 -static $static -o c_all_static # libxxhash.a may lack what libxxhash.so has
+        uses ./c_all_static
+    else
+        echo "no static C library or libxxhash.a: not tried with -static"
+    fi
     if command -v c++ >/dev/null 2>&1; then
         run 0 c++ -std=c++17 $warnings -x c++ $(pkg-config --cflags stead) "$here/consumer.c" -x none $(pkg-config --libs stead) -o cxx
         uses ./cxx

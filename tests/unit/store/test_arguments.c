@@ -104,6 +104,11 @@ Test(arguments, numbers_that_mean_nothing_are_refused)
     FAILS(stead_unlock(s), EPERM);
     FAILS(stead_commit(s, no_durability), EINVAL);
     OK(stead_close(s));
+    stead_options options = {.layout = {.name = "", .version = 1}};
+    FAILS(stead_open(&s, path_in("s"), &options), EINVAL);
+    options.layout.name = "late";
+    FAILS(stead_open(&s, path_in("s"), &options), STEAD_LAYOUT_MISMATCH);
+    cr_assert(strstr(stead_last_error_text(), "without a layout") != NULL, "%s", stead_last_error_text());
 }
 
 static void names(const char *what)
