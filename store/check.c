@@ -14,11 +14,14 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "store/call.h"
 #include "store/page.h"
 
-#define MEMORY_RETRIES 3
+#define MEMORY_TRIES 3
+#define MEMORY_TRIES_LIVE 10
+#define MEMORY_PAUSE_NS 100000 /* others finish what they are at */
 
 struct check_step {
     const char *name;
@@ -78,7 +81,7 @@ static int read_mapped(void *ctx, uint64_t offset, void *buffer, size_t bytes)
     return 0;
 }
 
-void store_check_memory(struct stead *s, struct report *report)
+static void check_memory_once(struct stead *s, struct report *report)
 {
     struct heap_reader reader = {
         .ctx = s, .read = read_mapped, .image_bytes = image_bytes(s->image), .capacity = s->capacity};
@@ -92,14 +95,16 @@ void store_check_memory(struct stead *s, struct report *report)
         names_check(s, report);
 }
 
-static void check_memory(struct stead *s, struct report *report)
+void store_check_memory(struct stead *s, struct report *report)
 {
     struct report memory = {0};
-    for (int retry = 0; retry < MEMORY_RETRIES; retry++) {
+    int tries = s->sharing == STEAD_LIVE ? MEMORY_TRIES_LIVE : MEMORY_TRIES;
+    while (tries-- > 0) {
         memory = (struct report){0};
-        store_check_memory(s, &memory);
+        check_memory_once(s, &memory);
         if (memory.problems == 0)
             break;
+        nanosleep(&(struct timespec){.tv_nsec = MEMORY_PAUSE_NS}, NULL);
     }
     if (memory.problems != 0 && report->problems == 0)
         memcpy(report->first, memory.first, sizeof report->first);
@@ -111,7 +116,7 @@ static const struct check_step steps[] = {
     {"superblocks", check_superblocks},
     {"page checksums", check_pages},
     {"heap, committed", check_committed_heap},
-    {"heap, in memory", check_memory},
+    {"heap, in memory", store_check_memory},
 };
 
 int stead_check(stead *store, stead_report *report)

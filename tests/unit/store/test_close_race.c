@@ -41,10 +41,13 @@ struct neighbour {
     volatile uint32_t *words; /* [0]: has the store open */
 };
 
+#define LIFE_S 100 /* of a child whose parent failed */
+
 static void stay(void *arg)
 {
     const struct neighbour *n = arg;
     stead *s;
+    alarm(LIFE_S);
     CHILD(stead_open(&s, n->path, &(stead_options){.sharing = STEAD_LIVE, .timeout_ms = 10000}) == 0);
     CHILD(stead_malloc(s, 100) != NULL);
     n->words[0] = 1;
@@ -231,6 +234,7 @@ static void *live_thread(void *arg)
 static void live_until_killed(void *arg)
 {
     pthread_t thread;
+    alarm(LIFE_S);
     CHILD(pthread_create(&thread, NULL, live_thread, arg) == 0);
     live_thread(arg);
 }
@@ -263,4 +267,39 @@ Test(close_race, nobody_is_refused_beside_the_dying_in_live)
     live_section(s);
     OK(stead_check(s, &report));
     OK(stead_close(s));
+}
+
+/* ---- the verdict on an unclean store is looked for while others change it */
+
+static void stay_and_change(void *arg)
+{
+    const struct neighbour *n = arg;
+    stead *s;
+    enum { BLOCKS = 200 };
+    void *blocks[BLOCKS] = {NULL};
+    alarm(LIFE_S);
+    CHILD(stead_open(&s, n->path,
+                     &(stead_options){.flags = STEAD_ACCEPT_UNCLEAN, .sharing = STEAD_LIVE, .timeout_ms = 20000}) == 0);
+    n->words[0] = 1;
+    for (uint64_t i = 0; n->words[1] == 0; i++) { /* runs come and go */
+        stead_free(blocks[i % BLOCKS]);
+        CHILD((blocks[i % BLOCKS] = stead_malloc(s, 4000 + i % 97 * 600)) != NULL);
+    }
+    stead_abandon(s);
+}
+
+Test(close_race, unclean_is_not_called_corrupt_while_others_change_it)
+{
+    struct neighbour changer = {path_in("s"), shared_words(2)}, dead = {changer.path, shared_words(2)};
+    stead *s;
+    pid_t changing = spawn(stay_and_change, &changer);
+    cr_assert(await(&changer.words[0], 1));
+    pid_t pid = spawn(stay, &dead);
+    cr_assert(await(&dead.words[0], 1));
+    kill(pid, SIGKILL);
+    cr_assert_eq(reap(pid), 128 + SIGKILL);
+    for (unsigned i = 0; i < (test_long() ? 2000 : 100); i++)
+        FAILS(stead_open(&s, changer.path, &(stead_options){.sharing = STEAD_LIVE}), STEAD_UNCLEAN);
+    changer.words[1] = 1;
+    REAP_OK(changing);
 }
