@@ -16,8 +16,9 @@
  * Step 2 is there because file systems keep pages they failed to write in the cache as if clean: the log may read well
  * now and be gone tomorrow, and by then step 4 would have overwritten the file.
  *
- * Step 4 reads the log in large windows and brings each page home once a window, in the file's order (replay.c): the disk
- * sees long reads and writes, memory is bounded.  The file is never lengthened: a commit made its length durable before
+ * Step 4 brings each page home once a window of the log, in the file's order (replay.c): the disk sees long reads and
+ * writes, memory is bounded.  A log of one window was noted in step 1, and is not read again: step 2 has verified that
+ * the new one holds the same records.  The file is never lengthened: a commit made its length durable before
  * its record, so a file shorter than a record says is damaged, or is a copy taken at a bad moment, and is refused.
  */
 #include <errno.h>
@@ -62,6 +63,7 @@ struct run_checker {
     uint64_t used_bytes;
     uint64_t seq;
     struct straight_list *straight;
+    struct replay_notes *notes;
 };
 
 static int note_straight(struct straight_list *list, uint64_t page, const void *checksum, uint64_t seq)
@@ -104,6 +106,7 @@ static int check_run(void *ctx, uint64_t image_offset, const void *bytes, unsign
     if (count == WAL_STRAIGHT)
         return note_straight(checker->straight, image_offset / PAGE_BYTES, bytes, checker->seq);
     supersede_straight(checker->straight, image_offset / PAGE_BYTES);
+    replay_notes_add(checker->notes, image_offset, bytes, count);
     return 0;
 }
 
@@ -158,15 +161,18 @@ static int check_length(int store_fd, const struct prefix *prefix)
     return 0;
 }
 
-/* Verifies everything; the scan stands at its end then.  store_fd -1: the file's own pages were verified before. */
-static int measure(struct wal_scan *scan, uint64_t used_bytes, int store_fd, struct prefix *prefix)
+/* Verifies everything; the scan stands at its end then.  store_fd -1: the file's own pages were verified before.  notes: of
+ * what is verified; may be NULL. */
+static int measure(struct wal_scan *scan, uint64_t used_bytes, int store_fd, struct prefix *prefix,
+                   struct replay_notes *notes)
 {
     struct wal_record record;
     struct straight_list straight = {0};
     *prefix = (struct prefix){.used_bytes = used_bytes, .most_bytes = used_bytes};
     int rc;
     while ((rc = wal_scan_next(scan, &record)) == 0) {
-        struct run_checker checker = {.used_bytes = record.used_bytes, .seq = record.seq, .straight = &straight};
+        struct run_checker checker = {
+            .used_bytes = record.used_bytes, .seq = record.seq, .straight = &straight, .notes = notes};
         rc = wal_scan_runs(scan, &record, check_run, &checker);
         if (rc != 0)
             goto free_list;
@@ -250,7 +256,7 @@ static int rewrite_log(const struct file *file, const struct superblock *super, 
     rc = open_scan(&scan, new_fd, super);
     if (rc != 0)
         goto remove;
-    rc = measure(&scan, super->used_bytes, -1, &copy);
+    rc = measure(&scan, super->used_bytes, -1, &copy, NULL);
     wal_scan_close(&scan);
     if (rc == 0 && memcmp(&copy.end, &prefix->end, sizeof copy.end) != 0)
         rc = error_set(EIO, "the log %s reads differently each time", file->log_path);
@@ -277,7 +283,9 @@ remove:
     return rc;
 }
 
-static int apply_prefix(const struct file *file, const struct superblock *super, const struct prefix *prefix, int fd)
+/* fd: the new log, the same bytes as those of which there are notes, by the checksum of its last record. */
+static int apply_prefix(const struct file *file, const struct superblock *super, const struct prefix *prefix, int fd,
+                        struct replay_notes *notes)
 {
     struct wal_scan scan;
     int rc = open_scan(&scan, fd, super);
@@ -287,7 +295,8 @@ static int apply_prefix(const struct file *file, const struct superblock *super,
     if (rc != 0)
         error_set(rc, "cannot write the end of %s: %s", file->path, error_text(rc));
     if (rc == 0)
-        rc = replay_into_file(&scan, file->fd, prefix->end.next_seq - 1);
+        rc = replay_notes_complete(notes) ? replay_notes_into_file(notes, file->fd)
+                                          : replay_into_file(&scan, file->fd, prefix->end.next_seq - 1);
     wal_scan_close(&scan);
     if (rc == 0 && (rc = file_sync(file->fd)) != 0)
         error_set(rc, "cannot sync %s: %s", file->path, error_text(rc));
@@ -342,6 +351,7 @@ int txn_recover(const struct file *file, struct superblock *super, bool *replaye
 {
     struct wal_scan scan;
     struct prefix prefix;
+    struct replay_notes *notes = NULL;
     int fd;
     *replayed = false;
     int rc = find_log(file, super, true, &fd);
@@ -350,12 +360,13 @@ int txn_recover(const struct file *file, struct superblock *super, bool *replaye
     rc = open_scan(&scan, fd, super);
     if (rc != 0)
         goto close_log;
-    rc = measure(&scan, super->used_bytes, file->fd, &prefix);
+    notes = replay_notes_open();
+    rc = measure(&scan, super->used_bytes, file->fd, &prefix, notes);
     wal_scan_close(&scan);
     if (rc == 0 && prefix.end.next_seq != super->commit_seq + 1) {
         rc = rewrite_log(file, super, &prefix, &fd);
         if (rc == 0)
-            rc = apply_prefix(file, super, &prefix, fd);
+            rc = apply_prefix(file, super, &prefix, fd, notes);
         *replayed = rc == 0;
     }
     if (rc == 0)
@@ -363,6 +374,7 @@ int txn_recover(const struct file *file, struct superblock *super, bool *replaye
     if (rc == 0)
         rc = txn_clear_tail(file, super->used_bytes);
 close_log:
+    replay_notes_close(notes);
     file_calls.close(fd);
     return error_keep(rc);
 }
@@ -410,7 +422,7 @@ int txn_private_replay(const struct file *file, struct superblock *super, struct
     rc = open_scan(&scan, fd, super);
     if (rc != 0)
         goto close_log;
-    rc = measure(&scan, super->used_bytes, file->fd, &prefix);
+    rc = measure(&scan, super->used_bytes, file->fd, &prefix, NULL);
     wal_scan_close(&scan);
     if (rc == 0)
         rc = open_scan(&scan, fd, super);

@@ -13,6 +13,9 @@
  * to PIECE_PAGES.  A page that begins from zeros, or whose first run is all of it, is not read.  Pages to be read soon are
  * asked for ahead: after a power cut nothing is cached, and one read at a time would wait for the disk each time.
  *
+ * A recovery reads the log twice in any case, to verify and to write it anew: it notes the runs while it verifies them
+ * (struct replay_notes), and if all fit one window the log is not read again.
+ *
  *   bounds  a window holds replay_window_bytes; a log of n windows touches a page at most n times
  *   cost    one pass over the log, a radix sort of the notes, one read and one write for each page (or piece) and window
  *
@@ -116,6 +119,20 @@ static bool window_is_full(const struct window *window)
            min_u64(replay_window_bytes, UINT32_MAX);
 }
 
+/* There is room. */
+static void window_add(struct window *window, uint64_t image_offset, const void *bytes, unsigned count)
+{
+    uint64_t page = image_offset / PAGE_BYTES;
+    window->note[window->notes++] = (struct note){.page = page,
+                                                  .at = (uint32_t)window->filled,
+                                                  .offset = (uint16_t)(image_offset % PAGE_BYTES),
+                                                  .count = (uint16_t)count};
+    if (count != 0)
+        memcpy(window->bytes + window->filled, bytes, count);
+    window->filled += count;
+    window->last_page = max_u64(window->last_page, page);
+}
+
 static int write_window(struct replay *replay);
 
 static int note_run(void *ctx, uint64_t image_offset, const void *bytes, unsigned count)
@@ -129,15 +146,7 @@ static int note_run(void *ctx, uint64_t image_offset, const void *bytes, unsigne
         error_set(rc, "no memory to replay the log");
     if (rc != 0)
         return rc;
-    uint64_t page = image_offset / PAGE_BYTES;
-    window->note[window->notes++] = (struct note){.page = page,
-                                                  .at = (uint32_t)window->filled,
-                                                  .offset = (uint16_t)(image_offset % PAGE_BYTES),
-                                                  .count = (uint16_t)count};
-    if (count != 0)
-        memcpy(window->bytes + window->filled, bytes, count);
-    window->filled += count;
-    window->last_page = max_u64(window->last_page, page);
+    window_add(window, image_offset, bytes, count);
     return 0;
 }
 
@@ -283,10 +292,26 @@ static int write_window(struct replay *replay)
     return rc;
 }
 
+static bool replay_init(struct replay *replay)
+{
+    *replay = (struct replay){.piece = aligned_alloc(PAGE_BYTES, PIECE_PAGES * PAGE_BYTES)};
+    return replay->piece != NULL;
+}
+
+static void replay_release(struct replay *replay)
+{
+    free(replay->piece);
+    free(replay->window.note);
+    free(replay->window.spare);
+    free(replay->window.bytes);
+    *replay = (struct replay){0};
+}
+
 int replay_records(struct wal_scan *scan, uint64_t end_seq, const struct replay_target *target)
 {
-    struct replay replay = {.target = target, .piece = aligned_alloc(PAGE_BYTES, PIECE_PAGES * PAGE_BYTES)};
-    int rc = replay.piece == NULL ? error_set(ENOMEM, "no memory to replay the log") : 0;
+    struct replay replay;
+    int rc = replay_init(&replay) ? 0 : error_set(ENOMEM, "no memory to replay the log");
+    replay.target = target;
     while (rc == 0 && scan->at.next_seq <= end_seq) {
         struct wal_record record;
         rc = wal_scan_next(scan, &record);
@@ -297,11 +322,47 @@ int replay_records(struct wal_scan *scan, uint64_t end_seq, const struct replay_
     }
     if (rc == 0)
         rc = write_window(&replay);
-    free(replay.piece);
-    free(replay.window.note);
-    free(replay.window.spare);
-    free(replay.window.bytes);
+    replay_release(&replay);
     return rc;
+}
+
+/* ---- noted by whoever reads the log anyway ---- */
+
+struct replay_notes {
+    struct replay replay;
+    bool complete;
+};
+
+struct replay_notes *replay_notes_open(void)
+{
+    struct replay_notes *notes = calloc(1, sizeof *notes);
+    if (notes != NULL)
+        notes->complete = replay_init(&notes->replay);
+    return notes;
+}
+
+void replay_notes_add(struct replay_notes *notes, uint64_t image_offset, const void *bytes, unsigned count)
+{
+    if (notes == NULL || !notes->complete || count == WAL_STRAIGHT)
+        return;
+    if (!window_is_full(&notes->replay.window) && window_reserve(&notes->replay.window, count) == 0) {
+        window_add(&notes->replay.window, image_offset, bytes, count);
+        return;
+    }
+    notes->complete = false; /* the log is too long, or memory short */
+    replay_release(&notes->replay);
+}
+
+bool replay_notes_complete(const struct replay_notes *notes)
+{
+    return notes != NULL && notes->complete;
+}
+
+void replay_notes_close(struct replay_notes *notes)
+{
+    if (notes != NULL)
+        replay_release(&notes->replay);
+    free(notes);
 }
 
 /* ---- into a file ---- */
@@ -382,13 +443,29 @@ static void ask_file_pages(void *ctx, uint64_t page, size_t count)
     file_read_ahead(table->fd, format_file_offset(page * PAGE_BYTES), count * PAGE_BYTES);
 }
 
+static const struct replay_target file_target = {
+    .read = read_file_pages, .write = write_file_pages, .soon = ask_file_pages};
+
+static int finish_table(struct table *table, int rc)
+{
+    if (rc == 0 && (rc = table_flush(table)) != 0)
+        error_set(rc, "cannot write the checksums of recovered pages: %s", error_text(rc));
+    return rc;
+}
+
 int replay_into_file(struct wal_scan *scan, int fd, uint64_t end_seq)
 {
     struct table table = {.fd = fd};
-    const struct replay_target target = {
-        .ctx = &table, .read = read_file_pages, .write = write_file_pages, .soon = ask_file_pages};
-    int rc = replay_records(scan, end_seq, &target);
-    if (rc == 0 && (rc = table_flush(&table)) != 0)
-        error_set(rc, "cannot write the checksums of recovered pages: %s", error_text(rc));
-    return rc;
+    struct replay_target target = file_target;
+    target.ctx = &table;
+    return finish_table(&table, replay_records(scan, end_seq, &target));
+}
+
+int replay_notes_into_file(struct replay_notes *notes, int fd)
+{
+    struct table table = {.fd = fd};
+    struct replay_target target = file_target;
+    target.ctx = &table;
+    notes->replay.target = &target;
+    return finish_table(&table, write_window(&notes->replay));
 }

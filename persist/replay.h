@@ -7,6 +7,7 @@
 #ifndef STEAD_PERSIST_REPLAY_H
 #define STEAD_PERSIST_REPLAY_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -33,5 +34,17 @@ int replay_records(struct wal_scan *scan, uint64_t end_seq, const struct replay_
 
 /* The same into a store file (or a copy of one): pages and their checksums. */
 int replay_into_file(struct wal_scan *scan, int fd, uint64_t end_seq);
+
+/*
+ * Notes: for a caller that reads all records anyway and applies them later.  It adds their runs, as wal_scan_runs() visits
+ * them, in the order of the log; what does not fit one window (or memory) makes them incomplete, and is no error: then the
+ * log is read once more, as above.  NULL are notes that are never complete.
+ */
+struct replay_notes;
+struct replay_notes *replay_notes_open(void);
+void replay_notes_add(struct replay_notes *notes, uint64_t image_offset, const void *bytes, unsigned count);
+bool replay_notes_complete(const struct replay_notes *notes);
+int replay_notes_into_file(struct replay_notes *notes, int fd); /* once, and only if complete */
+void replay_notes_close(struct replay_notes *notes);
 
 #endif

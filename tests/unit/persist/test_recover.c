@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "dying_calls.h"
+#include "persist/replay.h"
 #include "txn_fixture.h"
 
 TestSuite(txn_recover, .timeout = 300);
@@ -70,9 +71,8 @@ static void restore_store(const struct fixture *f, const char *name)
     fixture_copy_file(from, to);
 }
 
-Test(txn_recover, an_unclosed_store_opens_to_its_last_commit)
+static void open_again_and_again(void)
 {
-    fixture_skip_syncs();
     struct fixture f;
     fixture_create(&f, BYTES, BYTES);
     for (unsigned n = 0; n < 60; n += 5) {
@@ -94,6 +94,20 @@ Test(txn_recover, an_unclosed_store_opens_to_its_last_commit)
     cr_assert_eq(shown_commit(f.map.base), 60);
     fixture_kill(&f);
     fixture_remove(&f);
+}
+
+Test(txn_recover, an_unclosed_store_opens_to_its_last_commit)
+{
+    fixture_skip_syncs();
+    open_again_and_again();
+}
+
+/* The log is read once more, to be applied window by window. */
+Test(txn_recover, a_log_longer_than_a_window_is_recovered)
+{
+    fixture_skip_syncs();
+    replay_window_bytes = 2 * PAGE_BYTES;
+    open_again_and_again();
 }
 
 /* The tail of the log torn at every sector: the commits before it. */
