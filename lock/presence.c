@@ -280,6 +280,17 @@ bool presence_anybody(int fd)
     return lock_byte_taken(fd, LOCK_BYTE_READERS, 1) || lock_byte_taken(fd, LOCK_BYTE_SLOT0, PRESENCE_SLOTS);
 }
 
+pid_t presence_writer_pid(const struct lock_region *region, int fd)
+{
+    for (unsigned index = 0; index < PRESENCE_SLOTS; index++) {
+        struct presence_info info;
+        if (record_read(&region->records[index], &info, NULL) && info.role == PRESENCE_WRITER &&
+            presence_alive_in(region, fd, info.id))
+            return info.pid;
+    }
+    return 0;
+}
+
 unsigned presence_dead_writers(struct presence *presence, bool clear)
 {
     if (presence->region == NULL)

@@ -51,6 +51,8 @@ unsigned presence_count(const struct presence *presence);
 unsigned presence_count_role(const struct presence *presence, enum presence_role role); /* others only */
 /* Before attaching, under the gate: is anybody there? */
 bool presence_anybody(int fd);
+/* One that lives and writes, for people: its pid as it sees itself; 0 if there is none. */
+pid_t presence_writer_pid(const struct lock_region *region, int fd);
 /* Writers' records whose process is gone and that nobody has cleared yet: LIVE's sign of an unclean end.
  * clear: forget them (after the store was repaired or the death was noted). */
 unsigned presence_dead_writers(struct presence *presence, bool clear);

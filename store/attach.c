@@ -3,6 +3,7 @@
  * locks.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -64,6 +65,16 @@ static int claim_sharing(struct stead *s)
     return 0;
 }
 
+static int busy(const struct stead *s)
+{
+    char who[32] = "";
+    pid_t pid = presence_writer_pid(lock_unit_region(s->unit), s->lock_fd);
+    if (pid != 0) /* else it is about to enter its name */
+        (void)snprintf(who, sizeof who, " (pid %ld)", (long)pid);
+    return error_set(s->deadline_ns == 0 ? EBUSY : ETIMEDOUT, "%s is open in SOLE by another process%s", s->file.path,
+                     who);
+}
+
 static void pause_polling(void)
 {
     nanosleep(&(struct timespec){.tv_nsec = POLL_NS}, NULL);
@@ -100,8 +111,7 @@ static int enter_gate(struct stead *s)
             return rc;
         (void)lock_byte_drop(s->lock_fd, LOCK_BYTE_GATE);
         if (s->deadline_ns == 0 || deadline_over(s->deadline_ns))
-            return error_set(s->deadline_ns == 0 ? EBUSY : ETIMEDOUT, "%s is open in SOLE by another process",
-                             s->file.path);
+            return busy(s);
         pause_polling();
     }
 }

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "support/support.h"
 
@@ -145,6 +146,33 @@ Test(arguments, every_sentence_names_the_file)
     options = (stead_options){.capacity_bytes = (size_t)1 << 46};
     cr_assert_neq(stead_open(&s, path_in("no room"), &options), 0);
     names("no room");
+}
+
+static volatile uint32_t *progress;
+
+static void hold(void *arg)
+{
+    stead *s;
+    CHILD(stead_open(&s, arg, NULL) == 0);
+    progress[0] = 1;
+    CHILD(await(&progress[1], 1) && stead_close(s) == 0);
+}
+
+Test(arguments, a_busy_store_names_who_has_it)
+{
+    char path[400], pid_text[32];
+    stead *s;
+    progress = shared_words(2);
+    snprintf(path, sizeof path, "%s", path_in("s"));
+    pid_t pid = spawn(hold, path);
+    cr_assert(await(&progress[0], 1));
+    snprintf(pid_text, sizeof pid_text, "(pid %ld)", (long)pid);
+    FAILS(stead_open(&s, path, NULL), EBUSY);
+    names(pid_text);
+    FAILS(stead_open(&s, path, &(stead_options){.timeout_ms = 20}), ETIMEDOUT);
+    names(pid_text);
+    progress[1] = 1;
+    REAP_OK(pid);
 }
 
 /* A path may be longer than the text. */
