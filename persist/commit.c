@@ -153,6 +153,18 @@ static int log_difference(struct txn *txn, uint64_t page, const void *base, bool
     return rc;
 }
 
+/* How many candidates from i on are side by side and have their base in the file.  Of a page in the overlay the file may hold
+ * anything: its application may have failed half-way, or another process been killed in it. */
+static size_t base_run(const struct txn *txn, size_t i, size_t end)
+{
+    const struct page_list *list = &txn->candidates;
+    uint64_t limit = format_contiguous(list->page[i] * PAGE_BYTES) / PAGE_BYTES;
+    size_t most = page_list_run(list, i, (size_t)min_u64(min_u64(limit, SCRATCH_PAGES), end - i)), run = 1;
+    while (run < most && overlay_get(&txn->overlay, list->page[i + run]) == NULL)
+        run++;
+    return run;
+}
+
 static int compare_pages(struct txn *txn, struct parts *parts)
 {
     size_t in_scratch = 0; /* pages read ahead */
@@ -163,9 +175,7 @@ static int compare_pages(struct txn *txn, struct parts *parts)
         const uint8_t *base = overlay_get(&txn->overlay, page);
         if (base == NULL) {
             if (page - scratch_page >= in_scratch) {
-                uint64_t limit = format_contiguous(page * PAGE_BYTES) / PAGE_BYTES;
-                in_scratch =
-                    page_list_run(list, i, (size_t)min_u64(min_u64(limit, SCRATCH_PAGES), parts->compared - i));
+                in_scratch = base_run(txn, i, parts->compared);
                 scratch_page = page;
                 int rc = read_base(txn, page, in_scratch);
                 if (rc != 0)

@@ -207,6 +207,8 @@ int image_seal(struct image *image, struct superblock *super, uint64_t used_byte
     rc = raise_mark(image, super, seq);
     if (rc == 0 && !same)
         rc = settle_content(image, super, used, free_ranges, untouched ? 0 : free_range_count);
+    if (image->txn != NULL && !same)
+        txn_forget_checksums(image->txn);
     if (rc != 0)
         return rc;
     uint64_t cut;

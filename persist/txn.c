@@ -276,6 +276,13 @@ bool txn_log_named(struct txn *txn)
     return named;
 }
 
+void txn_forget_checksums(struct txn *txn)
+{
+    pthread_mutex_lock(&txn->engine);
+    checksum_cache_clear(&txn->checksums); /* W24 */
+    pthread_mutex_unlock(&txn->engine);
+}
+
 bool txn_untouched(struct txn *txn)
 {
     pthread_mutex_lock(&txn->engine);

@@ -68,6 +68,7 @@ int txn_checkpoint(struct txn *txn);
 /* txn_checkpoint() found no space for a new log: true if the file is the last commit all the same, and synced. */
 bool txn_home_without_log(struct txn *txn, int rc);
 bool txn_failed(const struct txn *txn);
+void txn_forget_checksums(struct txn *txn); /* the tables in the file were changed past the engine (image_seal) */
 /* A sync, or a write that nobody can take back, failed: the store is poisoned.  Returns STEAD_FAILED. */
 int txn_poison(struct txn *txn, int cause, const char *what);
 uint64_t txn_commit_seq(const struct txn *txn);

@@ -168,3 +168,32 @@ Test(txn_commit_fault, a_checkpoint_syncs_the_file_before_its_superblock)
     fixture_kill(&f);
     fixture_remove(&f);
 }
+
+/* An application that failed between the pages and their checksums leaves pages in the file that match nothing.  Their base is
+ * the overlay; a commit that changes their neighbours, too, does not take them for damaged. */
+Test(txn_commit, a_failed_application_is_not_taken_for_damage_by_later_commits)
+{
+    struct fixture f;
+    uint64_t seq;
+    fixture_create(&f, BYTES, BYTES);
+    OK(fixture_open(&f));
+    bool failed = true;
+    for (long call = 0; failed; call++) {
+        for (uint64_t page = 10; page < 14; page++)
+            f.map.base[page * PAGE_BYTES] = (uint8_t)(call + 1);
+        OK(txn_commit(f.txn, BYTES, &seq));
+        faults_install();
+        faults = (struct faults){
+            .path_suffix = "store", .pwrite = true, .fault = FAULT_ERROR, .error = ENOSPC, .skip = call, .count = 1};
+        failed = txn_apply(f.txn) != 0;
+        faults_remove();
+        for (uint64_t page = 9; page < 15; page++)
+            f.map.base[page * PAGE_BYTES + 100] = (uint8_t)(call + 1);
+        OK(txn_commit(f.txn, BYTES, &seq));
+        cr_assert(failed || call > 2, "%ld calls prove nothing", call);
+        OK(txn_checkpoint(f.txn));
+    }
+    cr_assert_eq(fixture_bad_checksums(&f, BYTES), 0);
+    fixture_kill(&f);
+    fixture_remove(&f);
+}
