@@ -29,6 +29,7 @@
 #include "persist/file.h"
 
 static struct crash_shared *shared; /* this process's trial */
+static uint64_t requests_left;      /* of this process, which then is killed; 0: of no interest */
 
 struct crash_shared *crash_shared_new(void)
 {
@@ -155,12 +156,25 @@ static void die(void)
     kill(getpid(), SIGKILL);
 }
 
+void crash_die_at(uint64_t request)
+{
+    requests_left = request;
+}
+
+/* true: this is the one. */
+static bool is_last_request(void)
+{
+    return requests_left != 0 && --requests_left == 0;
+}
+
 /* Before a call.  Returns 0, or the error it is to fail with, or CRASH_SHORT. */
 static int before(enum crash_call call)
 {
     enter();
     uint64_t nth = atomic_fetch_add(&shared->calls_of[call], 1) + 1;
     if (call != CRASH_PREAD) {
+        if (is_last_request())
+            die();
         uint64_t request = atomic_fetch_add(&shared->calls, 1) + 1;
         if (request == shared->kill_at && !shared->kill_after)
             die();
@@ -258,8 +272,15 @@ static ssize_t call_pwrite(int fd, const void *buffer, size_t bytes, off_t offse
 
 static ssize_t call_pwrite_durable(int fd, const void *buffer, size_t bytes, off_t offset)
 {
-    FAIL_IF_ASKED(CRASH_PWRITE_DURABLE, -1)
     uint64_t size = size_of(fd);
+    if (requests_left == 1) { /* killed between the write and its sync: the kernel has the bytes, the disk has not */
+        enter();
+        if (file_calls_system.pwrite(fd, buffer, bytes, offset) == (ssize_t)bytes)
+            record_write(fd, buffer, bytes, (uint64_t)offset, size, false);
+        die();
+    }
+    FAIL_IF_ASKED(CRASH_PWRITE_DURABLE, -1)
+    size = size_of(fd);
     ssize_t n = file_calls_system.pwrite_durable(fd, buffer, shortened(asked, bytes), offset);
     if (n > 0)
         record_write(fd, buffer, (size_t)n, (uint64_t)offset, size, true);

@@ -75,6 +75,11 @@ struct crash_outcome {
 void crash_begin(uint64_t version);
 void crash_done(uint64_t version, bool durable);
 
+/* This process of the workload is killed at its n-th request from now on: before it, but for a write that is to be durable,
+ * which reaches the kernel and not the disk.  What it had not synced is lost by the next power cut only: other processes
+ * of the workload go on with it. */
+void crash_die_at(uint64_t request);
+
 enum crash_call {
     CRASH_OPEN,
     CRASH_PREAD,
