@@ -216,7 +216,8 @@ void *stead_lookup(const stead *store, const char *name)
         errno = error_to_errno(rc);
         return NULL;
     }
-    object = names_find(s, name, &rc);
+    if (!is_reserved(name))
+        object = names_find(s, name, &rc);
     if (rc == 0 && object == NULL)
         rc = error_set(ENOENT, "%s: nothing is named \"%s\"", s->file.path, name);
     store_unlock_quietly(s);

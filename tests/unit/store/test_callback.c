@@ -196,3 +196,31 @@ Test(callback, root_once_from_its_own_init)
         OK(stead_remove(path_in("s")));
     }
 }
+
+static int upgrade_nothing(stead *s, uint32_t from, uint32_t to, void *arg)
+{
+    (void)s;
+    (void)from;
+    (void)to;
+    (void)arg;
+    return 0;
+}
+
+/* What an upgrade writes down is the library's own: whoever found it by name could free it. */
+Test(callback, the_record_of_an_upgrade_is_nobodys_to_find)
+{
+    stead *s;
+    stead_options options = {.layout = {.name = "test", .version = 1, .upgrade = upgrade_nothing}};
+    OK(stead_open(&s, path_in("s"), &options));
+    OK(stead_close(s));
+    options.layout.version = 2;
+    OK(stead_open(&s, path_in("s"), &options));
+    cr_assert_null(stead_lookup(s, ".stead.layout"));
+    cr_assert_eq(errno, ENOENT);
+    OK(stead_close(s));
+    OK(stead_open(&s, path_in("s"), &options));
+    OK(stead_close(s));
+    options.layout.version = 1;
+    options.layout.upgrade = NULL;
+    FAILS(stead_open(&s, path_in("s"), &options), STEAD_LAYOUT_MISMATCH);
+}
