@@ -44,7 +44,9 @@ struct replay_notes;
 struct replay_notes *replay_notes_open(void);
 void replay_notes_add(struct replay_notes *notes, uint64_t image_offset, const void *bytes, unsigned count);
 bool replay_notes_complete(const struct replay_notes *notes);
-int replay_notes_into_file(struct replay_notes *notes, int fd); /* once, and only if complete */
+/* Once, and only if complete. */
+int replay_notes_write(struct replay_notes *notes, const struct replay_target *target);
+int replay_notes_into_file(struct replay_notes *notes, int fd);
 void replay_notes_close(struct replay_notes *notes);
 
 #endif
