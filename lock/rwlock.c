@@ -275,16 +275,24 @@ static void unlock_exclusive(struct rwlock *lock, struct rwlock_hold *hold)
     release_exclusive(lock, hold, RELEASE_ALL);
 }
 
+static int holds_none(void)
+{
+    return error_set(EPERM, "this thread does not hold the lock");
+}
+
+/* The two counts are looked at one by one: one load of both would wait until the store of either is in the cache. */
 int rwlock_unlock_outermost(struct rwlock *lock, struct rwlock_hold *hold)
 {
-    if (hold == NULL || (hold->inside == 0 && hold->below == 0))
-        return error_set(EPERM, "this thread does not hold the lock");
+    if (__builtin_expect(hold == NULL, 0))
+        return holds_none();
     if (hold->inside != 0) {
         race_check_release(lock_place_of_owners(lock));
         hold->inside = 0;
         unlock_exclusive(lock, hold);
         return 0;
     }
+    if (__builtin_expect(hold->below == 0, 0))
+        return holds_none();
     race_check_release(lock_place_of_readers(lock));
     hold->below = 0;
     if (__builtin_expect(hold->stand_in, 0)) {
