@@ -139,6 +139,7 @@ static int run_turns(const char *path, void *arg)
     return rc;
 }
 
+/* requests: about as many as the one that is killed makes. */
 static void explore(const struct crash_case *what, uint64_t requests)
 {
     uint64_t random = trial_seed(), states = 0;
@@ -164,7 +165,7 @@ Test(kill_and_cut, what_a_killed_writer_left_unsynced_is_not_built_upon)
                                  .prepared_version = 2,
                                  .run = run_sole,
                                  .check = versioned_check},
-            60);
+            160);
 }
 
 Test(kill_and_cut, what_a_killed_holder_of_the_turn_left_unsynced_is_not_built_upon)
@@ -174,5 +175,5 @@ Test(kill_and_cut, what_a_killed_holder_of_the_turn_left_unsynced_is_not_built_u
                                  .prepared_version = 2,
                                  .run = run_turns,
                                  .check = versioned_check},
-            60);
+            110);
 }
