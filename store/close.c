@@ -262,11 +262,13 @@ int stead_close(stead *store)
         return error_set(EINVAL, "stead_close: no store");
     if ((atomic_load(&store->gate) & GATE_FORKED) != 0)
         return close_forked(store);
-    switch (registry_begin_close(store)) {
+    /* A visitor may wait for what this thread holds; then the close is refused anyway. */
+    bool holds = rwlock_held(store->store_lock) || store_calls(store) != 0;
+    switch (registry_begin_close(store, holds ? 1 : store_patience(0))) {
     case CLOSE_OTHERS:
         return 0;
     case CLOSE_OPENING:
-        return error_set(EBUSY, "%s: it is being opened, or closed by another thread", store->file.path);
+        return error_set(EBUSY, "%s: another thread is opening it, or closing it", store->file.path);
     case CLOSE_LAST:
         break;
     }
@@ -293,6 +295,7 @@ static void send_away(struct stead *s)
         }
         nanosleep(&(struct timespec){.tv_nsec = 200000}, NULL);
     }
+    registry_await_visitors(s);
 }
 
 void store_abandon(struct stead *s)
@@ -316,7 +319,7 @@ void stead_abandon(stead *store)
         (void)close_forked(store);
         return;
     }
-    enum registry_close close = registry_begin_close(store);
+    enum registry_close close = registry_begin_close(store, 0);
     if (close == CLOSE_OTHERS)
         return;
     atomic_store(&store->leaving, true);

@@ -24,7 +24,6 @@
  * later see that byte.  Of a crashed store it makes a private replay, holding byte RECOVERY shared for as long.
  */
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -226,15 +225,12 @@ static int compare_options(struct stead *s, const char *path, const stead_option
 static int second_handle(struct stead *s, const char *path, const stead_options *o, int64_t patience_ns, stead **out)
 {
     int rc = compare_options(s, path, o, patience_ns);
-    if (rc == 0) {
+    bool here = registry_visit_end(s, rc == 0); /* from now on only a handle keeps it */
+    if (rc == 0 && !here)
+        return ESTALE; /* abandoned meanwhile: opened anew */
+    if (rc == 0)
         *out = s;
-        return 0;
-    }
-    char text[512];
-    (void)snprintf(text, sizeof text, "%s", error_last_text());
-    if (stead_close(s) != 0) /* the last handle by now, and it cannot be closed: nobody else could either */
-        stead_abandon(s);
-    return error_set(rc, "%s", text);
+    return rc;
 }
 
 /* A failed open by the first writer: the store goes back to what it was, as if closed.  The gate is held. */

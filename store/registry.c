@@ -4,6 +4,9 @@
  * Why: the same file mapped twice would be two private images fighting over one log, and stead_free() is given
  * nothing but a pointer.
  *
+ *  - An open of a store that is open here looks at its options first, which may wait for its lock.  Meanwhile it is a visitor
+ *    and has no handle: else a close could leave the commit to it, say that all is well, and it is refused.  The last close
+ *    waits for visitors; they take a handle, and it is not the last any more, or go.
  *  - The list, phases and handle counts are under one mutex, never held across a wait for another process: an open
  *    or close in progress is a phase, and others wait for it on a condition variable (CLOCK_MONOTONIC).
  *  - The address table is read without a lock by every stead_free().  A slot is published by storing its range, one
@@ -130,7 +133,7 @@ int registry_claim(struct stead *fresh, struct stead **existing)
         fresh->next = list;
         list = fresh;
     } else if (s->phase == STORE_OPEN) {
-        s->handles++;
+        s->visitors++;
         *existing = s;
     } else {
         rc = EAGAIN;
@@ -206,19 +209,58 @@ void registry_withdraw(struct stead *s)
     pthread_mutex_unlock(&mutex);
 }
 
-enum registry_close registry_begin_close(struct stead *s)
+/* The phase is CLOSING, so no more of them come. */
+static void visitors_leave(struct stead *s, int64_t deadline_ns)
+{
+    while (s->visitors != 0 && wait_for_phase(deadline_ns) == 0)
+        continue;
+}
+
+static void set_phase(struct stead *s, enum store_phase phase)
+{
+    s->phase = phase;
+    pthread_cond_broadcast(&phase_changed);
+}
+
+enum registry_close registry_begin_close(struct stead *s, int64_t deadline_ns)
 {
     enum registry_close close = CLOSE_OPENING;
     pthread_mutex_lock(&mutex);
     if (s->phase == STORE_OPEN && s->handles == 1) {
         s->phase = STORE_CLOSING;
-        close = CLOSE_LAST;
-    } else if (s->phase == STORE_OPEN) {
+        if (deadline_ns == 0)
+            atomic_store(&s->leaving, true); /* stead_abandon: they are sent away */
+        else
+            visitors_leave(s, deadline_ns);
+        if (deadline_ns == 0 || (s->visitors == 0 && s->handles == 1))
+            close = CLOSE_LAST;
+        else
+            set_phase(s, STORE_OPEN);
+    }
+    if (close == CLOSE_OPENING && s->phase == STORE_OPEN && s->handles > 1) {
         s->handles--;
         close = CLOSE_OTHERS;
     }
     pthread_mutex_unlock(&mutex);
     return close;
+}
+
+void registry_await_visitors(struct stead *s)
+{
+    pthread_mutex_lock(&mutex);
+    visitors_leave(s, DEADLINE_NEVER);
+    pthread_mutex_unlock(&mutex);
+}
+
+bool registry_visit_end(struct stead *s, bool takes_handle)
+{
+    pthread_mutex_lock(&mutex);
+    bool takes = takes_handle && !atomic_load(&s->leaving);
+    s->visitors--;
+    s->handles += takes;
+    pthread_cond_broadcast(&phase_changed);
+    pthread_mutex_unlock(&mutex);
+    return takes == takes_handle;
 }
 
 void registry_cancel_close(struct stead *s)

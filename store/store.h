@@ -86,7 +86,8 @@ struct stead {
 
     /* Under the registry's mutex. */
     enum store_phase phase;
-    unsigned handles; /* opens minus closes */
+    unsigned handles;  /* opens minus closes                                  */
+    unsigned visitors; /* opens under way that compare their options with it  */
     struct stead *next;
 
     _Atomic unsigned calls; /* of this process that can wait, under way: call.h */
@@ -114,9 +115,12 @@ struct stead {
 /* No fork in between, by any thread: from before a descriptor is opened until a store in the registry has it. */
 void registry_fork_hold(void);
 void registry_fork_release(void);
-/* Inserts fresh (phase OPENING) unless the same file is open here: then *existing is that store with one handle
- * more.  0; EAGAIN: it is being opened or closed, close the file and registry_wait(). */
+/* Inserts fresh (phase OPENING) unless the same file is open here: then *existing is that store with one
+ * visitor more: it stays until registry_visit_end().  0; EAGAIN: it is being opened or closed, close the file and
+ * registry_wait(). */
 int registry_claim(struct stead *fresh, struct stead **existing);
+/* The visitor takes a handle, or goes.  False: the store is being abandoned, there is no handle to take. */
+bool registry_visit_end(struct stead *s, bool takes_handle);
 /* Until the store of this device and inode is open or gone.  0, EBUSY, ETIMEDOUT. */
 int registry_wait(const struct file *file, int64_t deadline_ns);
 int registry_publish(struct stead *s);    /* findable by address (an upgrade callback frees); EMFILE: table full */
@@ -127,10 +131,13 @@ void registry_withdraw(struct stead *s);  /* out of the registry: a failed open,
 enum registry_close {
     CLOSE_OTHERS, /* there are more handles                                 */
     CLOSE_LAST,   /* phase CLOSING                                          */
-    CLOSE_OPENING /* it is being opened: an upgrade callback; nothing done  */
+    CLOSE_OPENING /* it is being opened (an upgrade callback), or a visitor stays long; nothing done */
 };
-enum registry_close registry_begin_close(struct stead *s);
-void registry_cancel_close(struct stead *s); /* the store stays open with its last handle */
+/* Waits for visitors until then: the last handle may only go when none of them can take one.  0: abandons; they may be there
+ * and can take none (s->leaving). */
+enum registry_close registry_begin_close(struct stead *s, int64_t deadline_ns);
+void registry_await_visitors(struct stead *s); /* phase CLOSING; they cannot take a handle (s->leaving) */
+void registry_cancel_close(struct stead *s);   /* the store stays open with its last handle */
 
 /* ---- open.c, close.c */
 void store_forked(struct stead *s);                        /* in a fork child: closes what was inherited */

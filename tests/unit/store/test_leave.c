@@ -288,6 +288,51 @@ Test(leave, abandon_sends_away_who_waits_for_a_reader_from_outside)
         }
 }
 
+/* An open of the same store that is going to be refused looks at it for a while: it is no handle that a close could leave
+ * the commit to. */
+static void *hold_for_a_while(void *arg)
+{
+    OK(stead_lock(arg, STEAD_EXCLUSIVE, -1));
+    pause_ms(400);
+    OK(stead_unlock(arg));
+    return NULL;
+}
+
+static void *open_in_vain(void *arg)
+{
+    stead *s;
+    FAILS(stead_open(&s, arg, &(stead_options){.timeout_ms = -1, .layout = {.name = "other", .version = 1}}),
+          STEAD_LAYOUT_MISMATCH);
+    return NULL;
+}
+
+static void close_and_die(void *arg)
+{
+    pthread_t holding, opening;
+    stead *s;
+    CHILD(stead_open(&s, arg, NULL) == 0);
+    *(uint64_t *)stead_root(s) = 42;
+    CHILD(pthread_create(&holding, NULL, hold_for_a_while, s) == 0);
+    pause_ms(100);
+    CHILD(pthread_create(&opening, NULL, open_in_vain, arg) == 0); /* waits to read what layout it is */
+    pause_ms(100);
+    CHILD(stead_close(s) == 0);
+}
+
+Test(leave, close_beside_an_open_that_is_refused_commits)
+{
+    const char *path = path_in("s");
+    void *root;
+    stead *s;
+    OK(stead_open(&s, path, &(stead_options){.layout = {.name = "one", .version = 1}}));
+    OK(stead_root_once(s, 64, NULL, NULL, &root));
+    OK(stead_close(s));
+    REAP_OK(spawn(close_and_die, (void *)(uintptr_t)path));
+    s = open_mode(path, STEAD_SOLE);
+    cr_assert_eq(*(uint64_t *)stead_root(s), 42, "the close said that it was committed");
+    OK(stead_close(s));
+}
+
 /* ---- cancellation */
 
 /* A weak name of the sanitizer's: it does not know that a cancelled thread's frames are gone, and would report its own last
