@@ -315,6 +315,8 @@ static void close_and_die(void *arg)
     CHILD(pthread_create(&holding, NULL, hold_for_a_while, s) == 0);
     pause_ms(100);
     CHILD(pthread_create(&opening, NULL, open_in_vain, arg) == 0); /* waits to read what layout it is */
+    pthread_detach(holding);
+    pthread_detach(opening);
     pause_ms(100);
     CHILD(stead_close(s) == 0);
 }
