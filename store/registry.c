@@ -237,7 +237,8 @@ enum registry_close registry_begin_close(struct stead *s, int64_t deadline_ns)
         else
             set_phase(s, STORE_OPEN);
     }
-    if (close == CLOSE_OPENING && s->phase == STORE_OPEN && s->handles > 1) {
+    /* Also beside a last close that still waits: a visitor that took a handle is through with it already. */
+    if (close == CLOSE_OPENING && s->phase != STORE_OPENING && s->handles > 1) {
         s->handles--;
         close = CLOSE_OTHERS;
     }
