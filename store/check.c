@@ -21,7 +21,7 @@
 
 #define MEMORY_TRIES 3
 #define MEMORY_TRIES_LIVE 10
-#define MEMORY_PAUSE_NS 100000 /* others finish what they are at */
+#define MEMORY_PAUSE_NS 100000 /* others finish what they are at; doubled each time */
 
 struct check_step {
     const char *name;
@@ -83,6 +83,8 @@ static int read_mapped(void *ctx, uint64_t offset, void *buffer, size_t bytes)
 
 static void check_memory_once(struct stead *s, struct report *report)
 {
+    if (s->sharing == STEAD_LIVE)
+        (void)image_follow(s->image); /* others may have made it longer, also since the last try */
     struct heap_reader reader = {
         .ctx = s, .read = read_mapped, .image_bytes = image_bytes(s->image), .capacity = s->capacity};
     uint64_t used = 0;
@@ -98,13 +100,13 @@ static void check_memory_once(struct stead *s, struct report *report)
 void store_check_memory(struct stead *s, struct report *report)
 {
     struct report memory = {0};
-    int tries = s->sharing == STEAD_LIVE ? MEMORY_TRIES_LIVE : MEMORY_TRIES;
-    while (tries-- > 0) {
+    const int tries = s->sharing == STEAD_LIVE ? MEMORY_TRIES_LIVE : MEMORY_TRIES;
+    for (int i = 0; i < tries; i++) {
         memory = (struct report){0};
         check_memory_once(s, &memory);
         if (memory.problems == 0)
             break;
-        nanosleep(&(struct timespec){.tv_nsec = MEMORY_PAUSE_NS}, NULL);
+        nanosleep(&(struct timespec){.tv_nsec = MEMORY_PAUSE_NS << i}, NULL);
     }
     if (memory.problems != 0 && report->problems == 0)
         memcpy(report->first, memory.first, sizeof report->first);

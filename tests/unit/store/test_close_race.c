@@ -275,15 +275,16 @@ static void stay_and_change(void *arg)
 {
     const struct neighbour *n = arg;
     stead *s;
-    enum { BLOCKS = 200 };
+    enum { BLOCKS = 200, GROWTHS = 300 };
     void *blocks[BLOCKS] = {NULL};
     alarm(LIFE_S);
     CHILD(stead_open(&s, n->path,
                      &(stead_options){.flags = STEAD_ACCEPT_UNCLEAN, .sharing = STEAD_LIVE, .timeout_ms = 20000}) == 0);
     n->words[0] = 1;
-    for (uint64_t i = 0; n->words[1] == 0; i++) { /* runs come and go */
+    for (uint64_t i = 0; n->words[1] == 0; i++) { /* runs come and go, and now and then the file grows */
         stead_free(blocks[i % BLOCKS]);
         CHILD((blocks[i % BLOCKS] = stead_malloc(s, 4000 + i % 97 * 600)) != NULL);
+        CHILD(i % 50 != 0 || i > 50 * GROWTHS || stead_malloc(s, 200000) != NULL);
     }
     stead_abandon(s);
 }
