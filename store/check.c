@@ -8,8 +8,8 @@
  *   root and names     R N store/                  the mapped image
  *
  * The store lock is held (exclusively by a writer, so that nothing is half-done) and the apply lock shared, so the file
- * stands still.  In LIVE other processes may run malloc without any lock, and a walk may meet a step half-done: problems
- * of the memory rows are believed only if they are still there when the walk is repeated.
+ * stands still.  In LIVE other processes may run malloc without any lock, and a walk may meet a step half-done: a problem
+ * of the memory rows is believed only if every one of several walks finds the very same (report.h).
  */
 #include <errno.h>
 #include <stdio.h>
@@ -19,7 +19,7 @@
 #include "store/call.h"
 #include "store/page.h"
 
-#define MEMORY_TRIES 3
+#define MEMORY_TRIES 3 /* looks that must agree on a problem */
 #define MEMORY_TRIES_LIVE 10
 #define MEMORY_PAUSE_NS 100000 /* others finish what they are at; doubled each time */
 
@@ -100,9 +100,10 @@ static void check_memory_once(struct stead *s, struct report *report)
 void store_check_memory(struct stead *s, struct report *report)
 {
     struct report memory = {0};
+    struct report_looks looks = {0};
     const int tries = s->sharing == STEAD_LIVE ? MEMORY_TRIES_LIVE : MEMORY_TRIES;
     for (int i = 0; i < tries; i++) {
-        memory = (struct report){0};
+        report_look(&memory, &looks);
         check_memory_once(s, &memory);
         if (memory.problems == 0)
             break;
