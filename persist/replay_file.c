@@ -12,19 +12,19 @@
 
 #include "base/error.h"
 #include "base/units.h"
+#include "persist/checksum_cache.h"
 #include "persist/file.h"
 #include "persist/map.h"
 #include "persist/page_checksum.h"
 
 #define TELL_PAGES 64
 #define TELL_BYTES (UINT64_C(4) << 20)
-#define TABLE_ENTRIES (PAGE_BYTES / FORMAT_CHECKSUM_BYTES) /* checksums in one block of the table */
 
 struct table { /* one block of it, in hand */
     int fd;
     uint64_t block;     /* file offset; 0: none         */
     size_t first, last; /* the entries that were changed */
-    uint64_t entry[TABLE_ENTRIES];
+    uint64_t entry[CHECKSUM_BLOCK_PAGES];
     uint64_t tell_from, tell_to; /* of the file: written, and the disk not told yet */
 };
 

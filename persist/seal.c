@@ -193,8 +193,8 @@ int image_seal(struct image *image, struct superblock *super, uint64_t used_byte
     if (!image_can_seal(image, rc))
         return rc;
     uint64_t seq = super->commit_seq;
-    if (rc !=
-        0) { /* no space for a new log: the old one still names pages, and is the superblock's with the old number */
+    /* No space for a new log: the old one still names pages, and is the superblock's with the old number. */
+    if (rc != 0) {
         seq = txn_commit_seq(image->txn);
         used = image_bytes(image);
         free_range_count = 0;

@@ -179,8 +179,8 @@ int tail_move(int fd, uint64_t from, uint64_t to, const uint8_t id[16])
     if (rc != 0)
         return rc;
     const struct tail_limit *now = highest(&tail);
-    if (at >=
-        to) /* somebody else was faster; or a mark was half-written and not cut off, and the one before is in the image */
+    /* Somebody else was faster; or a mark was half-written and not cut off, and the one before is in the image. */
+    if (at >= to)
         return now != NULL ? 0 : EIO;
     int reserved = file_reserve_beyond(fd, from, to + TAIL_BYTES - from);
     if (reserved != 0 && reserved != EOPNOTSUPP)

@@ -5,12 +5,15 @@
  */
 #include "temp_store.h"
 
+#include <limits.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 
+#include "persist/image_internal.h"
 #include "persist/tail.h"
+#include "persist/txn_internal.h"
 
 static void setup(void)
 {
@@ -26,10 +29,11 @@ enum failing { NOT_WRITTEN, HALF_WRITTEN, WRITTEN /* and not synced */ };
 static long durable_left;
 static enum failing how;
 static bool half_sent;
+static long durable_failures; /* so many fail, then no more */
 
 static ssize_t failing_pwrite_durable(int fd, const void *buffer, size_t bytes, off_t offset)
 {
-    if (durable_left-- > 0)
+    if (durable_left-- > 0 || durable_failures-- <= 0)
         return file_calls_system.pwrite_durable(fd, buffer, bytes, offset);
     if (how == HALF_WRITTEN && !half_sent) {
         half_sent = true;
@@ -46,6 +50,7 @@ static void fail_durable_write(long n, enum failing with)
     durable_left = n;
     how = with;
     half_sent = false;
+    durable_failures = LONG_MAX;
     file_calls.pwrite_durable = failing_pwrite_durable;
 }
 
@@ -68,6 +73,49 @@ Test(half_way, an_opening_that_could_not_write_a_superblock_leaves_a_store_that_
             cr_assert_eq(store_count_files(), 1);
         }
     }
+}
+
+/* W24 */
+static void expect_kept_checksums_are_the_files(void)
+{
+    for (uint64_t page = 0; page < 2 * MIB / PAGE_BYTES; page++) {
+        uint64_t *entry, in_file;
+        OK(checksum_cache_get(&store.image->txn->checksums, page, &entry));
+        OK(file_read_at(store.file.fd, &in_file, sizeof in_file, format_checksum_offset(page * PAGE_BYTES)));
+        cr_assert_eq(entry[page % CHECKSUM_BLOCK_PAGES], in_file, "page %" PRIu64, page);
+    }
+}
+
+/* The close had punched free pages, whose checksums are those of zeros now, when one of its writes failed. */
+Test(half_way, a_close_that_failed_keeps_no_checksums_of_pages_that_it_punched)
+{
+    unsigned went_on = 0;
+    int closed = EIO;
+    for (long n = 0; closed != 0; n++) {
+        uint64_t seq;
+        const struct image_free_range range = {MIB, MIB};
+        store_open(IMAGE_PRIVATE);
+        OK(image_extend(store.image, 2 * MIB));
+        store_fill(0, 2 * MIB, 1);
+        OK(image_commit(store.image, 2 * MIB, &seq));
+        OK(image_checkpoint(store.image)); /* has read and replaced all checksums */
+        fail_durable_write(n, NOT_WRITTEN);
+        durable_failures = 1;
+        closed = image_seal(store.image, &store.super, 2 * MIB, &range, 1);
+        file_calls = file_calls_system;
+        if (closed != 0 && !image_failed(store.image)) {
+            went_on++;
+            expect_kept_checksums_are_the_files();
+            store_fill(MIB, MIB + 8, 2); /* a part of a page */
+            OK(image_commit(store.image, 2 * MIB, &seq));
+            OK(image_seal(store.image, &store.super, 2 * MIB, NULL, 0));
+        }
+        store_drop();
+        store_open(IMAGE_PRIVATE);
+        store_check(0);
+        store_seal(2 * MIB);
+    }
+    cr_assert_gt(went_on, 0, "no store went on after a close that failed");
 }
 
 static void expect_zeros(uint64_t from, uint64_t to)
