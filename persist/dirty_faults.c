@@ -44,6 +44,9 @@
 
 #define RING_PAGES 32 /* 8192 samples of 16 bytes; more faults than that between two commits are worth a scan */
 #define MAX_EVENTS 512
+/* Nobody sleeps on the rings.  The kernel keeps this number as an int: a larger one is negative to it, and then each single
+ * sample raises an interrupt to wake nobody, which costs as much as the fault itself (1 us here). */
+#define WAKEUP_NEVER INT32_MAX
 #define DRAIN_TRIES 8                           /* other threads fault in the middle of ours */
 #define ATTR_INHERIT_THREAD (UINT64_C(1) << 35) /* in the flags word; younger than some headers */
 
@@ -77,7 +80,7 @@ static int open_event(struct dirty_faults *faults, pid_t pid, int cpu, uint64_t 
                                    .config = config,
                                    .sample_period = 1,
                                    .sample_type = PERF_SAMPLE_ADDR,
-                                   .wakeup_events = UINT32_MAX,
+                                   .wakeup_events = WAKEUP_NEVER,
                                    .inherit = 1,
                                    .exclude_kernel = user_only,
                                    .exclude_hv = 1};
