@@ -388,3 +388,13 @@ int dirty_drop(struct dirty *dirty, const struct page_list *pages)
     dirty->scan_next = dirty->scan_next || rc != 0;
     return rc;
 }
+
+int dirty_drop_all(struct dirty *dirty, uint64_t bytes)
+{
+    int rc = dirty_drop_range(dirty->base, (size_t)bytes);
+    if (rc == 0)
+        dirty->hot_count = 0;
+    else
+        dirty->scan_next = true;
+    return rc;
+}

@@ -55,6 +55,8 @@ int dirty_settle(struct dirty *dirty, const struct page_list *pages, const bool 
 /* Drops the private copies of the pages (sorted): the range shows the file again.  Where the kernel's pages are larger than
  * ours, one that holds other pages too cannot be dropped: its pages get the file's bytes and stay private. */
 int dirty_drop(struct dirty *dirty, const struct page_list *pages);
+/* [base, base + bytes), all that is mapped, shows the file, whatever was private there. */
+int dirty_drop_all(struct dirty *dirty, uint64_t bytes);
 /* May dirty_drop() leave pages private? */
 bool dirty_leaves_private(const struct dirty *dirty);
 /* The file under the range, for that. */

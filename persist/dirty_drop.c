@@ -28,10 +28,9 @@
 _Atomic bool dirty_drop_at_once = true;
 
 /* EINVAL: the program locked its memory (mlockall), which made the pages private in the first place. */
-static int drop_range(const struct iovec *range)
+int dirty_drop_range(uint8_t *start, size_t bytes)
 {
-    if (madvise(range->iov_base, range->iov_len, MADV_DONTNEED) == 0 ||
-        madvise(range->iov_base, range->iov_len, MADV_DONTNEED_LOCKED) == 0)
+    if (madvise(start, bytes, MADV_DONTNEED) == 0 || madvise(start, bytes, MADV_DONTNEED_LOCKED) == 0)
         return 0;
     return errno;
 }
@@ -50,7 +49,7 @@ static int drop_ranges(const struct iovec *range, size_t count)
     }
     int rc = 0;
     for (size_t i = 0; i < count && rc == 0; i++)
-        rc = drop_range(&range[i]);
+        rc = dirty_drop_range(range[i].iov_base, range[i].iov_len);
     return rc;
 }
 

@@ -23,6 +23,7 @@ int dirty_protect_pages(struct dirty_protect *protect, uint8_t *base, uint64_t b
 
 /* ---- dirty_drop.c: private copies given back ---- */
 int dirty_drop_pages(uint8_t *base, const struct page_list *pages);
+int dirty_drop_range(uint8_t *start, size_t bytes);
 extern _Atomic bool dirty_drop_at_once; /* many by one call, where the kernel can; tests try it without */
 
 /* ---- dirty_faults.c: one record for every page fault of this process ---- */

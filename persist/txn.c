@@ -151,6 +151,7 @@ static void join_log(struct txn *txn)
     struct shared_state state;
     int fd;
     txn->stale = true;
+    txn->drop_all = true; /* memory locked since the process began: private as it was mapped, and no list knows */
     if (txn->shared == NULL || shared_read(txn->shared, &state) != 0)
         return;
     if (wal_find(&fd, txn->file, true, txn->super->id, state.at.salt, state.at.checkpoint) == 0)

@@ -20,6 +20,11 @@
  *   5 the mark is taken away                    -
  * A commit that failed with pages written keeps the mark until a rollback or a later commit has cleared them.
  *
+ * Which pages are private is known by lists, of what this process committed; each turn begins with a rollback, which asks the
+ * kernel and drops all others.  Before its first turn a process has no lists and rolls nothing back, but memory that is
+ * locked (mlockall) became private, with the bytes of that day, when it was mapped: then, and after a turn that failed,
+ * the whole range is dropped (drop_all).
+ *
  * A turn that could not be taken (a full disk, an I/O error) leaves this process stale, as if it had just come: the words
  * are read, the log is applied and all private pages go when it tries again.  Before the first page is written into
  * the file the words say how far its pages may go (W16), for a reader who cannot have the log.
@@ -32,7 +37,6 @@
  * say that this may be, and the superblock is right.
  */
 #include <errno.h>
-#include <sys/mman.h>
 
 #include "base/error.h"
 #include "base/units.h"
@@ -77,9 +81,8 @@ static int drop_everything(struct txn *txn)
     overlay_clear(&txn->overlay);
     slice_forget_round(txn);
     txn->resident.count = txn->resident_head = 0;
-    if (txn->drop_all && madvise(txn->map->base, txn->map->bytes, MADV_DONTNEED) == 0)
-        txn->drop_all = false;
-    rc = txn->drop_all ? ENOMEM : dirty_drop(txn->dirty, &txn->work);
+    rc = txn->drop_all ? dirty_drop_all(txn->dirty, txn->map->bytes) : dirty_drop(txn->dirty, &txn->work);
+    txn->drop_all = txn->drop_all && rc != 0;
     return rc != 0 ? error_set(rc, "cannot drop the private pages: %s", error_text(rc)) : 0;
 }
 

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -222,6 +223,40 @@ static int no_fallocate(int fd, int mode, off_t offset, off_t bytes)
     (void)fd, (void)mode, (void)offset, (void)bytes;
     errno = EOPNOTSUPP;
     return -1;
+}
+
+/* mlock, or mlockall before the store is opened, makes every page private without a write: at the first turn, at one that
+ * could not be taken and at one later they are dropped all the same, or this process would commit what it saw long ago. */
+Test(txn_turn, locked_memory_shows_what_others_committed)
+{
+    struct fixture a, b;
+    bool changed;
+    uint32_t now;
+    fixture_create(&a, BYTES, BYTES);
+    a.options.turns = true;
+    OK(fixture_open(&a));
+    OK(take_turn(&a, true, false));
+    join(&a, &b);
+    if (mlock(b.map.base, BYTES) != 0)
+        cr_skip_test("no permission to mlock");
+    OK(take_turn(&a, true, true));
+    OK(take_turn(&b, true, false));
+    memcpy(&now, b.map.base + 3 * PAGE_BYTES, sizeof now);
+    cr_assert_eq(now, 3, "the first turn: %u", now);
+    OK(take_turn(&a, true, false));
+    faults_install();
+    faults = (struct faults){.pwrite = true, .pread = true, .fault = FAULT_ERROR, .error = EIO, .count = 1000};
+    cr_assert_neq(txn_refresh(b.txn, &changed), 0);
+    faults_remove();
+    OK(take_turn(&b, true, false));
+    OK(mlock(b.map.base, BYTES));
+    OK(take_turn(&a, true, true));
+    OK(take_turn(&b, true, false));
+    memcpy(&now, b.map.base + 3 * PAGE_BYTES, sizeof now);
+    cr_assert_eq(now, 7, "%u", now);
+    fixture_kill(&b);
+    fixture_kill(&a);
+    fixture_remove(&a);
 }
 
 /* Where blocks cannot be reserved but by writing zeros: none go over what the neighbour appended to the log. */
