@@ -324,9 +324,10 @@ STEAD_API const char *stead_last_error_text(void);
  * stead_backup -- a consistent, sealed copy of the last commit at path (EEXIST if there), while others work.
  * Reflinked where the file system can.
  *
- * The copy is of the commit that was the last one when the call began.  SOLE and TURNS: this process commits on meanwhile,
- * no commit waits, and the log grows until the copy is done; in TURNS another process's turn waits for it.  From a
- * read-only handle it is one shared section: the writer's log may reach its limit (stead_commit).  LIVE: writers wait.
+ * The copy is of a commit that was the last one at a moment of the call.  SOLE and TURNS, also from a read-only handle: it is
+ * made a piece at a time; commits go on, and the log is brought home between the pieces.  Only what changed in the last
+ * round is copied at one go: the log grows meanwhile, another process's turn (TURNS) and a writer whose log is at its limit
+ * (stead_commit) wait.  So it is, for all of the copy, if the thread is inside a section of its own.  LIVE: writers wait.
  */
 STEAD_API int stead_backup(stead *store, const char *path);
 

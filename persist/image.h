@@ -163,15 +163,23 @@ void image_check(struct image *image, struct report *report,
 int image_read_committed(struct image *image, uint64_t offset, void *buffer, size_t bytes);
 
 /*
- * image_backup -- a sealed copy of the last commit at path; apply lock (LIVE: nobody writes).  Reflink where it can.
- * EEXIST.  IMAGE_PRIVATE in two steps, so that commits go on while bytes are copied: image_backup_begin(), nobody
- * commits, fixes the commit; image_backup_copy() takes as long as it takes, and gives *backup back.  *super is copied
- * at the first.  Nothing is applied and no log restarted in between (apply lock); this process's log grows meanwhile.
+ * image_backup_* -- a sealed copy of the last commit at path (EEXIST), while others work; in steps, so that the caller holds
+ * them off for moments only (backup.c).  SOLE and TURNS; a LIVE store and a private replay take the last three steps alone.
+ *   begin   a new file without a name; holds off nobody
+ *   ahead   apply lock: a piece of the file goes into the copy.  To be called again, commits and applications in between,
+ *           while *more
+ *   fix     apply lock, nobody commits (LIVE: nobody writes): the copy will be of the last commit.  *super is copied
+ *   copy    apply lock, held since fix: what the copy lacks of it.  Commits go on, and nothing is applied meanwhile
+ *   finish  holds off nobody: sealed, synced, named.  Also after a step that failed with rc, which it returns then; gives
+ *           *backup back
  */
 struct image_backup;
-int image_backup_begin(struct image_backup **backup, struct image *image, const struct superblock *super);
-int image_backup_copy(struct image_backup *backup, const char *path);
-int image_backup(struct image *image, const struct superblock *super, const char *path); /* both */
+int image_backup_begin(struct image_backup **backup, struct image *image, const char *path);
+int image_backup_ahead(struct image_backup *backup, bool *more);
+int image_backup_fix(struct image_backup *backup, const struct superblock *super);
+int image_backup_copy(struct image_backup *backup);
+int image_backup_finish(struct image_backup *backup, int rc);
+int image_backup(struct image *image, const struct superblock *super, const char *path); /* but for the second, all */
 
 /* Keeps [0, used_bytes) in memory: mlock (LIVE, read) or through a second shared read-only mapping (private). */
 int image_pin(struct image *image, uint64_t used_bytes);

@@ -23,6 +23,7 @@
 #include "store/call.h"
 
 #define LOG_WORTH_BYTES (UINT64_C(256) << 10) /* a new log takes as much */
+#define BACKUP_PIECE_MS 5                     /* is copied in less, as a rule */
 #define CHANGE_POLL_NS 10000000               /* a reader alone looks this often whether somebody committed */
 #define CHANGE_SLICE_MS 250 /* and one that is told sleeps so long at most before it looks who is there */
 
@@ -99,8 +100,12 @@ int store_make_durable(struct stead *s, uint64_t seq)
 
 int store_make_room(struct stead *s)
 {
-    if (!image_wants_checkpoint(s->image) || atomic_load(&s->backups) != 0) /* backup.c */
+    if (!image_wants_checkpoint(s->image))
         return 0;
+    if (atomic_load(&s->backups) != 0) { /* of this process: backup.c */
+        int rc = apply_now(s, image_checkpoint, deadline_after_ms(BACKUP_PIECE_MS));
+        return rc == EBUSY || rc == ETIMEDOUT ? 0 : rc;
+    }
     int rc = apply_now(s, image_checkpoint, s->timeout_ms == 0 ? 0 : deadline_after_ms(s->timeout_ms));
     if (rc == EBUSY || rc == ETIMEDOUT)
         return error_set(ETIMEDOUT, "%s: the log is over its limit and a reader's section holds off its application",

@@ -1,7 +1,8 @@
 /*
- * test_backup.c -- a backup is made while commits go on: none of them waits for it, and it is exactly one of them.
+ * test_backup.c -- a backup is made while commits go on: none of them waits for it, it is exactly one of them, and the log
+ * is applied meanwhile.
  *
- * Method: the calls that copy bytes are replaced by ones that stop half-way until a number of commits was made.  If a
+ * Method: the copier's writes are replaced by ones that stop half-way until a number of commits was made.  If a
  * commit waited for the copy, both would stand still and the test would end by its timeout.  Every commit writes its
  * number into each of many objects that are scattered over the store, so that a mixture of two is seen.
  */
@@ -17,7 +18,9 @@
 
 #define OBJECTS 2000
 #define OBJECT_BYTES 16000 /* 32 MB in all: several groups of the file, and many steps of a copy */
-#define COMMITS 400
+#define COMMITS 300
+#define COMMITS_A_WRITE 3
+#define LONG_WRITE_BYTES 200000
 
 static void setup(void)
 {
@@ -61,14 +64,26 @@ static uint64_t shown_version(stead *s, unsigned step)
 
 /* ---- the copy that waits */
 
-static atomic_uint copies, commits;
-static ssize_t slow_copy(int from, off_t *from_at, int to, off_t *to_at, size_t bytes)
+static _Thread_local bool copier; /* this thread is in stead_backup() */
+static bool alone;                /* in a process that only copies */
+static atomic_uint copies, commits, copied;
+static ssize_t stopped_copy(int fd, const void *bytes, size_t count, off_t at)
 {
-    const size_t piece = (size_t)1 << 20;
-    unsigned n = atomic_fetch_add(&copies, 1);
-    while (n == 3 && atomic_load(&commits) < COMMITS)
+    unsigned n = copier ? atomic_fetch_add(&copies, 1) : 0;
+    while (copier && n == 3 && atomic_load(&commits) < COMMITS)
         usleep(1000);
-    return file_calls_system.copy_file_range(from, from_at, to, to_at, bytes < piece ? bytes : piece);
+    return file_calls_system.pwrite(fd, bytes, count, at);
+}
+/* Some commits with each long write: of a reader's process, which cannot count them, after a while. */
+static ssize_t slow_copy(int fd, const void *bytes, size_t count, off_t at)
+{
+    unsigned until = atomic_load(&commits) + COMMITS_A_WRITE;
+    bool slow = copier && count >= LONG_WRITE_BYTES;
+    while (slow && !alone && atomic_load(&commits) < until)
+        usleep(100);
+    if (slow && alone)
+        usleep(3000);
+    return file_calls_system.pwrite(fd, bytes, count, at);
 }
 static int no_clone(int to, int from)
 {
@@ -86,9 +101,11 @@ struct job {
 static void *make_backup(void *arg)
 {
     struct job *job = arg;
+    copier = true;
     job->rc = stead_backup(job->store, job->path);
     if (job->rc != 0)
         fprintf(stderr, "%s\n", stead_last_error_text());
+    atomic_store(&copied, 1);
     return NULL;
 }
 
@@ -103,26 +120,51 @@ static void commit_once(stead *s, struct table *table, stead_sharing sharing, ui
         OK(stead_commit(s, durable ? STEAD_DURABLE : STEAD_BUFFERED));
 }
 
-static void backup_beside_commits(stead_sharing sharing)
+/* A store of OBJECTS objects at version 2; opened with a patience of so long. */
+static stead *make_store(stead_sharing sharing, int timeout_ms)
 {
     stead *s;
-    pthread_t thread;
-    struct job job = {.path = path_in("copy")};
-    txn_log_limit_bytes = 256 << 10; /* passed many times over while the copy is made */
-    OK(stead_open(&s, path_in("s"), &(stead_options){.sharing = sharing}));
+    OK(stead_open(&s, path_in("s"), &(stead_options){.sharing = sharing, .timeout_ms = timeout_ms}));
     if (sharing == STEAD_TURNS)
         OK(stead_lock(s, STEAD_EXCLUSIVE, -1));
     struct table *table = stead_calloc(s, 1, sizeof *table);
     cr_assert_not_null(table);
-    for (unsigned i = 0; i < OBJECTS; i++)
-        cr_assert_not_null(table->object[i] = stead_calloc(s, 1, OBJECT_BYTES));
+    for (unsigned i = 0; i < OBJECTS; i++) { /* no page of zeros, which a copy leaves out */
+        cr_assert_not_null(table->object[i] = stead_malloc(s, OBJECT_BYTES));
+        for (unsigned w = 0; w < OBJECT_BYTES / 8; w++)
+            table->object[i][w] = 1;
+    }
     OK(stead_set_root(s, table));
     if (sharing == STEAD_TURNS)
         OK(stead_unlock(s));
     commit_once(s, table, sharing, 1, true);
     commit_once(s, table, sharing, 2, false); /* in the log only: part of the backup all the same */
+    return s;
+}
+
+/* The copy is a whole store, of one of these commits. */
+static void expect_copy_of(const char *path, uint64_t first, uint64_t last)
+{
+    stead *s;
+    stead_status status;
+    OK(stead_open(&s, path, NULL));
+    uint64_t version = shown_version(s, 50);
+    cr_assert(version >= first && version <= last, "commit %llu", (unsigned long long)version);
+    OK(stead_check(s, NULL));
+    OK(stead_stat(s, &status));
+    cr_assert_not(status.recovered);
+    OK(stead_close(s));
+}
+
+static void backup_beside_commits(stead_sharing sharing)
+{
+    pthread_t thread;
+    struct job job = {.path = path_in("copy")};
+    txn_log_limit_bytes = 256 << 10; /* passed many times over while the copy is made */
+    stead *s = make_store(sharing, 0);
+    struct table *table = stead_root(s);
     job.store = s;
-    file_calls.copy_file_range = slow_copy;
+    file_calls.pwrite = stopped_copy;
     file_calls.clone = no_clone;
     cr_assert_eq(pthread_create(&thread, NULL, make_backup, &job), 0);
     while (atomic_load(&copies) < 4)
@@ -153,12 +195,7 @@ static void backup_beside_commits(stead_sharing sharing)
     cr_assert_eq(shown_version(s, 50), 3 + COMMITS);
     OK(stead_close(s));
 
-    OK(stead_open(&s, job.path, NULL));
-    cr_assert_eq(shown_version(s, 50), 2, "the commit that was the last one when the backup began");
-    OK(stead_check(s, NULL));
-    OK(stead_stat(s, &status));
-    cr_assert_not(status.recovered);
-    OK(stead_close(s));
+    expect_copy_of(job.path, 2, 3 + COMMITS - 1);
 }
 
 Test(backup, no_commit_waits_for_it_in_sole)
@@ -189,4 +226,87 @@ Test(backup, inside_a_transaction_is_the_commit_before_it)
     OK(stead_open(&s, path_in("copy"), NULL));
     cr_assert_eq(*(uint64_t *)stead_root(s), 1);
     OK(stead_close(s));
+}
+
+/* ---- the log while a copy is made */
+
+#define LOG_LIMIT (UINT64_C(64) << 10)
+
+/* Commits until *stop; returns how long the log got. */
+static uint64_t commit_until(stead *s, stead_sharing sharing, const atomic_uint *stop, uint64_t *version)
+{
+    struct table *table = stead_root(s);
+    uint64_t longest = 0;
+    stead_status status;
+    while (atomic_load(stop) == 0) {
+        commit_once(s, table, sharing, ++*version, true);
+        atomic_fetch_add(&commits, 1);
+        OK(stead_stat(s, &status));
+        longest = status.log_bytes > longest ? status.log_bytes : longest;
+    }
+    return longest;
+}
+
+static void log_beside_a_copy(stead_sharing sharing)
+{
+    pthread_t thread;
+    uint64_t version = 2;
+    struct job job = {.path = path_in("copy")};
+    txn_log_limit_bytes = LOG_LIMIT;
+    job.store = make_store(sharing, 0);
+    file_calls.pwrite = slow_copy;
+    file_calls.clone = no_clone;
+    cr_assert_eq(pthread_create(&thread, NULL, make_backup, &job), 0);
+    uint64_t longest = commit_until(job.store, sharing, &copied, &version);
+    cr_assert_eq(pthread_join(thread, NULL), 0);
+    OK(job.rc);
+    cr_assert_gt(version * 1024, 5 * LOG_LIMIT, "the log was never near its limit: nothing was proved");
+    cr_assert_lt(longest, 4 * LOG_LIMIT, "the log grew to %llu bytes", (unsigned long long)longest);
+    OK(stead_close(job.store));
+    expect_copy_of(job.path, 2, version);
+}
+
+Test(backup, the_log_is_applied_while_its_process_makes_one_in_sole)
+{
+    log_beside_a_copy(STEAD_SOLE);
+}
+
+Test(backup, the_log_is_applied_while_its_process_makes_one_in_turns)
+{
+    log_beside_a_copy(STEAD_TURNS);
+}
+
+static void copy_as_reader(void *arg)
+{
+    stead *r;
+    (void)arg;
+    copier = alone = true;
+    file_calls.pwrite = slow_copy;
+    file_calls.clone = no_clone;
+    CHILD(stead_open(&r, path_in("s"), &(stead_options){.flags = STEAD_READ_ONLY}) == 0);
+    CHILD(stead_backup(r, path_in("copy")) == 0);
+    CHILD(stead_close(r) == 0);
+}
+
+static void *await_child(void *arg)
+{
+    pid_t *pid = arg;
+    REAP_OK(*pid);
+    atomic_store(&copied, 1);
+    return NULL;
+}
+
+Test(backup, the_log_is_applied_while_a_reader_makes_one)
+{
+    pthread_t thread;
+    uint64_t version = 2;
+    txn_log_limit_bytes = LOG_LIMIT;
+    stead *s = make_store(STEAD_SOLE, 2000); /* a piece may be waited for; all of the copy takes as long or longer */
+    pid_t pid = spawn(copy_as_reader, NULL);
+    cr_assert_eq(pthread_create(&thread, NULL, await_child, &pid), 0);
+    uint64_t longest = commit_until(s, STEAD_SOLE, &copied, &version);
+    cr_assert_eq(pthread_join(thread, NULL), 0);
+    cr_assert_lt(longest, 4 * LOG_LIMIT, "the log grew to %llu bytes", (unsigned long long)longest);
+    OK(stead_close(s));
+    expect_copy_of(path_in("copy"), 2, version);
 }
