@@ -2,7 +2,8 @@
  * commit.c -- what it costs to make a change permanent, beside LMDB, SQLite and the bare disk, in one interleaved run.
  *
  *   commit [--size MIB] [--rounds N] [--batch COMMITS] [--resident MIB] [--load MIB] [--recover MIB]
- *          [--latency SECONDS] [--only durable,buffered,latency,load,recover] [--stead-only] [--csv] [--dir D]
+ *          [--latency SECONDS] [--threads N] [--only durable,buffered,latency,threads,load,recover] [--stead-only] [--csv]
+ *          [--dir D]
  *
  *   durable   records of 64 B on 1, 8 and 64 random pages of a 256 MiB data set; a commit returns when power loss can no
  *             longer undo it                                                           commit_rounds.c
@@ -10,6 +11,7 @@
  *             fully resident 4 GiB store                                               commit_rounds.c
  *   latency   records of 64 B on 8 and 64 random pages, each peer for some seconds, so that logs are paid back several times:
  *             the median, the tails and the longest single commit                     commit_rounds.c
+ *   threads   one record of 64 B by each of 1, 2, 4, ... threads at once: durable commits a second     commit_threads.c
  *   load      1 GiB of new objects in one commit: time, and bytes written to the device  commit_load.c
  *   recover   a process is killed with a long log: the next open's speed               commit_recover.c
  *
@@ -29,8 +31,8 @@ static int usage(void)
 {
     fprintf(stderr,
             "usage: commit [--size MIB] [--rounds N] [--batch COMMITS] [--resident MIB] [--load MIB] [--recover MIB]\n"
-            "              [--latency SECONDS] [--only durable,buffered,latency,load,recover] [--stead-only] [--csv] "
-            "[--dir DIRECTORY]\n");
+            "              [--latency SECONDS] [--threads N] [--only durable,buffered,latency,threads,load,recover]\n"
+            "              [--stead-only] [--csv] [--dir DIRECTORY]\n");
     return 2;
 }
 
@@ -52,19 +54,26 @@ enum {
     OPT_LOAD,
     OPT_RECOVER,
     OPT_LATENCY,
+    OPT_THREADS,
     OPT_ONLY,
     OPT_STEAD,
     OPT_CSV,
     OPT_DIR
 };
 
-static const struct option long_options[] = {
-    {"size", required_argument, NULL, OPT_SIZE},       {"rounds", required_argument, NULL, OPT_ROUNDS},
-    {"batch", required_argument, NULL, OPT_BATCH},     {"resident", required_argument, NULL, OPT_RESIDENT},
-    {"load", required_argument, NULL, OPT_LOAD},       {"recover", required_argument, NULL, OPT_RECOVER},
-    {"latency", required_argument, NULL, OPT_LATENCY}, {"only", required_argument, NULL, OPT_ONLY},
-    {"stead-only", no_argument, NULL, OPT_STEAD},      {"csv", no_argument, NULL, OPT_CSV},
-    {"dir", required_argument, NULL, OPT_DIR},         {NULL, 0, NULL, 0}};
+static const struct option long_options[] = {{"size", required_argument, NULL, OPT_SIZE},
+                                             {"rounds", required_argument, NULL, OPT_ROUNDS},
+                                             {"batch", required_argument, NULL, OPT_BATCH},
+                                             {"resident", required_argument, NULL, OPT_RESIDENT},
+                                             {"load", required_argument, NULL, OPT_LOAD},
+                                             {"recover", required_argument, NULL, OPT_RECOVER},
+                                             {"latency", required_argument, NULL, OPT_LATENCY},
+                                             {"threads", required_argument, NULL, OPT_THREADS},
+                                             {"only", required_argument, NULL, OPT_ONLY},
+                                             {"stead-only", no_argument, NULL, OPT_STEAD},
+                                             {"csv", no_argument, NULL, OPT_CSV},
+                                             {"dir", required_argument, NULL, OPT_DIR},
+                                             {NULL, 0, NULL, 0}};
 
 struct arguments {
     struct commit_options options;
@@ -75,7 +84,7 @@ static bool parse_option(int option, const char *text, struct arguments *a)
 {
     struct commit_options *o = &a->options;
     uint64_t number = 0;
-    if (option >= OPT_SIZE && option <= OPT_LATENCY && !parse_number(text, &number))
+    if (option >= OPT_SIZE && option <= OPT_THREADS && !parse_number(text, &number))
         return false;
     switch (option) {
     case OPT_SIZE:
@@ -99,6 +108,9 @@ static bool parse_option(int option, const char *text, struct arguments *a)
     case OPT_LATENCY:
         o->latency_s = number;
         return true;
+    case OPT_THREADS:
+        o->threads = (unsigned)number;
+        return number > 0 && number <= 32;
     case OPT_ONLY:
         a->only = text;
         return true;
@@ -121,19 +133,17 @@ int main(int argc, char **argv)
     static const struct {
         const char *name;
         int (*run)(const struct commit_options *);
-    } parts[] = {{"durable", commit_durable},
-                 {"buffered", commit_buffered},
-                 {"latency", commit_latency},
-                 {"load", commit_load},
-                 {"recover", commit_recover}};
+    } parts[] = {{"durable", commit_durable}, {"buffered", commit_buffered}, {"latency", commit_latency},
+                 {"threads", commit_threads}, {"load", commit_load},         {"recover", commit_recover}};
     struct arguments a = {.options = {.size_mib = 256,
                                       .resident_mib = 4096,
                                       .load_mib = 1024,
                                       .recover_mib = 44,
                                       .latency_s = 20,
+                                      .threads = 8,
                                       .rounds = 5,
                                       .batch = 200},
-                          .only = "durable,buffered,latency,load,recover",
+                          .only = "durable,buffered,latency,threads,load,recover",
                           .directory = "."};
     int option, rc = 0;
     while ((option = getopt_long(argc, argv, "", long_options, NULL)) != -1)

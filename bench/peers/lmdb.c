@@ -281,7 +281,7 @@ static int lmdb_records_update(void *handle, const uint64_t *records, size_t cou
 
 #define LMDB_STORE \
     .load = lmdb_records_load, .open = lmdb_records_open, .records = lmdb_records_count, .read = lmdb_records_read, \
-    .update = lmdb_records_update, .close = lmdb_close
+    .update = lmdb_records_update, .update_beside = lmdb_records_update, .close = lmdb_close
 
 const struct store_peer store_lmdb_sync = {.name = "lmdb-sync", .durable = true, LMDB_STORE};
 const struct store_peer store_lmdb_nosync = {.name = "lmdb-nosync", .remark = "power loss may corrupt", LMDB_STORE};

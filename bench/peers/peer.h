@@ -50,6 +50,8 @@ struct store_peer {
     int (*read)(void *handle, uint64_t record, uint8_t bytes[RECORD_BYTES]);
     /* One commit: these records become record_fill(record, version).  NULL: only bench/open uses this peer. */
     int (*update)(void *handle, const uint64_t *records, size_t count, uint64_t version);
+    /* The same, by any number of threads with the one handle; NULL: threads have a handle each. */
+    int (*update_beside)(void *handle, const uint64_t *records, size_t count, uint64_t version);
     int (*close)(void *handle);
 };
 

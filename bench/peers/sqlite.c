@@ -10,7 +10,10 @@
 
 #include <sqlite3.h>
 
-enum { BYTES_A_ROW_IN_A_LEAF = 72 }; /* so that files match in size */
+enum {
+    BYTES_A_ROW_IN_A_LEAF = 72, /* so that files match in size */
+    BUSY_MS = 60000             /* while another connection writes */
+};
 
 struct sqlite {
     sqlite3 *db;
@@ -29,6 +32,7 @@ static int sqlite_open_db(sqlite3 **db, const char *path, bool full)
         sqlite3_close(*db);
         return EIO;
     }
+    (void)sqlite3_busy_timeout(*db, BUSY_MS);
     return 0;
 }
 

@@ -290,6 +290,18 @@ static int records_update(void *handle, const uint64_t *records, size_t count, u
     return stead_commit(self->store, self->durability);
 }
 
+static int records_update_beside(void *handle, const uint64_t *records, size_t count, uint64_t version)
+{
+    struct stead_records *self = handle;
+    int rc = stead_lock(self->store, STEAD_EXCLUSIVE, -1);
+    if (rc != 0)
+        return rc;
+    for (size_t i = 0; i < count; i++)
+        record_fill(record_at(self, records[i]), records[i], version);
+    rc = stead_unlock(self->store);
+    return rc != 0 ? rc : stead_commit(self->store, self->durability);
+}
+
 static int records_close(void *handle)
 {
     struct stead_records *self = handle;
@@ -301,7 +313,7 @@ static int records_close(void *handle)
 
 #define STEAD_STORE \
     .load = records_load, .open = records_open, .records = records_count, .read = records_read, \
-    .update = records_update, .close = records_close
+    .update = records_update, .update_beside = records_update_beside, .close = records_close
 
 const struct store_peer store_stead_durable = {.name = "stead(durable)", .durable = true, STEAD_STORE};
 const struct store_peer store_stead_buffered = {
