@@ -7,6 +7,8 @@
  * init and fini; a failed assertion ends its test; a test that takes longer than its timeout is ended.
  *
  *   PROGRAM [PATTERN]   PATTERN as in glob(7) with extensions, matched against suite/test
+ *
+ * Tests that took longer than a second are named with their time (Criterion's own runner does so with --verbose).
  */
 #include <criterion/criterion.h>
 #include <criterion/event.h>
@@ -16,10 +18,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #define TIMEOUT_S 120.0
 #define SLOWER 4.0 /* than without a sanitizer */
+#define SLOW_S 1.0 /* a test that takes longer is named */
 
 /* The linker's names for the ends of the sections that Criterion's macros fill. */
 extern struct criterion_test *first_test[] __asm__("__start_cr_tst");
@@ -96,6 +100,13 @@ static int passes(const struct criterion_test *test)
     return 0;
 }
 
+static double now_s(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
 int main(int argc, char **argv)
 {
     unsigned passed = 0, failed = 0;
@@ -106,10 +117,13 @@ int main(int argc, char **argv)
         snprintf(name, sizeof name, "%s/%s", (*test)->category, (*test)->name);
         if (argc > 1 && fnmatch(argv[1], name, FNM_EXTMATCH) != 0)
             continue;
+        double began = now_s();
         if (passes(*test))
             passed++;
         else
             failed++;
+        if (now_s() - began > SLOW_S)
+            printf("%6.1f s  %s\n", now_s() - began, name);
     }
     printf("%u passed, %u failed\n", passed, failed);
     return failed != 0 || passed == 0;
