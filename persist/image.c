@@ -168,7 +168,7 @@ static int prepare_first(struct image *image, uint64_t *bytes)
             return rc;
     }
     if (found == SUPER_OPEN_LOGGED) {
-        rc = txn_recover(image->file, super, &image->recovered);
+        rc = txn_recover(image->file, super, options->shared, &image->recovered);
         if (rc != 0)
             return rc;
     }

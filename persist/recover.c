@@ -13,6 +13,11 @@
  *   6 the superblock; the new log takes its place     recovered; what lies past used_bytes is cleared by the next
  *   7 the tail past used_bytes zeroed, the table's    recovered
  *     zeroed
+ * Readers that were attached when the writer died stay, and go by the words that it left (shared.h, follow.c).  A recovery
+ * brings more home than those call durable, and its own death leaves them to look at what it did.  So after step 3 the
+ * words are told the prefix, all of it durable now and on its way into the file; and after step 4 that the file holds
+ * it.  Before the first a reader shows what it showed, from the second on the file alone, whatever log has the name; in
+ * between all records of the prefix go over the file's pages, whichever of them are in it already (W26).
  * Step 2 is there because file systems keep pages they failed to write in the cache as if clean: the log may read well
  * now and be gone tomorrow, and by then step 4 would have overwritten the file.
  *
@@ -34,6 +39,7 @@
 #include "persist/page_checksum.h"
 #include "persist/replay.h"
 #include "persist/scrub.h"
+#include "persist/shared.h"
 #include "persist/tail.h"
 #include "persist/txn_internal.h"
 
@@ -283,6 +289,28 @@ remove:
     return rc;
 }
 
+/* What attached readers go by: the prefix is in the log and durable, and in the file, or about to be.  Words of another
+ * session are let be: their log has been brought home. */
+static void tell_readers(struct image_shared *shared, const struct superblock *super, const struct prefix *prefix,
+                         bool applied)
+{
+    struct shared_state state;
+    if (shared == NULL || shared_read(shared, &state) != 0 || state.at.salt != super->log_salt ||
+        state.at.checkpoint != super->checkpoint)
+        return;
+    state.at = prefix->end;
+    state.used_bytes = prefix->used_bytes;
+    state.named_bytes = prefix->most_bytes;
+    state.file_seq = prefix->end.next_seq - 1;
+    if (applied) {
+        state.applied_seq = state.file_seq;
+        state.applied_at = prefix->end;
+        state.applied_used_bytes = prefix->used_bytes;
+    }
+    shared_write(shared, &state);
+    shared_raise_durable_seq(shared, state.file_seq);
+}
+
 /* fd: the new log, the same bytes as those of which there are notes, by the checksum of its last record. */
 static int apply_prefix(const struct file *file, const struct superblock *super, const struct prefix *prefix, int fd,
                         struct replay_notes *notes)
@@ -347,7 +375,7 @@ int txn_clear_tail(const struct file *file, uint64_t used_bytes)
     return rc != 0 ? error_set(rc, "cannot clear the unused end of %s: %s", file->path, error_text(rc)) : 0;
 }
 
-int txn_recover(const struct file *file, struct superblock *super, bool *replayed)
+int txn_recover(const struct file *file, struct superblock *super, struct image_shared *shared, bool *replayed)
 {
     struct wal_scan scan;
     struct prefix prefix;
@@ -365,10 +393,14 @@ int txn_recover(const struct file *file, struct superblock *super, bool *replaye
     wal_scan_close(&scan);
     if (rc == 0 && prefix.end.next_seq != super->commit_seq + 1) {
         rc = rewrite_log(file, super, &prefix, &fd);
-        if (rc == 0)
+        if (rc == 0) {
+            tell_readers(shared, super, &prefix, false);
             rc = apply_prefix(file, super, &prefix, fd, notes);
+        }
         *replayed = rc == 0;
     }
+    if (rc == 0)
+        tell_readers(shared, super, &prefix, true);
     if (rc == 0)
         rc = begin_anew(file, super, &prefix, fd);
     if (rc == 0)

@@ -30,10 +30,11 @@ extern size_t txn_resident_limit_pages;
  * txn_recover -- bring the file to the last commit of its log; alone, gate held, nothing mapped.
  * super->state must be SUPER_OPEN_LOGGED.  On success the file is synced, *super holds the commit's number and length
  * and has been written with the number of a new, empty log; *replayed says whether the log held commits.
- * Bytes of the file past used_bytes are zero afterwards, their page checksums too.
+ * Bytes of the file past used_bytes are zero afterwards, their page checksums too.  shared: the words that the dead left,
+ * by which attached readers go; NULL if there are none.
  * STEAD_LOG_MISSING (no log, or another one's), STEAD_CORRUPT, EIO, ENOSPC: the old log is as it was.
  */
-int txn_recover(const struct file *file, struct superblock *super, bool *replayed);
+int txn_recover(const struct file *file, struct superblock *super, struct image_shared *shared, bool *replayed);
 
 /*
  * txn_private_replay -- the same in memory for a reader of a crashed store nobody recovers: applies the log to the

@@ -61,7 +61,7 @@ int fixture_open(struct fixture *f)
         return rc;
     rc = superblock_read(&f->file, &f->super);
     if (rc == 0 && f->super.state == SUPER_OPEN_LOGGED)
-        rc = txn_recover(&f->file, &f->super, &f->replayed);
+        rc = txn_recover(&f->file, &f->super, NULL, &f->replayed);
     if (rc == 0)
         rc = file_size(f->file.fd, &bytes);
     if (rc != 0)

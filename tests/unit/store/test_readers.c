@@ -346,6 +346,145 @@ Test(readers, go_on_after_a_writer_died_at_any_write)
             cr_assert_gt(die_at_every_write((stead_sharing)mode, slot != 0), 4);
 }
 
+/* ---- deaths in a recovery */
+
+enum { DURABLES = 3, BUFFERED_FROM = 5, LAST = 9, FAR = WORDS - 1 };
+
+/* Commit n; those that are not durable also write a page that no durable one has written. */
+static void commit_near_and_far(stead *s, uint64_t number, stead_durability durability)
+{
+    CHILD(stead_lock(s, STEAD_EXCLUSIVE, 10000) == 0);
+    uint64_t *root = stead_root(s);
+    root[0] = number;
+    if (durability == STEAD_BUFFERED)
+        root[FAR] = number;
+    CHILD(stead_unlock(s) == 0);
+    CHILD(stead_commit(s, durability) == 0);
+}
+
+static void leave_buffered_commits(void *arg)
+{
+    struct mortal *mortal = arg;
+    CHILD(mortal->inherited == NULL || stead_close(mortal->inherited) == 0);
+    stead *s = open_writer(mortal->path, mortal->sharing);
+    mortal->words[READY] = 1;
+    CHILD(await(mortal->words + GO, 1));
+    for (uint64_t number = 1; number <= DURABLES; number++)
+        commit_near_and_far(s, number, STEAD_DURABLE);
+    mortal->words[READY] = 2;
+    CHILD(await(mortal->words + GO, 2)); /* the reader has private pages of its own by now */
+    for (uint64_t number = BUFFERED_FROM; number <= LAST; number++)
+        commit_near_and_far(s, number, STEAD_BUFFERED);
+    kill(getpid(), SIGKILL);
+}
+
+static long requests_left;
+static void maybe_die(void)
+{
+    if (requests_left-- == 0)
+        kill(getpid(), SIGKILL);
+}
+static ssize_t dying_pwrite(int fd, const void *buffer, size_t bytes, off_t offset)
+{
+    maybe_die();
+    return file_calls_system.pwrite(fd, buffer, bytes, offset);
+}
+static int dying_fdatasync(int fd)
+{
+    maybe_die();
+    return file_calls_system.fdatasync(fd);
+}
+static int dying_rename(const char *from, const char *to)
+{
+    maybe_die();
+    return file_calls_system.rename(from, to);
+}
+static int dying_exchange(const char *a, const char *b)
+{
+    maybe_die();
+    return file_calls_system.exchange(a, b);
+}
+static int dying_unlink(const char *path)
+{
+    maybe_die();
+    return file_calls_system.unlink(path);
+}
+
+/* Recovers, and dies before request mortal->writes. */
+static void recover_and_die(void *arg)
+{
+    struct mortal *mortal = arg;
+    CHILD(stead_close(mortal->inherited) == 0);
+    requests_left = mortal->writes;
+    file_calls.pwrite = dying_pwrite;
+    file_calls.fdatasync = dying_fdatasync;
+    file_calls.rename = dying_rename;
+    file_calls.exchange = dying_exchange;
+    file_calls.unlink = dying_unlink;
+    stead *s = open_writer(mortal->path, mortal->sharing);
+    stead_abandon(s);
+}
+
+/* One section: a commit that was durable, or the last one, whole. */
+static void see_one_commit(stead *reader, long requests)
+{
+    OK(stead_lock(reader, STEAD_SHARED, 5000));
+    const uint64_t *root = stead_root(reader);
+    cr_assert(root[0] >= DURABLES && root[0] <= LAST, "%llu is seen", (unsigned long long)root[0]);
+    cr_assert_eq(root[FAR], root[0] >= BUFFERED_FROM ? root[0] : 0,
+                 "commit %llu and a page of commit %llu, request %ld", (unsigned long long)root[0],
+                 (unsigned long long)root[FAR], requests);
+    OK(stead_unlock(reader));
+}
+
+/* False: the recovery did not get as far as this request. */
+static bool die_in_recovery(stead_sharing sharing, bool slot, long requests)
+{
+    const char *path = path_in("s");
+    make_store(path, sharing, WORDS * sizeof(uint64_t));
+    stead *reader = slot ? NULL : open_reader(path);
+    struct mortal mortal = {
+        .path = path, .inherited = reader, .words = shared_words(WORD_COUNT), .sharing = sharing, .writes = requests};
+    pid_t pid = spawn(leave_buffered_commits, &mortal);
+    cr_assert(await(mortal.words + READY, 1));
+    if (slot)
+        reader = open_reader(path);
+    OK(stead_lock(reader, STEAD_SHARED, 5000)); /* what is committed now waits in the log */
+    mortal.words[GO] = 1;
+    if (sharing == STEAD_TURNS) /* there a section keeps the next turn out */
+        OK(stead_unlock(reader));
+    cr_assert(await(mortal.words + READY, 2));
+    if (sharing != STEAD_TURNS)
+        OK(stead_unlock(reader));
+    see_one_commit(reader, requests);
+    mortal.words[GO] = 2;
+    (void)reap(pid);
+    see_one_commit(reader, requests);
+    mortal.inherited = reader;
+    bool died = reap(spawn(recover_and_die, &mortal)) == 128 + SIGKILL;
+    see_one_commit(reader, requests);
+    OK(stead_check(reader, NULL));
+    see_one_commit(reader, requests);
+    mortal.way = BY_SIGNAL;
+    REAP_OK(spawn(recover_and_commit, &mortal));
+    cr_assert_eq(seen(reader), 9);
+    OK(stead_close(reader));
+    OK(stead_remove(path));
+    return died;
+}
+
+/* Recovery brings home what was not durable when its writer died, so readers must be told before it begins. */
+Test(readers, go_on_after_a_recovery_died_at_any_request)
+{
+    for (unsigned mode = STEAD_SOLE; mode <= STEAD_TURNS; mode++)
+        for (int slot = 0; slot < 2; slot++) {
+            long requests = 0;
+            while (die_in_recovery((stead_sharing)mode, slot != 0, requests))
+                requests++;
+            cr_assert_gt(requests, 8);
+        }
+}
+
 static void leave_live(void *arg)
 {
     struct session *session = arg;
