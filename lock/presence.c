@@ -82,9 +82,15 @@ int lock_region_verify(const struct lock_region *region)
                      region->version, region->region_bytes, REGION_VERSION, sizeof *region);
 }
 
+struct record_view {
+    uint32_t id;
+    unsigned role;
+    pid_t pid; /* as that process sees itself: for people, not for decisions */
+};
+
 /* One consistent look at a record.  False: free, or changing under our eyes (then its owner is at work: alive, but
  * not yet or no longer attached). */
-static bool record_read(const struct presence_record *record, struct presence_info *info, uint64_t *nonce)
+static bool record_read(const struct presence_record *record, struct record_view *info, uint64_t *nonce)
 {
     uint32_t id = atomic_load(&record->id);
     if (id == 0)
@@ -92,7 +98,6 @@ static bool record_read(const struct presence_record *record, struct presence_in
     info->id = id;
     info->role = atomic_load(&record->role);
     info->pid = atomic_load(&record->pid);
-    info->attached_at = atomic_load(&record->attached_s);
     uint64_t seen = atomic_load(&record->nonce);
     if (nonce != NULL)
         *nonce = seen;
@@ -121,7 +126,7 @@ bool presence_alive(const struct presence *presence, uint32_t id)
 uint64_t presence_nonce(const struct lock_region *region, uint32_t id)
 {
     unsigned index = id & ID_INDEX_MASK;
-    struct presence_info info;
+    struct record_view info;
     uint64_t nonce;
     if (index >= PRESENCE_SLOTS || !record_read(&region->records[index], &info, &nonce) || info.id != id)
         return 0;
@@ -131,7 +136,7 @@ uint64_t presence_nonce(const struct lock_region *region, uint32_t id)
 pid_t presence_pid(const struct lock_region *region, uint32_t id)
 {
     unsigned index = id & ID_INDEX_MASK;
-    struct presence_info info;
+    struct record_view info;
     if (index >= PRESENCE_SLOTS || !record_read(&region->records[index], &info, NULL) || info.id != id)
         return 0;
     return info.pid;
@@ -251,7 +256,7 @@ static unsigned count_records(const struct presence *presence, bool any_role, un
 {
     unsigned count = 0;
     for (unsigned index = 0; index < PRESENCE_SLOTS; index++) {
-        struct presence_info info;
+        struct record_view info;
         if (!record_read(&presence->region->records[index], &info, NULL) || info.id == presence->id)
             continue;
         if ((any_role || info.role == role) && presence_alive(presence, info.id))
@@ -275,15 +280,10 @@ unsigned presence_count_role(const struct presence *presence, enum presence_role
     return count_records(presence, false, role) + (unlisted ? 1 : 0);
 }
 
-bool presence_anybody(int fd)
-{
-    return lock_byte_taken(fd, LOCK_BYTE_READERS, 1) || lock_byte_taken(fd, LOCK_BYTE_SLOT0, PRESENCE_SLOTS);
-}
-
 pid_t presence_writer_pid(const struct lock_region *region, int fd)
 {
     for (unsigned index = 0; index < PRESENCE_SLOTS; index++) {
-        struct presence_info info;
+        struct record_view info;
         if (record_read(&region->records[index], &info, NULL) && info.role == PRESENCE_WRITER &&
             presence_alive_in(region, fd, info.id))
             return info.pid;
@@ -299,7 +299,7 @@ unsigned presence_dead_writers(struct presence *presence, bool clear)
         clear ? atomic_exchange(&presence->region->lost_writers, 0) : atomic_load(&presence->region->lost_writers);
     for (unsigned index = 0; index < PRESENCE_SLOTS; index++) {
         struct presence_record *record = &presence->region->records[index];
-        struct presence_info info;
+        struct record_view info;
         if (!record_read(record, &info, NULL) || info.role != PRESENCE_WRITER || presence_alive(presence, info.id))
             continue;
         uint32_t dead = info.id;
@@ -310,20 +310,4 @@ unsigned presence_dead_writers(struct presence *presence, bool clear)
             atomic_compare_exchange_strong(&record->id, &dead, 0);
     }
     return count;
-}
-
-int presence_each(const struct presence *presence, int (*visit)(const struct presence_info *, void *arg), void *arg)
-{
-    if (presence->region == NULL)
-        return 0;
-    for (unsigned index = 0; index < PRESENCE_SLOTS; index++) {
-        struct presence_info info;
-        if (!record_read(&presence->region->records[index], &info, NULL))
-            continue;
-        info.alive = presence_alive(presence, info.id);
-        int rc = visit(&info, arg);
-        if (rc != 0)
-            return rc;
-    }
-    return 0;
 }

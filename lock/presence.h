@@ -17,16 +17,8 @@
 
 enum presence_role { PRESENCE_WRITER = 1, PRESENCE_READER = 2 };
 
-struct lock_region; /* the shared bytes; frozen layout, static-asserted, documented in docs/format.md */
+struct lock_region; /* the shared bytes: lock/region.h; frozen layout, static-asserted */
 struct presence;    /* this process's attachment */
-
-struct presence_info {
-    uint32_t id;
-    unsigned role;
-    pid_t pid;           /* as that process sees itself: for people, not for decisions */
-    int64_t attached_at; /* CLOCK_REALTIME seconds */
-    bool alive;
-};
 
 /* First opener, under the gate: makes region an empty, valid region. */
 void lock_region_format(struct lock_region *region);
@@ -49,13 +41,10 @@ bool presence_alive_in(const struct lock_region *region, int fd, uint32_t id);
 /* Live attachments, this one included; those without a slot count as one together. */
 unsigned presence_count(const struct presence *presence);
 unsigned presence_count_role(const struct presence *presence, enum presence_role role); /* others only */
-/* Before attaching, under the gate: is anybody there? */
-bool presence_anybody(int fd);
 /* One that lives and writes, for people: its pid as it sees itself; 0 if there is none. */
 pid_t presence_writer_pid(const struct lock_region *region, int fd);
 /* Writers' records whose process is gone and that nobody has cleared yet: LIVE's sign of an unclean end.
  * clear: forget them (after the store was repaired or the death was noted). */
 unsigned presence_dead_writers(struct presence *presence, bool clear);
-int presence_each(const struct presence *presence, int (*visit)(const struct presence_info *, void *arg), void *arg);
 
 #endif

@@ -364,11 +364,6 @@ bool rwlock_unlock_ends_exclusive(const struct rwlock *lock)
     return hold != NULL && hold->inside == 1;
 }
 
-bool rwlock_held_by_process(const struct rwlock *lock)
-{
-    return lock->serial != HANDLE_FORKED && process_holds(lock);
-}
-
 /* A waiter is counted until it holds: asked for in this order, none is missed between the two. */
 bool rwlock_used_by_process(const struct rwlock *lock)
 {
@@ -396,10 +391,4 @@ bool rwlock_left_inconsistent(const struct rwlock *lock)
         return true;
     return (state & STATE_OWNER) != 0 && (state & (STATE_DRAIN | STATE_STAND_IN)) == 0 &&
            !handle_alive(lock, owner_id(state));
-}
-
-bool rwlock_others_wait(const struct rwlock *lock)
-{
-    uint64_t state = atomic_load_explicit(&lock->words->state, memory_order_relaxed);
-    return (state & (STATE_READERS | STATE_WRITERS | STATE_AWAKE | STATE_HANDOFF)) != 0;
 }

@@ -62,14 +62,12 @@ bool rwlock_held_exclusive(const struct rwlock *lock);
 bool rwlock_held(const struct rwlock *lock);
 uint64_t rwlock_levels(const struct rwlock *lock); /* of this thread, shared and exclusive together */
 bool rwlock_unlock_ends_exclusive(const struct rwlock *lock);
-bool rwlock_held_by_process(const struct rwlock *lock); /* any thread */
 bool rwlock_used_by_process(const struct rwlock *lock); /* any thread holds it or waits for it: for close */
 /* Threads of this process that wait for the lock, now or later, give up with ECANCELED; returns when none waits. */
 void rwlock_shut(struct rwlock *lock);
 /* A holder died inside and nobody has repaired it: INCONSISTENT, LOST, or owned by a process that is gone.  Asked when no
  * thread of this process holds the lock; others may be at it, so the answer is of its moment. */
 bool rwlock_left_inconsistent(const struct rwlock *lock);
-bool rwlock_others_wait(const struct rwlock *lock); /* any thread or process: a hint */
 
 struct rwlock_info {
     uint32_t id; /* attachment */

@@ -165,7 +165,7 @@ static void pass_on(struct rwlock *lock)
     wakes_do(lock, &wakes);
 }
 
-bool claimant_reap(struct rwlock *lock, uint64_t self)
+static bool claimant_reap(struct rwlock *lock, uint64_t self)
 {
     struct lock_words *words = lock->words;
     uint64_t claimant = atomic_load(&words->claimant);

@@ -47,8 +47,7 @@ struct wakes {
 uint64_t wakes_plan(struct rwlock *lock, uint64_t state, struct wakes *wakes);
 void wakes_do(struct rwlock *lock, const struct wakes *wakes);
 
-/* Removes a dead owner (a dead claimant): true if there was one. */
+/* Removes a dead owner: true if there was one. */
 bool owner_reap(struct rwlock *lock);
-bool claimant_reap(struct rwlock *lock, uint64_t self);
 
 #endif

@@ -107,7 +107,7 @@ const uint8_t *apply_from_overlay(const void *overlay, uint64_t page)
     return overlay_get(overlay, page);
 }
 
-int txn_apply_locked(struct txn *txn)
+static int apply_locked(struct txn *txn)
 {
     if (txn->overlay.count == 0 && txn->applied_seq + 1 == txn->wal.at.next_seq)
         return 0;
@@ -139,7 +139,7 @@ int txn_apply(struct txn *txn)
     pthread_mutex_lock(&txn->engine);
     int rc = txn_refuse_poisoned(txn);
     if (rc == 0)
-        rc = txn_apply_locked(txn);
+        rc = apply_locked(txn);
     pthread_mutex_unlock(&txn->engine);
     return rc;
 }
@@ -224,7 +224,7 @@ int txn_checkpoint(struct txn *txn)
         return 0;
     }
     if (rc == 0)
-        rc = txn_apply_locked(txn);
+        rc = apply_locked(txn);
 #ifndef STEAD_PLANT_RESET_EARLY
     if (rc == 0)
         rc = sync_file(txn);

@@ -132,7 +132,6 @@ int fresh_rollback(struct txn *txn);
 int fresh_give_up(struct txn *txn);
 
 /* ---- apply.c ---- */
-int txn_apply_locked(struct txn *txn);
 const uint8_t *apply_from_overlay(const void *overlay, uint64_t page);
 typedef const uint8_t *apply_bytes_of(const void *ctx, uint64_t page);
 /* Writes pages [from, to) of the list into the file and their checksums into the table.  Uses scratch. */

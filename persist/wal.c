@@ -88,11 +88,6 @@ void wal_seek(struct wal *wal, const struct wal_position *at)
     wal_begin(wal);
 }
 
-int wal_reserve(struct wal *wal, uint64_t bytes)
-{
-    return wal_reserve_to(wal, wal->at.end + bytes);
-}
-
 /* Where the record in hand begins in the buffer, as long as no part of it was sent. */
 static uint64_t record_start(const struct wal *wal)
 {

@@ -93,9 +93,6 @@ int wal_switch(struct wal *wal, int fd, const struct wal_position *at);
 /* Another position in the same file, as another process left it. */
 void wal_seek(struct wal *wal, const struct wal_position *at);
 
-/* Blocks on the disk for `bytes` more after the end.  ENOSPC, EINTR: nothing happened. */
-int wal_reserve(struct wal *wal, uint64_t bytes);
-
 /* One record is built at a time: begin, runs, finish.  Big ones leave for the log while they grow; until finish has
  * written the header there is no record.  A failure anywhere: the record does not exist, call wal_begin() again. */
 void wal_begin(struct wal *wal);
@@ -147,7 +144,6 @@ struct wal_next { /* a new log that no superblock names yet */
  * FILE-wal itself (in_place) where no superblock names a log.  Stray ones are replaced.  On failure nothing is left. */
 int wal_make(struct wal_next *next, const struct file *file, bool in_place, const uint8_t id[16], uint64_t salt,
              uint64_t checkpoint, uint64_t first_seq, uint64_t used_bytes);
-void wal_discard(struct wal_next *next);
 /* It takes FILE-wal's place, once a durable superblock names it; old_fd: the log that lies there, -1: whatever it is. */
 int wal_install(const struct wal_next *next, const struct file *file, int old_fd);
 /* Opens the log with this salt and number, under whichever of its names (writable: it is FILE-wal afterwards).

@@ -60,6 +60,14 @@ static int write_header(struct wal_next *next, const uint8_t id[16], uint64_t fi
     return rc == 0 ? 0 : error_set(rc, "cannot write the log's header: %s", error_text(rc));
 }
 
+static void discard(struct wal_next *next)
+{
+    if (wal_name_is(next->path, next->fd))
+        (void)file_unlink(next->path);
+    file_calls.close(next->fd);
+    next->fd = -1;
+}
+
 int wal_make(struct wal_next *next, const struct file *file, bool in_place, const uint8_t id[16], uint64_t salt,
              uint64_t checkpoint, uint64_t first_seq, uint64_t used_bytes)
 {
@@ -80,20 +88,10 @@ int wal_make(struct wal_next *next, const struct file *file, bool in_place, cons
     if (rc == 0 && (rc = file_sync_directory(next->path)) != 0)
         error_set(rc, "cannot sync the directory of %s: %s", next->path, error_text(rc));
     if (rc != 0) {
-        wal_discard(next);
+        discard(next);
         return error_keep(rc);
     }
     return 0;
-}
-
-void wal_discard(struct wal_next *next)
-{
-    if (next->fd < 0)
-        return;
-    if (wal_name_is(next->path, next->fd))
-        (void)file_unlink(next->path);
-    file_calls.close(next->fd);
-    next->fd = -1;
 }
 
 static bool has_place(const struct file *file, int old_fd)

@@ -112,7 +112,7 @@ void store_apply_unlock(struct stead *s, bool whole)
 
 /* ---- TURNS */
 
-bool turn_is_current(const struct stead *s)
+static bool turn_is_current(const struct stead *s)
 {
     return image_commit_seq(s->image) == atomic_load_explicit(&s->unit->commit_seq, memory_order_acquire);
 }

@@ -175,7 +175,6 @@ int store_reader_lock(struct stead *s, int64_t deadline_ns);
 int store_reader_unlock(struct stead *s);
 bool store_locks_as_reader(const struct stead *s); /* not by the store lock's words in the lock unit */
 void store_reader_ended(void *s);                  /* rwlock_host.ended of such a handle */
-bool turn_is_current(const struct stead *s);
 /* Others extended the image: map what is there now. */
 void store_follow_now(struct stead *s);
 static inline void store_follow(struct stead *s)
@@ -195,7 +194,6 @@ void store_settle(struct stead *s, bool durable);
 int store_rollback_locked(struct stead *s);
 bool store_readers_attached(const struct stead *s); /* other processes' */
 int store_make_room(struct stead *s); /* before a commit: a log over its limit is checkpointed, or ETIMEDOUT */
-void store_publish_commit(struct stead *s);
 uint64_t store_commit_seq(const struct stead *s); /* of the last commit that this handle can see */
 
 /* ---- page.c: the first page of the image */

@@ -29,7 +29,7 @@
 
 /* ---- pieces */
 
-void store_publish_commit(struct stead *s)
+static void publish_commit(struct stead *s)
 {
     if (s->unit == NULL || !s->has_slot)
         return;
@@ -81,7 +81,7 @@ static int commit_locked(struct stead *s, bool durable, uint64_t *seq)
     if (rc != 0)
         return error_about(rc, s->file.path);
     s->rolled_back = false;
-    store_publish_commit(s);
+    publish_commit(s);
     return 0;
 }
 

@@ -73,12 +73,3 @@ uint64_t machine_written_bytes(void)
         return 0;
     return bytes;
 }
-
-uint64_t machine_resident_kib(void)
-{
-    char text[64];
-    uint64_t kib;
-    if (!proc_field("/proc/self/status", "VmRSS", text, sizeof text) || sscanf(text, "%" SCNu64, &kib) != 1)
-        return 0;
-    return kib;
-}

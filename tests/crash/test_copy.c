@@ -25,7 +25,7 @@
 #include "tests/crash/crash_trial.h"
 #include "tests/crash/versioned.h"
 
-enum { PIECE = 65536, PIECES_MAX = 4096 };
+enum { PIECE = 65536 };
 enum { COMMIT, REFUSED, REPORTED, SILENT_MIX, JUDGEMENTS };
 enum happening { COMMITS, APPLIED, CHECKPOINT, TWO_CHECKPOINTS, CLOSED, REOPENED, HAPPENINGS };
 static const char *const happening_names[] = {"commits",         "an application", "a checkpoint",

@@ -24,7 +24,7 @@ static int child_has_nothing(struct world *world, void *arg)
     (void)world;
     struct member *inherited = arg;
     if (rwlock_held(inherited->lock) || rwlock_held_exclusive(inherited->lock) ||
-        rwlock_held_by_process(inherited->lock))
+        rwlock_used_by_process(inherited->lock))
         return 1;
     if (rwlock_unlock(inherited->lock) != EPERM || rwlock_lock(inherited->lock, false, 0) != EPERM ||
         rwlock_lock(inherited->lock, true, 0) != EPERM || rwlock_make_consistent(inherited->lock) != EPERM)

@@ -44,9 +44,9 @@ Test(presence, counts_the_living)
     struct world world;
     struct member self;
     world_make(&world);
-    cr_assert_not(presence_anybody(world.fd));
+    cr_assert_not(lock_byte_taken(world.fd, LOCK_BYTE_SLOT0, PRESENCE_SLOTS));
     member_join(&world, &self, PRESENCE_WRITER);
-    cr_assert(presence_anybody(world.fd));
+    cr_assert(lock_byte_taken(world.fd, LOCK_BYTE_SLOT0, PRESENCE_SLOTS));
     cr_assert_eq(presence_count(self.presence), 1);
     cr_assert_eq(presence_count_role(self.presence, PRESENCE_WRITER), 0, "others only");
     pid_t writer = start(&world, &self, PRESENCE_WRITER);
@@ -67,7 +67,7 @@ Test(presence, counts_the_living)
     cr_assert_not(presence_alive(self.presence, writer_id));
     cr_assert_eq(presence_dead_writers(self.presence, false), 0, "they closed in good order");
     member_leave(&self);
-    cr_assert_not(presence_anybody(world.fd));
+    cr_assert_not(lock_byte_taken(world.fd, LOCK_BYTE_SLOT0, PRESENCE_SLOTS));
     world_end(&world);
 }
 
@@ -153,29 +153,6 @@ Test(presence, ids_never_repeat)
     world_end(&world);
 }
 
-static int list(const struct presence_info *info, void *arg)
-{
-    struct presence_info *out = arg;
-    *out = *info;
-    return 7;
-}
-
-Test(presence, each_tells_and_stops)
-{
-    struct world world;
-    struct member self;
-    world_make(&world);
-    member_join(&world, &self, PRESENCE_READER);
-    struct presence_info info;
-    cr_assert_eq(presence_each(self.presence, list, &info), 7);
-    cr_assert_eq(info.pid, getpid());
-    cr_assert_eq(info.role, PRESENCE_READER);
-    cr_assert(info.alive);
-    cr_assert(llabs((long long)info.attached_at - (long long)time(NULL)) < 10);
-    member_leave(&self);
-    world_end(&world);
-}
-
 Test(presence, without_permission_one_counts_by_bytes_alone)
 {
     struct world world;
@@ -227,8 +204,7 @@ Test(presence, any_bytes_are_safe)
             struct rwlock_host host = {.region = world.region, .which = RWLOCK_STORE, .presence = self.presence};
             OK(rwlock_open(&self.lock, &host));
             (void)presence_dead_writers(self.presence, true);
-            struct presence_info info;
-            (void)presence_each(self.presence, list, &info);
+            (void)presence_writer_pid(world.region, fd);
             for (int i = 0; i < 4; i++) {
                 rc = rwlock_lock(self.lock, i % 2 == 0, i < 2 ? 0 : ms_from_now(200));
                 cr_assert(rc == 0 || rc == EOWNERDEAD || rc == ENOTRECOVERABLE || rc == EBUSY || rc == ETIMEDOUT ||
