@@ -48,12 +48,6 @@
 
 /* ---- the valid prefix ---- */
 
-struct prefix {
-    struct wal_position end;
-    uint64_t used_bytes; /* at its last commit                                */
-    uint64_t most_bytes; /* the longest any of its commits made the image     */
-};
-
 /* A page that a record says was written straight into the file, unless a later record names it. */
 struct straight_page {
     uint64_t page, checksum;
@@ -63,6 +57,13 @@ struct straight_page {
 struct straight_list { /* ascending: a page can be written straight once in a log (W7), each later one lies past it */
     struct straight_page *page;
     size_t count, room;
+};
+
+struct prefix {
+    struct wal_position end;
+    uint64_t used_bytes; /* at its last commit                                */
+    uint64_t most_bytes; /* the longest any of its commits made the image     */
+    struct straight_list straight;
 };
 
 struct run_checker {
@@ -153,6 +154,27 @@ static int check_straight(int fd, const struct straight_list *list)
     return rc;
 }
 
+/* The pages' entries in the table, as far as the file lacks them: a plain copy may have read the table before the commit,
+ * and the pages after it (tail.c). */
+static int write_straight_entries(int fd, const struct straight_list *list)
+{
+    uint64_t made[CHECK_PAGES], kept[CHECK_PAGES];
+    int rc = 0;
+    for (size_t i = 0; i < list->count && rc == 0; i++) {
+        size_t run = straight_run(list, i);
+        if (run == 0)
+            continue;
+        uint64_t at = format_checksum_offset(list->page[i].page * PAGE_BYTES);
+        for (size_t n = 0; n < run; n++)
+            made[n] = list->page[i + n].checksum;
+        rc = file_read_at(fd, kept, run * sizeof *kept, at);
+        if (rc == 0 && memcmp(made, kept, run * sizeof *made) != 0)
+            rc = file_write_at(fd, made, run * sizeof *made, at);
+        i += run - 1;
+    }
+    return rc != 0 ? error_set(rc, "cannot write the checksums of new pages: %s", error_text(rc)) : 0;
+}
+
 /* The file must be as long as every commit of the log says. */
 static int check_length(int store_fd, const struct prefix *prefix)
 {
@@ -167,21 +189,26 @@ static int check_length(int store_fd, const struct prefix *prefix)
     return 0;
 }
 
+static void release_prefix(struct prefix *prefix)
+{
+    free(prefix->straight.page);
+    prefix->straight = (struct straight_list){0};
+}
+
 /* Verifies everything; the scan stands at its end then.  store_fd -1: the file's own pages were verified before.  notes: of
- * what is verified; may be NULL. */
+ * what is verified; may be NULL.  *prefix is to be released, whatever comes of it. */
 static int measure(struct wal_scan *scan, uint64_t used_bytes, int store_fd, struct prefix *prefix,
                    struct replay_notes *notes)
 {
     struct wal_record record;
-    struct straight_list straight = {0};
     *prefix = (struct prefix){.used_bytes = used_bytes, .most_bytes = used_bytes};
     int rc;
     while ((rc = wal_scan_next(scan, &record)) == 0) {
         struct run_checker checker = {
-            .used_bytes = record.used_bytes, .seq = record.seq, .straight = &straight, .notes = notes};
+            .used_bytes = record.used_bytes, .seq = record.seq, .straight = &prefix->straight, .notes = notes};
         rc = wal_scan_runs(scan, &record, check_run, &checker);
         if (rc != 0)
-            goto free_list;
+            return rc;
         prefix->used_bytes = record.used_bytes;
         prefix->most_bytes = max_u64(prefix->most_bytes, record.used_bytes);
     }
@@ -193,9 +220,7 @@ static int measure(struct wal_scan *scan, uint64_t used_bytes, int store_fd, str
     if (rc == 0 && store_fd >= 0)
         rc = tail_check(store_fd, scan->header.id, scan->at.checkpoint, scan->at.next_seq - 1);
     if (rc == 0 && store_fd >= 0)
-        rc = check_straight(store_fd, &straight);
-free_list:
-    free(straight.page);
+        rc = check_straight(store_fd, &prefix->straight);
     return rc;
 }
 
@@ -263,6 +288,7 @@ static int rewrite_log(const struct file *file, const struct superblock *super, 
     if (rc != 0)
         goto remove;
     rc = measure(&scan, super->used_bytes, -1, &copy, NULL);
+    release_prefix(&copy);
     wal_scan_close(&scan);
     if (rc == 0 && memcmp(&copy.end, &prefix->end, sizeof copy.end) != 0)
         rc = error_set(EIO, "the log %s reads differently each time", file->log_path);
@@ -323,6 +349,8 @@ static int apply_prefix(const struct file *file, const struct superblock *super,
     if (rc != 0)
         error_set(rc, "cannot write the end of %s: %s", file->path, error_text(rc));
     if (rc == 0)
+        rc = write_straight_entries(file->fd, &prefix->straight);
+    if (rc == 0)
         rc = replay_notes_complete(notes) ? replay_notes_into_file(notes, file->fd)
                                           : replay_into_file(&scan, file->fd, prefix->end.next_seq - 1);
     wal_scan_close(&scan);
@@ -378,7 +406,7 @@ int txn_clear_tail(const struct file *file, uint64_t used_bytes)
 int txn_recover(const struct file *file, struct superblock *super, struct image_shared *shared, bool *replayed)
 {
     struct wal_scan scan;
-    struct prefix prefix;
+    struct prefix prefix = {0};
     struct replay_notes *notes = NULL;
     int fd;
     *replayed = false;
@@ -407,6 +435,7 @@ int txn_recover(const struct file *file, struct superblock *super, struct image_
         rc = txn_clear_tail(file, super->used_bytes);
 close_log:
     replay_notes_close(notes);
+    release_prefix(&prefix);
     file_calls.close(fd);
     return error_keep(rc);
 }
@@ -445,7 +474,7 @@ int txn_private_replay(const struct file *file, struct superblock *super, struct
     struct wal_scan scan;
     struct view view = {.map = map, .pages = pages};
     const struct replay_target target = {.ctx = &view, .read = read_view_pages, .write = write_view_pages};
-    struct prefix prefix;
+    struct prefix prefix = {0};
     int fd;
     *replayed = false;
     int rc = find_log(file, super, false, &fd);
@@ -461,6 +490,10 @@ int txn_private_replay(const struct file *file, struct superblock *super, struct
     if (rc != 0)
         goto close_log;
     rc = replay_records(&scan, prefix.end.next_seq - 1, &target);
+    /* Judged by the log already: a copy may lack their entries in the table. */
+    for (size_t i = 0; i < prefix.straight.count && rc == 0; i++)
+        if (!prefix.straight.page[i].superseded)
+            rc = page_list_add_range(pages, prefix.straight.page[i].page, prefix.straight.page[i].page + 1);
     page_list_sort(pages);
     wal_scan_close(&scan);
     if (rc == 0) {
@@ -469,6 +502,7 @@ int txn_private_replay(const struct file *file, struct superblock *super, struct
         super->used_bytes = prefix.used_bytes;
     }
 close_log:
+    release_prefix(&prefix);
     file_calls.close(fd);
     return error_keep(rc);
 }

@@ -20,7 +20,7 @@
  * Which file was copied first does not matter, nor how many checkpoints, closes and openings passed meanwhile: if the
  * copier missed any of it, (2) or the header of the log says so.  Only the pages' tables remain: an entry is read
  * before its page, so it is of the same version or an older one; if older, a record names the page and recovery writes
- * the entry.
+ * the entry; of a page that was written straight into the file, the one that the record holds.
  *
  * The end of the file.  The mark must be the last thing there at every moment that somebody may read it:
  *   - the file is lengthened by writing the mark behind the new end, which moves bytes and length in one call; the blocks
