@@ -8,8 +8,9 @@
  * Proof of completeness.  The kernel adds each completed fault to the task's ru_minflt or ru_majflt, and only then emits
  * its sample.  So with F = faults counted by getrusage and S = samples seen, both since the same instant,
  *
- *     S <= F at any time, each sample belonging to one counted fault; if F is the same before and after the rings
- *     were emptied, and S == F then, every counted fault has its sample in our hands.
+ *     S <= F at any time, each sample belonging to one counted fault, for each thread alone and so for their sums, in
+ *     whatever order the threads' are added up; F only grows; so if S, as it is when the rings were emptied, equals an F
+ *     that was asked for after that, no fault was counted in between, and every counted one has its sample in our hands.
  *
  * Missing ones - kernel-mode faults where only user-mode ones may be sampled, threads that are nobody's child of those
  * we knew, a ring that overflowed, faults that mlock made - leave S < F for ever: the caller scans the page tables once,
@@ -247,15 +248,15 @@ static int drain(struct dirty_faults *faults, const uint8_t *base, uint64_t byte
 int dirty_faults_drain(struct dirty_faults *faults, const uint8_t *base, uint64_t bytes, struct page_list *list,
                        bool *complete)
 {
+    uint64_t before = UINT64_MAX;
     *complete = false;
-    uint64_t before = faults_counted();
-    for (int i = 0; i < DRAIN_TRIES && !*complete; i++) {
+    for (int i = 0; i < DRAIN_TRIES; i++) {
         int rc = drain(faults, base, bytes, list);
         if (rc != 0)
             return rc;
         uint64_t after = faults_counted();
-        *complete = before == after && after - faults->offset == faults->seen && after != UINT64_MAX;
-        if (before == after)
+        *complete = after - faults->offset == faults->seen && after != UINT64_MAX;
+        if (*complete || before == after) /* what is missing stays missing */
             break;
         before = after;
     }

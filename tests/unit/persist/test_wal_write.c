@@ -26,6 +26,7 @@ static struct wal wal;
 static unsigned direct_writes, cached_writes, syncs;
 static int direct_error; /* 0, or how a write past the cache fails */
 static bool cached_fails;
+static size_t longest_cached; /* bytes of one write through the page cache */
 
 static ssize_t watched_pwrite(int fd, const void *buffer, size_t bytes, off_t offset)
 {
@@ -41,6 +42,7 @@ static ssize_t watched_pwrite(int fd, const void *buffer, size_t bytes, off_t of
     }
     direct_writes += direct;
     cached_writes += !direct;
+    longest_cached = !direct && bytes > longest_cached ? bytes : longest_cached;
     if (direct) {
         cr_assert_eq((uintptr_t)buffer % WAL_BLOCK, 0);
         cr_assert_eq(bytes % WAL_BLOCK, 0);
@@ -154,6 +156,16 @@ Test(txn_wal_write, records_that_wait_leave_together_and_past_the_cache)
         cr_assert_leq(direct_writes, direct_before + 1 + (wal.zeroed_end > 0 ? 5 : 0)); /* zeros ahead now and then */
         cr_assert_gt(direct_writes, direct_before);
     }
+}
+
+/* What one write brings into the page cache may be one folio there, and each later write into it walks all of its blocks. */
+Test(txn_wal_write, zeros_ahead_go_through_the_cache_in_small_pieces)
+{
+    for (unsigned i = 0; i < 100; i++)
+        OK(build(16, 2048, false));
+    cr_assert_eq(records_in_file(), 100);
+    cr_assert_geq(wal.zeroed_end, wal.at.end);
+    cr_assert_leq(longest_cached, UNIT_BYTES);
 }
 
 Test(txn_wal_write, what_waits_behind_cached_records_is_synced_with_them)
