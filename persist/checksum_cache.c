@@ -5,8 +5,9 @@
  * writes: each a system call for 8 bytes, which costs as much as the page itself.  The tables change by the hand of
  * whoever commits and of nobody else (TURNS: of whoever has the turn), so that what was read once stays right until then.
  *
- * Direct mapped: CACHE_BLOCKS blocks are the tables of 512 MiB of image that lies together; of a larger store with no
- * place in favour most verifications read a block, which is a page instead of 8 bytes and costs a tenth more.
+ * Direct mapped: CHECKSUM_CACHE_BLOCKS blocks are the tables of 4 GiB of image that lies together; of a larger store with no
+ * place in favour most verifications read a block, which costs a commit of one record on a resident 4 GiB store, where 512 MiB
+ * were kept, a tenth more.
  *
  *   W24  an entry that is kept is the one in the file (test_checksum_cache.c, test_commit.c)
  */
@@ -20,16 +21,14 @@
 #include "persist/file.h"
 #include "persist/map.h"
 
-#define CACHE_BLOCKS 256 /* power of two; 1 MiB, touched as needed */
-
 struct checksum_blocks {
-    uint64_t number_plus_1[CACHE_BLOCKS]; /* page / CHECKSUM_BLOCK_PAGES; 0: none */
-    uint64_t entry[CACHE_BLOCKS][CHECKSUM_BLOCK_PAGES];
+    uint64_t number_plus_1[CHECKSUM_CACHE_BLOCKS]; /* page / CHECKSUM_BLOCK_PAGES; 0: none */
+    uint64_t entry[CHECKSUM_CACHE_BLOCKS][CHECKSUM_BLOCK_PAGES];
 };
 
 static size_t slot_of(uint64_t page)
 {
-    return (size_t)(page / CHECKSUM_BLOCK_PAGES % CACHE_BLOCKS);
+    return (size_t)(page / CHECKSUM_BLOCK_PAGES % CHECKSUM_CACHE_BLOCKS);
 }
 
 static uint64_t file_offset(uint64_t page)
@@ -56,11 +55,12 @@ void checksum_cache_clear(struct checksum_cache *cache)
 
 void checksum_cache_drop(struct checksum_cache *cache, uint64_t page, uint64_t count)
 {
-    uint64_t first = page / CHECKSUM_BLOCK_PAGES, last = (page + count - 1) / CHECKSUM_BLOCK_PAGES;
-    for (size_t i = 0; cache->blocks != NULL && i < CACHE_BLOCKS; i++) {
-        uint64_t number_plus_1 = cache->blocks->number_plus_1[i];
-        if (number_plus_1 > first && number_plus_1 <= last + 1)
-            cache->blocks->number_plus_1[i] = 0;
+    const uint64_t first = page / CHECKSUM_BLOCK_PAGES, last = (page + count - 1) / CHECKSUM_BLOCK_PAGES;
+    const uint64_t places = min_u64(last - first + 1, CHECKSUM_CACHE_BLOCKS);
+    for (uint64_t i = 0; cache->blocks != NULL && i < places; i++) {
+        uint64_t *number_plus_1 = &cache->blocks->number_plus_1[(first + i) % CHECKSUM_CACHE_BLOCKS];
+        if (*number_plus_1 > first && *number_plus_1 <= last + 1)
+            *number_plus_1 = 0;
     }
 }
 

@@ -12,6 +12,7 @@
 #include "persist/format.h"
 
 #define CHECKSUM_BLOCK_PAGES (PAGE_BYTES / FORMAT_CHECKSUM_BYTES)
+#define CHECKSUM_CACHE_BLOCKS UINT64_C(2048) /* power of two; 8 MiB of address space, touched as needed */
 
 struct checksum_cache {
     int fd;                         /* of the store file; not owned */

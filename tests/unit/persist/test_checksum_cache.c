@@ -9,7 +9,7 @@
 
 TestSuite(txn_checksum_cache, .timeout = 60);
 
-#define PAGES (3 * CHECKSUM_BLOCK_PAGES * 256) /* thrice what is kept: blocks push each other out */
+#define PAGES (3 * CHECKSUM_BLOCK_PAGES * CHECKSUM_CACHE_BLOCKS) /* thrice what is kept: blocks push each other out */
 
 /* A store file as far as its tables go: long, and all holes. */
 static int make_tables(struct fixture *f)
