@@ -14,6 +14,7 @@
  *   3 make the new log beside the old one (wal_file.c) the same: the superblock names the old one
  *   4 write and sync the superblock                   the new log, empty: the file holds everything
  *   5 the new log takes the old one's place           the same
+ * Where the old log is another user's, in a folder with the sticky bit, step 5 could not be done: then step 3 fails.
  * A superblock that was torn in step 4 loses against its twin: as after step 3.  A failure of step 3 (a full disk) is
  * none of the commits: the old log goes on.
  *
@@ -184,8 +185,10 @@ static int restart_log(struct txn *txn)
             return rc;
     }
     struct wal_next next;
-    int rc =
-        wal_make(&next, txn->file, false, txn->super->id, salt, txn->wal.at.checkpoint + 1, seq + 1, txn->used_bytes);
+    int rc = file_may_replace(txn->file->log_path); /* or it would fail with the superblock written */
+    if (rc == 0)
+        rc = wal_make(&next, txn->file, false, txn->super->id, salt, txn->wal.at.checkpoint + 1, seq + 1,
+                      txn->used_bytes);
     if (rc != 0)
         return rc; /* the log goes on */
     txn->super->commit_seq = seq;
@@ -243,7 +246,7 @@ int txn_checkpoint(struct txn *txn)
 
 bool txn_home_without_log(struct txn *txn, int rc)
 {
-    if (rc != ENOSPC && rc != EDQUOT && rc != EFBIG)
+    if (rc != ENOSPC && rc != EDQUOT && rc != EFBIG && rc != EPERM)
         return false;
     pthread_mutex_lock(&txn->engine);
     bool home = txn_refuse_poisoned(txn) == 0 && txn->overlay.count == 0 && txn->unsynced.pages == 0 &&

@@ -88,6 +88,9 @@ void file_start_writeback(int fd, uint64_t offset, uint64_t bytes);
 void file_read_ahead(int fd, uint64_t offset, uint64_t bytes);
 int file_sync_directory(const char *path); /* the directory that holds path */
 int file_sync_new(int fd);                 /* fsync: a file that gets its name afterwards */
+/* EPERM, with a sentence: the file at path is somebody else's in a folder with the sticky bit (/tmp): it cannot be renamed,
+ * removed or replaced.  0: nothing is known to be in the way. */
+int file_may_replace(const char *path);
 int file_unlink(const char *path);
 int file_rename(const char *from, const char *to);
 int file_exchange(const char *a, const char *b); /* EINVAL, ENOSYS: not here */

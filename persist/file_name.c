@@ -24,10 +24,12 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
+#include <linux/capability.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/error.h"
@@ -222,6 +224,30 @@ int file_sync_directory(const char *path)
     if (rc == EINVAL || rc == ENOTSUP)
         rc = 0; /* a file system without durable directories of its own */
     return rc == 0 ? 0 : error_set(rc, "cannot sync the directory %.300s: %s", directory, error_text(rc));
+}
+
+/* May this process act as the owner of any file? */
+static bool owns_everything(void)
+{
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3] = {{0}};
+    return syscall(SYS_capget, &header, data) == 0 &&
+           (data[CAP_TO_INDEX(CAP_FOWNER)].effective & CAP_TO_MASK(CAP_FOWNER)) != 0;
+}
+
+int file_may_replace(const char *path)
+{
+    struct stat file, folder;
+    char directory[FILE_PATH_BYTES];
+    directory_of(path, directory);
+    if (stat(directory, &folder) != 0 || lstat(path, &file) != 0 || (folder.st_mode & S_ISVTX) == 0 ||
+        file.st_uid == geteuid() || folder.st_uid == geteuid() || owns_everything())
+        return 0;
+    return error_set(
+        EPERM,
+        "%.300s belongs to another user (%lu), and only he may replace it in a folder with the sticky bit: "
+        "writers of several users need another folder",
+        path, (unsigned long)file.st_uid);
 }
 
 int file_unlink(const char *path)

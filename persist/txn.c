@@ -143,27 +143,31 @@ close_log:
     return rc;
 }
 
-/* A process that comes later.  Where the log ends is known at the first refresh; but it is opened now, while the gate keeps
+/* A process that comes later.  It must be able to replace the log, or its first checkpoint could not be made (wal_file.c).  Where the log ends is known at the first refresh; but it is opened now, while the gate keeps
  * its name, for a store that is removed afterwards goes on without names.  A checkpoint may be replacing it this very
  * moment: then the first refresh finds the new one. */
-static void join_log(struct txn *txn)
+static int join_log(struct txn *txn)
 {
     struct shared_state state;
     int fd;
     txn->stale = true;
     txn->drop_all = true; /* memory locked since the process began: private as it was mapped, and no list knows */
     if (txn->shared == NULL || shared_read(txn->shared, &state) != 0)
-        return;
+        return 0;
+    int rc = file_may_replace(txn->file->log_path);
+    if (rc != 0)
+        return rc;
     if (wal_find(&fd, txn->file, true, txn->super->id, state.at.salt, state.at.checkpoint) == 0)
         (void)wal_switch(&txn->wal, fd, &state.at);
     error_clear();
+    return 0;
 }
 
 static int open_log(struct txn *txn, bool first)
 {
     int rc = wal_open(&txn->wal, txn->super->id);
     if (rc == 0 && !first)
-        join_log(txn);
+        rc = join_log(txn);
     if (rc != 0 || !first)
         return rc;
     txn->untouched = txn->super->state == SUPER_SEALED;

@@ -259,3 +259,48 @@ Test(create, a_section_lives_in_memory)
     store_drop();
     cr_assert_eq(unlink(store.file.path), 0);
 }
+
+/* ---- S14: the name of a file that a killed maker left is durable before anything is written */
+
+static unsigned directories_synced;
+static bool refused;
+static bool synced_when_written;
+
+static int note_fsync(int fd)
+{
+    struct stat facts;
+    if (fstat(fd, &facts) != 0 || !S_ISDIR(facts.st_mode))
+        return file_calls_system.fsync(fd);
+    errno = EIO;
+    directories_synced++;
+    return refused ? -1 : file_calls_system.fsync(fd);
+}
+
+static ssize_t note_superblock(int fd, const void *bytes, size_t count, off_t offset)
+{
+    if (directories_synced == 0)
+        synced_when_written = false;
+    return file_calls_system.pwrite_durable(fd, bytes, count, offset);
+}
+
+Test(create, S14_a_writer_makes_the_name_durable_before_it_says_that_it_is_there)
+{
+    static const enum image_kind kinds[] = {IMAGE_SHARED, IMAGE_PRIVATE};
+    for (unsigned i = 0; i < 2; i++) {
+        OK(create(0)); /* as if killed before it synced the directory */
+        file_calls.fsync = note_fsync;
+        file_calls.pwrite_durable = note_superblock;
+        refused = true;
+        FAILS(store_try_open(kinds[i], true), EIO);
+        refused = false;
+        directories_synced = 0;
+        synced_when_written = true;
+        store_open(kinds[i]);
+        cr_assert_gt(directories_synced, 0);
+        cr_assert(synced_when_written);
+        file_calls = file_calls_system;
+        store_drop();
+        (void)unlink(store.file.log_path);
+        cr_assert_eq(unlink(store.path), 0);
+    }
+}
