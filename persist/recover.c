@@ -4,9 +4,8 @@
  *   step                                              a crash right after it leaves
  *   1 read the log: every record of the valid prefix  nothing happened
  *     verified and its runs checked
- *   2 the prefix copied into a new file (its header   nothing happened (a stray FILE-wal.new, replaced next time)
- *     first, and synced: wal_name.c), that verified
- *     again and synced
+ *   2 the prefix written into a new file (its header  nothing happened (a stray FILE-wal.new, replaced next time)
+ *     first, and synced: wal_name.c), synced
  *   3 renamed over the log, the directory synced      the same log, its bytes known to be on the disk
  *   4 the prefix applied to the file, the file synced recovery again: every record says bytes, not changes
  *   5 a new, empty log beside it (wal_file.c)         the same: the superblock names the old one
@@ -21,9 +20,12 @@
  * Step 2 is there because file systems keep pages they failed to write in the cache as if clean: the log may read well
  * now and be gone tomorrow, and by then step 4 would have overwritten the file.
  *
+ * What is written in step 2 is what was verified in step 1: a log of one window (replay.c) is kept in memory, and never
+ * read again.  A longer one is read and copied, and the copy verified before it is synced.
+ *
  * Step 4 brings each page home once a window of the log, in the file's order (replay.c): the disk sees long reads and
- * writes, memory is bounded.  A log of one window was noted in step 1, and is not read again: step 2 has verified that
- * the new one holds the same records.  The file is never lengthened: a commit made its length durable before
+ * writes, memory is bounded.  The runs of a log that is kept are noted in step 1 and taken from where they stand; of
+ * a longer one the new log is read.  The file is never lengthened: a commit made its length durable before
  * its record, so a file shorter than a record says is damaged, or is a copy taken at a bad moment, and is refused.
  */
 #include <errno.h>
@@ -259,8 +261,55 @@ static int copy_bytes(int to, int from, uint64_t at, uint64_t bytes)
     return rc;
 }
 
+static int write_kept(int to, const uint8_t *log, uint64_t at, uint64_t bytes)
+{
+    int rc = 0;
+    while (at < bytes && rc == 0) {
+        uint64_t piece = min_u64(COPY_BYTES, bytes - at);
+        rc = file_write_at(to, log + at, piece, at);
+        if (rc == 0)
+            file_start_writeback(to, at, piece);
+        at += piece;
+    }
+    return rc;
+}
+
+/* Of a log that was not kept: what is in the new one is what was verified in the old one. */
+static int verify_copy(const struct file *file, const struct superblock *super, const struct prefix *prefix, int fd)
+{
+    struct wal_scan scan;
+    struct prefix copy;
+    int rc = open_scan(&scan, fd, super);
+    if (rc != 0)
+        return rc;
+    rc = measure(&scan, super->used_bytes, -1, &copy, NULL);
+    release_prefix(&copy);
+    wal_scan_close(&scan);
+    if (rc == 0 && memcmp(&copy.end, &prefix->end, sizeof copy.end) != 0)
+        rc = error_set(EIO, "the log %s reads differently each time", file->log_path);
+    return rc;
+}
+
+/* The prefix into the new file; kept: the log, or NULL. */
+static int write_log(const struct file *file, const struct superblock *super, const struct prefix *prefix, int new_fd,
+                     int fd, const uint8_t *kept)
+{
+    int rc = kept != NULL ? write_kept(new_fd, kept, 0, WAL_FIRST_RECORD) : copy_bytes(new_fd, fd, 0, WAL_FIRST_RECORD);
+    if (rc == 0)
+        rc = file_sync_new(new_fd); /* wal_name.c: what has no header has nothing else either */
+    if (rc == 0)
+        rc = file_reserve_fresh(new_fd, WAL_FIRST_RECORD, prefix->end.end - WAL_FIRST_RECORD);
+    if (rc == 0)
+        rc = kept != NULL ? write_kept(new_fd, kept, WAL_FIRST_RECORD, prefix->end.end)
+                          : copy_bytes(new_fd, fd, WAL_FIRST_RECORD, prefix->end.end);
+    if (rc != 0)
+        return error_set(rc, "cannot write %s: %s", file->log_next_path, error_text(rc));
+    return kept != NULL ? 0 : verify_copy(file, super, prefix, new_fd);
+}
+
 /* Steps 2 and 3: *fd is the new log then. */
-static int rewrite_log(const struct file *file, const struct superblock *super, const struct prefix *prefix, int *fd)
+static int rewrite_log(const struct file *file, const struct superblock *super, const struct prefix *prefix, int *fd,
+                       const uint8_t *kept)
 {
     const char *path = file->log_next_path;
     struct stat facts;
@@ -271,27 +320,7 @@ static int rewrite_log(const struct file *file, const struct superblock *super, 
     if (rc != 0)
         return rc;
     (void)fchmod(new_fd, facts.st_mode & 0777);
-    rc = copy_bytes(new_fd, *fd, 0, WAL_FIRST_RECORD);
-    if (rc == 0)
-        rc = file_sync_new(new_fd); /* wal_name.c: what has no header has nothing else either */
-    if (rc == 0)
-        rc = file_reserve_fresh(new_fd, WAL_FIRST_RECORD, prefix->end.end - WAL_FIRST_RECORD);
-    if (rc == 0)
-        rc = copy_bytes(new_fd, *fd, WAL_FIRST_RECORD, prefix->end.end);
-    if (rc != 0) {
-        error_set(rc, "cannot write %s: %s", path, error_text(rc));
-        goto remove;
-    }
-    struct wal_scan scan;
-    struct prefix copy;
-    rc = open_scan(&scan, new_fd, super);
-    if (rc != 0)
-        goto remove;
-    rc = measure(&scan, super->used_bytes, -1, &copy, NULL);
-    release_prefix(&copy);
-    wal_scan_close(&scan);
-    if (rc == 0 && memcmp(&copy.end, &prefix->end, sizeof copy.end) != 0)
-        rc = error_set(EIO, "the log %s reads differently each time", file->log_path);
+    rc = write_log(file, super, prefix, new_fd, *fd, kept);
     if (rc != 0)
         goto remove;
     rc = file_sync_new(new_fd);
@@ -416,11 +445,15 @@ int txn_recover(const struct file *file, struct superblock *super, struct image_
     rc = open_scan(&scan, fd, super);
     if (rc != 0)
         goto close_log;
-    notes = replay_notes_open();
+    const uint8_t *kept = wal_scan_keep(&scan, replay_window_bytes) ? scan.buffer : NULL;
+    notes = replay_notes_open(kept, scan.file_bytes);
     rc = measure(&scan, super->used_bytes, file->fd, &prefix, notes);
-    wal_scan_close(&scan);
     if (rc == 0 && prefix.end.next_seq != super->commit_seq + 1) {
-        rc = rewrite_log(file, super, &prefix, &fd);
+        if (kept != NULL) { /* it was verified by itself, before the rest was read */
+            memset(scan.buffer, 0, WAL_FIRST_RECORD);
+            memcpy(scan.buffer, &scan.header, sizeof scan.header);
+        }
+        rc = rewrite_log(file, super, &prefix, &fd, kept);
         if (rc == 0) {
             tell_readers(shared, super, &prefix, false);
             rc = apply_prefix(file, super, &prefix, fd, notes);
@@ -433,6 +466,7 @@ int txn_recover(const struct file *file, struct superblock *super, struct image_
         rc = begin_anew(file, super, &prefix, fd);
     if (rc == 0)
         rc = txn_clear_tail(file, super->used_bytes);
+    wal_scan_close(&scan);
 close_log:
     replay_notes_close(notes);
     release_prefix(&prefix);

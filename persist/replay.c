@@ -13,8 +13,8 @@
  * to PIECE_PAGES.  A page that begins from zeros, or whose first run is all of it, is not read.  Pages to be read soon are
  * asked for ahead: after a power cut nothing is cached, and one read at a time would wait for the disk each time.
  *
- * A recovery reads the log twice in any case, to verify and to write it anew: it notes the runs while it verifies them
- * (struct replay_notes), and if all fit one window the log is not read again.
+ * A recovery reads the log once, to verify it: it notes the runs meanwhile (struct replay_notes).  A log that fits one window
+ * stays in memory, and the notes say where in it the runs stand; nothing is copied.
  *
  *   bounds  a window holds replay_window_bytes; a log of n windows touches a page at most n times
  *   cost    one pass over the log, a radix sort of the notes, one read and one write for each page (or piece) and window
@@ -57,6 +57,7 @@ struct window {
     struct note *note, *spare; /* the spare is the sort's    */
     size_t notes, note_room;
     uint8_t *bytes;
+    const uint8_t *kept; /* in place of these: the log itself; `filled` is its length */
     size_t filled, byte_room;
     uint64_t last_page; /* the highest in it */
 };
@@ -94,7 +95,7 @@ static int window_reserve(struct window *window, size_t count)
         window->spare = spare;
         window->note_room = room;
     }
-    if (window->byte_room - window->filled < count) {
+    if (window->kept == NULL && window->byte_room - window->filled < count) {
         uint8_t *bytes = grown(window->bytes, &window->byte_room, window->filled + count, 1, FIRST_BYTES);
         if (bytes == NULL)
             return ENOMEM;
@@ -113,13 +114,13 @@ static bool window_is_full(const struct window *window)
 static void window_add(struct window *window, uint64_t image_offset, const void *bytes, unsigned count)
 {
     uint64_t page = image_offset / PAGE_BYTES;
-    window->note[window->notes++] = (struct note){.page = page,
-                                                  .at = (uint32_t)window->filled,
-                                                  .offset = (uint16_t)(image_offset % PAGE_BYTES),
-                                                  .count = (uint16_t)count};
-    if (count != 0)
+    size_t at = window->kept != NULL ? (size_t)((const uint8_t *)bytes - window->kept) : window->filled;
+    window->note[window->notes++] = (struct note){
+        .page = page, .at = (uint32_t)at, .offset = (uint16_t)(image_offset % PAGE_BYTES), .count = (uint16_t)count};
+    if (count != 0 && window->kept == NULL) {
         memcpy(window->bytes + window->filled, bytes, count);
-    window->filled += count;
+        window->filled += count;
+    }
     window->last_page = max_u64(window->last_page, page);
 }
 
@@ -198,12 +199,13 @@ static bool begins_anew(const struct note *note)
 
 static void change_page(const struct window *window, size_t from, size_t to, uint8_t *page)
 {
+    const uint8_t *bytes = window->kept != NULL ? window->kept : window->bytes;
     for (size_t i = from; i < to; i++) {
         const struct note *note = &window->note[i];
         if (note->count == 0)
             memset(page, 0, PAGE_BYTES);
         else
-            memcpy(page + note->offset, window->bytes + note->at, note->count);
+            memcpy(page + note->offset, bytes + note->at, note->count);
     }
 }
 
@@ -323,11 +325,14 @@ struct replay_notes {
     bool complete;
 };
 
-struct replay_notes *replay_notes_open(void)
+struct replay_notes *replay_notes_open(const uint8_t *kept, uint64_t kept_bytes)
 {
     struct replay_notes *notes = calloc(1, sizeof *notes);
-    if (notes != NULL)
-        notes->complete = replay_init(&notes->replay);
+    if (notes == NULL)
+        return NULL;
+    notes->complete = replay_init(&notes->replay);
+    notes->replay.window.kept = kept;
+    notes->replay.window.filled = kept != NULL ? (size_t)kept_bytes : 0;
     return notes;
 }
 

@@ -41,7 +41,8 @@ int replay_into_file(struct wal_scan *scan, int fd, uint64_t end_seq);
  * log is read once more, as above.  NULL are notes that are never complete.
  */
 struct replay_notes;
-struct replay_notes *replay_notes_open(void);
+/* kept: the log, in which the runs stand, for as long as there are notes (wal_scan_keep); NULL: their bytes are copied. */
+struct replay_notes *replay_notes_open(const uint8_t *kept, uint64_t kept_bytes);
 void replay_notes_add(struct replay_notes *notes, uint64_t image_offset, const void *bytes, unsigned count);
 bool replay_notes_complete(const struct replay_notes *notes);
 /* Once, and only if complete. */

@@ -161,6 +161,7 @@ struct wal_scan {
     uint64_t durable_offset; /* the largest any record so far vouched for */
     uint8_t *buffer;
     uint64_t buffer_offset, buffer_bytes;
+    bool keeps; /* the buffer holds the log from its first byte on, as far as it was read */
 };
 
 #define WAL_STRAIGHT 0xffffu /* as a count: the page was written straight, *bytes is its 8-byte checksum */
@@ -173,6 +174,10 @@ int wal_scan_open(struct wal_scan *scan, int fd, const uint8_t id[16], uint64_t 
 /* From a known position, the log being that of *at (TURNS: what the neighbour left). */
 int wal_scan_resume(struct wal_scan *scan, int fd, const uint8_t id[16], const struct wal_position *at,
                     uint64_t capacity_bytes);
+/* A log of at most so many bytes is kept in memory while it is read: scan->buffer is the log then, up to scan->at.end at least,
+ * as it was verified, and so it stays until wal_scan_close(); runs are visited where they stand in it.  False: it is
+ * longer, or memory short, and nothing has changed.  Before the first record is read. */
+bool wal_scan_keep(struct wal_scan *scan, uint64_t bytes_max);
 /* The next record, verified in full.  0 with *record; ENOENT: the log ends here; STEAD_CORRUPT: it does not, by the
  * word of a later record; EIO. */
 int wal_scan_next(struct wal_scan *scan, struct wal_record *record);

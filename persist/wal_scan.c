@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "base/error.h"
 #include "base/units.h"
@@ -21,6 +22,7 @@
 #include "persist/xxh3.h"
 
 #define SCAN_BYTES (UINT64_C(1) << 20)
+#define KEPT_ALIGNMENT (UINT64_C(2) << 20) /* a huge page, where the kernel has one */
 
 static int scan_prepare(struct wal_scan *scan, int fd, uint64_t capacity_bytes)
 {
@@ -76,6 +78,38 @@ void wal_scan_close(struct wal_scan *scan)
     scan->buffer = NULL;
 }
 
+bool wal_scan_keep(struct wal_scan *scan, uint64_t bytes_max)
+{
+    uint64_t bytes = round_up(scan->file_bytes, KEPT_ALIGNMENT);
+    if (scan->file_bytes > bytes_max)
+        return false;
+    uint8_t *buffer = aligned_alloc(KEPT_ALIGNMENT, bytes);
+    if (buffer == NULL)
+        return false;
+    (void)madvise(buffer, bytes, MADV_HUGEPAGE);
+    free(scan->buffer);
+    scan->buffer = buffer;
+    scan->buffer_offset = scan->buffer_bytes = 0;
+    scan->keeps = true;
+    return true;
+}
+
+/* window() of a log that is kept: read on to the end of what is asked for. */
+static int window_kept(struct wal_scan *scan, uint64_t offset, uint64_t need, const uint8_t **at, uint64_t *bytes)
+{
+    uint64_t have = scan->buffer_bytes, to = min_u64(offset + need, scan->file_bytes);
+    if (to > have) {
+        uint64_t fill = min_u64(max_u64(to - have, SCAN_BYTES), scan->file_bytes - have);
+        int rc = file_read_at(scan->fd, scan->buffer + have, fill, have);
+        if (rc != 0)
+            return error_set(rc, "cannot read the log at byte %llu: %s", (unsigned long long)have, error_text(rc));
+        scan->buffer_bytes += fill;
+    }
+    *at = scan->buffer + offset;
+    *bytes = scan->buffer_bytes - offset;
+    return 0;
+}
+
 /* At least min(need, what the file has) bytes from offset in the buffer; *bytes says how many there are. */
 static int window(struct wal_scan *scan, uint64_t offset, uint64_t need, const uint8_t **at, uint64_t *bytes)
 {
@@ -84,6 +118,8 @@ static int window(struct wal_scan *scan, uint64_t offset, uint64_t need, const u
         *at = scan->buffer;
         return 0;
     }
+    if (scan->keeps)
+        return window_kept(scan, offset, need, at, bytes);
     if (offset < scan->buffer_offset || offset + need > scan->buffer_offset + scan->buffer_bytes) {
         uint64_t fill = min_u64(SCAN_BYTES, scan->file_bytes - offset);
         if (offset < scan->buffer_offset || offset >= scan->buffer_offset + scan->buffer_bytes ||

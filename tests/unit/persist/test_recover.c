@@ -419,3 +419,43 @@ Test(txn_recover, a_reader_replays_in_private_and_changes_nothing)
     fixture_kill(&f);
     fixture_remove(&f);
 }
+
+/* ---- what was verified is what is written anew and applied */
+
+static uint64_t log_bytes_read, log_bytes_sound; /* what is read after so many is garbage */
+
+static ssize_t read_soundly_once(int fd, void *buffer, size_t bytes, off_t offset)
+{
+    char self[40], path[400];
+    (void)snprintf(self, sizeof self, "/proc/self/fd/%d", fd);
+    ssize_t length = readlink(self, path, sizeof path - 1);
+    ssize_t got = file_calls_system.pread(fd, buffer, bytes, offset);
+    if (length < 4 || memcmp(path + length - 4, "-wal", 4) != 0 || (uint64_t)offset < WAL_FIRST_RECORD)
+        return got;
+    if (log_bytes_read >= log_bytes_sound)
+        memset(buffer, 0xa5, bytes);
+    log_bytes_read += got > 0 ? (uint64_t)got : 0;
+    return got;
+}
+
+Test(txn_recover, a_log_that_fits_is_read_once_and_trusted_no_more)
+{
+    struct fixture f;
+    fixture_create(&f, BYTES, BYTES);
+    OK(fixture_open(&f));
+    for (unsigned n = 1; n <= 40; n++)
+        make_commit(&f, n);
+    struct image_stat stat;
+    txn_stat(f.txn, &stat);
+    cr_assert_gt(stat.log_bytes, UINT64_C(3) << 20, "one piece of reading: nothing would be proved");
+    fixture_kill(&f);
+    log_bytes_read = 0;
+    log_bytes_sound = stat.log_bytes - WAL_FIRST_RECORD;
+    file_calls.pread = read_soundly_once;
+    OK(fixture_open(&f));
+    file_calls = file_calls_system;
+    cr_assert_eq(shown_commit(f.map.base), 40);
+    cr_assert_eq(fixture_bad_checksums(&f, BYTES), 0);
+    fixture_kill(&f);
+    fixture_remove(&f);
+}

@@ -222,16 +222,17 @@ static int take_note(void *ctx, uint64_t image_offset, const void *bytes, unsign
     return 0;
 }
 
-/* As recovery does: noted while they are verified, read again only if that is too much for one window. */
-static void replay_noted(struct log *log, int fd, bool complete)
+/* As recovery does: noted while they are verified, where they stand if the log is kept; read again only if that is too much for
+ * one window. */
+static void replay_noted(struct log *log, int fd, bool complete, bool keep)
 {
     struct wal_scan scan;
     struct wal_record record;
-    struct replay_notes *notes = replay_notes_open();
     OK(wal_scan_open(&scan, log->wal.fd, test_id, 1, 1, CAPACITY));
+    keep = keep && wal_scan_keep(&scan, replay_window_bytes);
+    struct replay_notes *notes = replay_notes_open(keep ? scan.buffer : NULL, scan.file_bytes);
     while (wal_scan_next(&scan, &record) == 0)
         OK(wal_scan_runs(&scan, &record, take_note, notes));
-    wal_scan_close(&scan);
     cr_assert_eq(scan.at.next_seq, 31);
     cr_assert_eq(replay_notes_complete(notes), complete);
     if (complete)
@@ -239,6 +240,7 @@ static void replay_noted(struct log *log, int fd, bool complete)
     else
         replay_scanned(log, fd);
     replay_notes_close(notes);
+    wal_scan_close(&scan);
 }
 
 /* Into a file: pages and their checksums, also where the table's blocks are begun again by a later window. */
@@ -259,7 +261,7 @@ Test(txn_replay, a_file_gets_pages_and_checksums)
             add_run(&log, model, &random);
         OK(wal_finish(&log.wal, CAPACITY, 0));
     }
-    for (unsigned w = 0; w < 4; w++) {
+    for (unsigned w = 0; w < 6; w++) {
         static const uint8_t zeros[PAGE_BYTES];
         for (uint64_t page = 0; page < PAGES; page++)
             OK(file_write_at(f.file.fd, zeros, PAGE_BYTES, format_file_offset((FIRST_PAGE + page) * PAGE_BYTES)));
@@ -267,7 +269,7 @@ Test(txn_replay, a_file_gets_pages_and_checksums)
         if (w < 2)
             replay_scanned(&log, f.file.fd);
         else
-            replay_noted(&log, f.file.fd, w % 2 != 0);
+            replay_noted(&log, f.file.fd, w % 2 != 0, w >= 4);
         cr_assert_eq(fixture_bad_checksums(&f, CAPACITY), 0);
         for (uint64_t page = 0; page < PAGES; page++) {
             uint8_t bytes[PAGE_BYTES];
