@@ -103,11 +103,12 @@ static uint64_t commit_pages(struct fixture *f, uint8_t *model, unsigned pages, 
 Test(txn_slice, no_piece_is_long_and_the_log_stays_below_its_limit)
 {
     static const unsigned sizes[] = {1, 8, 64, 100};
-    uint64_t random = random_seed(), checkpoints = min_u64((uint64_t)random_rounds(3), 3);
+    uint64_t random = random_seed(), checkpoints = min_u64((uint64_t)random_rounds(2), 3);
     for (unsigned n = 0; n < sizeof sizes / sizeof sizes[0]; n++) {
         struct fixture f;
         uint64_t seen[4] = {0}, longest_log = 0;
         uint8_t *model = calloc(1, BYTES);
+        fixture_skip_syncs();
         fixture_create(&f, BYTES, BYTES);
         OK(fixture_open(&f));
         watch(&f);
@@ -140,6 +141,7 @@ Test(txn_slice, private_copies_of_applied_pages_are_bounded)
     struct image_stat stat;
     uint8_t *model = calloc(1, BYTES);
     txn_resident_limit_pages = 300;
+    fixture_skip_syncs();
     fixture_create(&f, BYTES, BYTES);
     OK(fixture_open(&f));
     for (unsigned i = 0; i < 300; i++) {
@@ -188,6 +190,7 @@ Test(txn_slice, a_rollback_between_slices_returns_to_the_last_commit)
     struct fixture f;
     uint64_t random = random_seed();
     uint8_t *model = calloc(1, BYTES), *read = malloc(BYTES);
+    fixture_skip_syncs();
     fixture_create(&f, BYTES, BYTES);
     OK(fixture_open(&f));
     for (long i = 0; i < random_rounds(200); i++) {
@@ -254,6 +257,7 @@ Test(txn_slice, a_sweep_comes_to_an_end)
     struct fixture f;
     uint64_t random = random_seed();
     uint8_t *model = calloc(1, BYTES);
+    fixture_skip_syncs();
     fixture_create(&f, BYTES, BYTES);
     OK(fixture_open(&f));
     for (unsigned i = 0; i < 20; i++) {
