@@ -270,6 +270,8 @@ STEAD_API stead *stead_of(const void *p);
  * SOLE: a lock among the writer's threads; read-only processes: a section that sees exactly one commit, also after a
  * writer's death, whether somebody recovers the store or not.  A read-only handle that was opened before any writer
  * follows them into whatever sharing mode they choose.
+ * Sections of several threads of one read-only process that overlap look at the same commit; one that begins waits a moment
+ * (at most its timeout) for those that look at an older one than there is.
  * TURNS: the outermost exclusive lock begins a transaction.
  */
 STEAD_API int stead_lock(stead *store, stead_lock_mode mode, int timeout_ms) STEAD_MUST_CHECK;

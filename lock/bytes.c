@@ -84,9 +84,9 @@ int lock_byte_drop(int fd, unsigned byte)
     return byte_set(fd, byte, F_UNLCK);
 }
 
-bool lock_byte_taken(int fd, unsigned first_byte, unsigned count)
+static bool stopped(int fd, unsigned first_byte, unsigned count, short type)
 {
-    struct flock range = byte_range(first_byte, count, F_WRLCK);
+    struct flock range = byte_range(first_byte, count, type);
     int saved = errno;
     int r;
     do
@@ -95,4 +95,14 @@ bool lock_byte_taken(int fd, unsigned first_byte, unsigned count)
     errno = saved;
     /* A kernel that cannot answer must not make anybody dead: unknown counts as taken. */
     return r != 0 || range.l_type != F_UNLCK;
+}
+
+bool lock_byte_taken(int fd, unsigned first_byte, unsigned count)
+{
+    return stopped(fd, first_byte, count, F_WRLCK);
+}
+
+bool lock_byte_owned(int fd, unsigned byte)
+{
+    return stopped(fd, byte, 1, F_RDLCK);
 }

@@ -29,5 +29,7 @@ int lock_byte_take(int fd, unsigned byte, enum lock_byte_mode mode, int64_t dead
 int lock_byte_drop(int fd, unsigned byte);
 /* Would somebody else's lock stop a WRITE lock here?  Own locks of the same open file description do not count. */
 bool lock_byte_taken(int fd, unsigned first_byte, unsigned count);
+/* Would it stop a READ lock: is the byte somebody else's alone? */
+bool lock_byte_owned(int fd, unsigned byte);
 
 #endif

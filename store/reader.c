@@ -8,6 +8,17 @@
  * LOCK_BYTE_QUEUE is taken first and dropped at once: a writer that waits for APPLY holds it, so a stream of readers
  * cannot keep the writer out.  LIVE: lock/outside.c, whose design is in lock/companion.c.
  *
+ * One process has one view, which stands still while any section looks at it.  Sections of several threads that overlap
+ * without end would keep it for ever, and, without a slot, the writer off the file.  So a section that would begin beside
+ * others waits until they are over if the view is behind: something became durable since it was taken, or a writer
+ * queues.  That is what a writer that waits for any shared lock does to those who come; but here a view that is behind is
+ * better than none, so the wait is bounded: by the caller's timeout (0: none), and by the patience of the process.  When
+ * sections do not end in that time all go in beside them, for REST times as long, and the next attempt has twice the
+ * patience.  So one long section (a backup) delays the others by no more than a part in REST, and sections of whatever
+ * length keep a view for no more than some 2 * REST times that length (V7).
+ *   V7  a section that begins while others of its process run sees what was durable when it began, unless they went on
+ *       for longer than the caller or the process had patience
+ *
  * Readers go on after any death of writers: in SOLE and TURNS at the last durable commit, whether somebody recovers the
  * store or not (the lock is waited for while somebody does).  A reader without a slot came when nobody was there, or
  * may not write: with each section that begins it learns from the superblock (image_look) whether writers came, in
@@ -19,7 +30,11 @@
 #include "lock/futex.h"
 #include "store/call.h"
 
-#define GIVE_UP_MS 50 /* a wait on a byte of the file looks this often whether the store is abandoned */
+#define GIVE_UP_MS 50 /* a wait looks this often whether the store is abandoned */
+#define PATIENCE_MOST_NS INT64_C(60000000000)
+#define REST 9
+
+int64_t store_view_patience_ns = 100000000;
 
 static int gives_up(void)
 {
@@ -109,6 +124,8 @@ static int reader_begin(struct stead *s, int64_t deadline_ns)
     if (rc != 0 || s->private_replay)
         return rc;
     uint64_t known = s->super.sequence;
+    s->reader_turn.durable_seq =
+        atomic_load_explicit(&s->unit->durable_seq, memory_order_acquire); /* before the look */
     heap_extended(s->heap, image_follow(s->image));
     rc = image_look(s->image, lock_unit_image_shared(s->unit));
     heap_extended(s->heap, image_bytes(s->image));
@@ -119,26 +136,86 @@ static int reader_begin(struct stead *s, int64_t deadline_ns)
     return rc;
 }
 
+/* Is there a reason to let the view of the sections that run go? */
+static bool view_is_behind(const struct stead *s)
+{
+    if (s->private_replay)
+        return false;
+    uint64_t durable_seq = atomic_load_explicit(&s->unit->durable_seq, memory_order_acquire);
+    return (s->sharing != STEAD_LIVE && durable_seq != s->reader_turn.durable_seq) ||
+           (!s->has_slot && lock_byte_owned(s->lock_fd, LOCK_BYTE_QUEUE));
+}
+
+/* Until when a section that begins now waits for those that run; 0: not at all.  See the top.  Under reader_mutex. */
+static int64_t wait_for_view_until(struct stead *s)
+{
+    struct reader_turn *turn = &s->reader_turn;
+    if (s->reader_sections == 0 || !view_is_behind(s))
+        return 0;
+    int64_t now_ns = clock_ns();
+    if (now_ns < turn->rest_until_ns)
+        return 0;
+    if (turn->patience_ns == 0)
+        turn->patience_ns = store_view_patience_ns;
+    if (turn->wait_until_ns == 0)
+        turn->wait_until_ns = now_ns + turn->patience_ns;
+    if (now_ns < turn->wait_until_ns)
+        return turn->wait_until_ns;
+    turn->wait_until_ns = 0;
+    turn->rest_until_ns = now_ns + REST * turn->patience_ns;
+    turn->patience_ns = turn->patience_ns * 2 > PATIENCE_MOST_NS ? PATIENCE_MOST_NS : turn->patience_ns * 2;
+    return 0;
+}
+
+/* The last section of the process ended: whoever waits begins a new view.  Under reader_mutex. */
+static void let_view_go(struct stead *s)
+{
+    struct reader_turn *turn = &s->reader_turn;
+    if (!s->has_slot)
+        (void)lock_byte_drop(s->lock_fd, LOCK_BYTE_APPLY);
+    if (turn->wait_until_ns != 0) { /* it was worth waiting: the next attempt may be shorter */
+        turn->wait_until_ns = 0;
+        turn->patience_ns =
+            turn->patience_ns / 2 < store_view_patience_ns ? store_view_patience_ns : turn->patience_ns / 2;
+        atomic_fetch_add(&turn->ended, 1);
+        (void)futex_wake(&turn->ended, INT_MAX, true);
+    }
+    turn->rest_until_ns = 0;
+}
+
 /* The thread holds s->store_lock from before until after. */
 static int reader_enter(struct stead *s, int64_t deadline_ns)
 {
-    int rc = lock_reader_mutex(s, deadline_ns);
-    if (rc != 0)
-        return rc;
-    if (s->reader_sections == 0)
-        rc = reader_begin(s, deadline_ns);
-    if (rc == 0)
-        s->reader_sections++;
-    pthread_mutex_unlock(&s->reader_mutex);
-    return rc;
+    struct reader_turn *turn = &s->reader_turn;
+    for (;;) {
+        int rc = lock_reader_mutex(s, deadline_ns);
+        if (rc != 0)
+            return rc;
+        int64_t until_ns = deadline_ns == 0 || deadline_over(deadline_ns) ? 0 : wait_for_view_until(s);
+        if (until_ns == 0) {
+            if (s->reader_sections == 0)
+                rc = reader_begin(s, deadline_ns);
+            if (rc == 0)
+                s->reader_sections++;
+            pthread_mutex_unlock(&s->reader_mutex);
+            return rc;
+        }
+        uint32_t ended = atomic_load(&turn->ended);
+        pthread_mutex_unlock(&s->reader_mutex);
+        int64_t slice_ns = deadline_after_ms(GIVE_UP_MS);
+        slice_ns = until_ns < slice_ns ? until_ns : slice_ns;
+        (void)futex_wait(&turn->ended, ended, slice_ns < deadline_ns ? slice_ns : deadline_ns, true);
+        if (atomic_load(&s->leaving))
+            return gives_up();
+    }
 }
 
 static void reader_leave(struct stead *s)
 {
     NOT_CANCELLED;
     pthread_mutex_lock(&s->reader_mutex);
-    if (--s->reader_sections == 0 && !s->has_slot)
-        (void)lock_byte_drop(s->lock_fd, LOCK_BYTE_APPLY);
+    if (--s->reader_sections == 0)
+        let_view_go(s);
     pthread_mutex_unlock(&s->reader_mutex);
 }
 
@@ -148,8 +225,8 @@ void store_reader_ended(void *ctx)
 {
     struct stead *s = ctx;
     pthread_mutex_lock(&s->reader_mutex);
-    if (s->reader_sections != 0 && --s->reader_sections == 0 && !s->has_slot)
-        (void)lock_byte_drop(s->lock_fd, LOCK_BYTE_APPLY);
+    if (s->reader_sections != 0 && --s->reader_sections == 0)
+        let_view_go(s);
     pthread_mutex_unlock(&s->reader_mutex);
 }
 

@@ -107,8 +107,17 @@ struct stead {
     /* Readers: how many sections of this process there are; without a slot they share LOCK_BYTE_APPLY. */
     pthread_mutex_t reader_mutex;
     unsigned reader_sections;
+    struct reader_turn {                      /* a section that waits for the others to end: reader.c */
+        uint64_t durable_seq;                 /* of the unit, before the view was taken */
+        int64_t wait_until_ns, rest_until_ns; /* 0: no attempt, no rest                 */
+        int64_t patience_ns;                  /* of the next attempt; 0: the first      */
+        _Atomic uint32_t ended;               /* futex */
+    } reader_turn;
     struct outside outside; /* without a slot */
 };
+
+/* How long a section first waits for the others of its process to end, so that it sees what was committed: reader.c. */
+extern int64_t store_view_patience_ns;
 
 /* ---- registry.c: the stores open in this process */
 
