@@ -66,4 +66,8 @@ static inline bool heap_free_fast(struct heap *heap, void *p)
     return slab_free_own(heap, note, p, index) == 0;
 }
 
+/* Of such a pointer, too.  True: it was a small block of a slab that another thread of this process owns, and is freed.
+ * False: nothing was done, ask heap_free(). */
+bool heap_free_remote(struct heap *heap, void *p);
+
 #endif

@@ -150,24 +150,26 @@ static int free_other(struct heap *heap, struct owner *owner, void *p)
     return rc == 0 ? 0 : wrong_pointer(heap, p, rc);
 }
 
-/* Perhaps a small block of a slab that another thread of this process owns.  The caller holds a live block in it, so the note
- * does not change; where it does not, the second look at the owner notices. */
-static __attribute__((noinline)) int free_remote(struct heap *heap, struct owner *owner, void *p)
+/* The caller holds a live block in the slab, so its note does not change; where it does not, the second look at the owner
+ * notices. */
+bool heap_free_remote(struct heap *heap, void *p)
 {
     uint64_t offset = (uint64_t)((uintptr_t)p - (uintptr_t)heap->base);
+    if (UNLIKELY(!owner_is_cached(heap)))
+        return false;
     const struct note *note = &heap->notes[offset >> SLOT_SHIFT];
     uint32_t token = atomic_load_explicit(&note->owner, memory_order_acquire);
-    if (UNLIKELY(token <= atomic_load_explicit(&heap->token_floor, memory_order_relaxed) || token == owner->token))
-        return free_other(heap, owner, p);
+    if (UNLIKELY(token <= atomic_load_explicit(&heap->token_floor, memory_order_relaxed) ||
+                 token == owner_last.owner->token))
+        return false;
     uint64_t product = slab_divide(note, offset);
     uint32_t index = (uint32_t)(product >> 32);
     struct descriptor *descriptor = note->descriptor;
     if (UNLIKELY((uint32_t)product >= note->inverse || index >= note->capacity ||
                  atomic_load_explicit(&descriptor->head, memory_order_relaxed) != note->head ||
                  atomic_load_explicit(&note->owner, memory_order_acquire) != token))
-        return free_other(heap, owner, p);
-    int rc = slab_free_bit(heap, descriptor, p, class_table[note->class].bytes, index);
-    return LIKELY(rc == 0) ? 0 : wrong_pointer(heap, p, rc);
+        return false;
+    return slab_free_bit(heap, descriptor, p, note->bytes, index) == 0;
 }
 
 static bool is_inside(const struct heap *heap, const void *p)
@@ -180,7 +182,7 @@ static __attribute__((noinline)) int free_slowly(struct heap *heap, void *p)
 {
     int saved_errno = errno;
     struct owner *owner = owner_cached(heap);
-    int rc = owner == NULL || !is_inside(heap, p) ? free_other(heap, owner, p) : free_remote(heap, owner, p);
+    int rc = is_inside(heap, p) && heap_free_remote(heap, p) ? 0 : free_other(heap, owner, p);
     errno = saved_errno;
     return rc;
 }

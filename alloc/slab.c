@@ -356,23 +356,3 @@ int slab_free_shared(struct heap *heap, struct owner *owner, const struct run *r
     return slab_free_bit(heap, run->descriptor, heap->base + (run->slot << SLOT_SHIFT) + (uint64_t)index * bytes, bytes,
                          index);
 }
-
-int slab_free_bit(const struct heap *heap, struct descriptor *descriptor, void *block, uint32_t bytes, uint32_t index)
-{
-    struct map_pair *pair = &descriptor->map[index / 64];
-    uint64_t bit = UINT64_C(1) << index % 64;
-    if ((atomic_load_explicit(&pair->allocated, memory_order_relaxed) & bit) == 0)
-        return STEAD_WRONG_POINTER;
-    if (GUARD_ACTIVE && heap->guards)
-        GUARD_HIDE(block, bytes);
-    (void)heap;
-    (void)block;
-    (void)bytes;
-    if ((atomic_fetch_or_explicit(&pair->freed, bit, memory_order_acq_rel) & bit) != 0)
-        return STEAD_WRONG_POINTER;
-    GATE_STEP();
-    /* After the bit; the exchange in harvest() comes before its look. */
-    if (atomic_load(&descriptor->pending) == 0)
-        atomic_store(&descriptor->pending, 1);
-    return 0;
-}

@@ -2,6 +2,7 @@
 #ifndef STEAD_ALLOC_SLAB_H
 #define STEAD_ALLOC_SLAB_H
 
+#include "alloc/gate.h"
 #include "alloc/segment.h"
 
 extern struct map_pair slab_no_pair; /* what an empty bin points to */
@@ -16,9 +17,6 @@ void slab_after_free(struct heap *heap, struct note *note) __attribute__((cold))
 /* Frees block `index` of a slab that need not be the caller's.  owner NULL: the thread has none.
  * 0, STEAD_WRONG_POINTER (not allocated), STEAD_CORRUPT. */
 int slab_free_shared(struct heap *heap, struct owner *owner, const struct run *run, uint32_t index);
-
-/* Frees a block whose place was proved, whoever owns its slab: 0 or STEAD_WRONG_POINTER. */
-int slab_free_bit(const struct heap *heap, struct descriptor *descriptor, void *block, uint32_t bytes, uint32_t index);
 
 /* Gives back every slab of an owner; it owns nothing afterwards. */
 void slab_give_back(struct heap *heap, struct owner *owner);
@@ -64,10 +62,10 @@ static inline int slab_free_own(struct heap *heap, struct note *note, void *bloc
         return STEAD_WRONG_POINTER;
     if (GUARD_ACTIVE && heap->guards)
         GUARD_HIDE(block, note->bytes);
-    atomic_store_explicit(&pair->allocated, allocated ^ bit, memory_order_relaxed);
-    struct bin *bin = note->bin;
+    struct bin *bin = note->bin; /* loaded before anything is stored: see slab_take_hint() */
     uint16_t used = (uint16_t)(note->used - 1);
     uint32_t hints = bin->hint_count;
+    atomic_store_explicit(&pair->allocated, allocated ^ bit, memory_order_relaxed);
     note->used = used;
     bin->hints[hints] = (struct hint){block, note, pair, bit}; /* perhaps not counted */
     hints += used >= note->hint_from;
@@ -84,17 +82,46 @@ static inline void *slab_take_hint(struct heap *heap, struct bin *bin, size_t si
     uint32_t hints = bin->hint_count;
     if (hints == 0)
         return NULL;
+    /* All is loaded before anything is stored: where the stores go is known late (note and word may be far), and a load
+     * behind them waits if the processor once saw it overtake one of them wrongly. */
     const struct hint *hint = &bin->hints[--hints];
+    void *block = hint->block;
+    struct note *note = hint->note;
     struct map_pair *pair = hint->pair;
+    uint64_t bit = hint->bit;
     bin->hint_count = hints;
-    atomic_store_explicit(&pair->allocated, atomic_load_explicit(&pair->allocated, memory_order_relaxed) | hint->bit,
+    atomic_store_explicit(&pair->allocated, atomic_load_explicit(&pair->allocated, memory_order_relaxed) | bit,
                           memory_order_relaxed);
-    hint->note->used++;
+    note->used++;
     if (GUARD_ACTIVE && heap->guards)
-        GUARD_SHOW(hint->block, size);
+        GUARD_SHOW(block, size);
     (void)heap;
     (void)size;
-    return hint->block;
+    if (block == NULL)
+        __builtin_unreachable(); /* slab_free_own() notes blocks */
+    return block;
+}
+
+/* Frees a block whose place was proved, whoever owns its slab: 0 or STEAD_WRONG_POINTER. */
+static inline int slab_free_bit(const struct heap *heap, struct descriptor *descriptor, void *block, uint32_t bytes,
+                                uint32_t index)
+{
+    struct map_pair *pair = &descriptor->map[index / 64];
+    uint64_t bit = UINT64_C(1) << index % 64;
+    if ((atomic_load_explicit(&pair->allocated, memory_order_relaxed) & bit) == 0)
+        return STEAD_WRONG_POINTER;
+    if (GUARD_ACTIVE && heap->guards)
+        GUARD_HIDE(block, bytes);
+    (void)heap;
+    (void)block;
+    (void)bytes;
+    if ((atomic_fetch_or_explicit(&pair->freed, bit, memory_order_acq_rel) & bit) != 0)
+        return STEAD_WRONG_POINTER;
+    GATE_STEP();
+    /* After the bit; the exchange in harvest() comes before its look. */
+    if (atomic_load(&descriptor->pending) == 0)
+        atomic_store(&descriptor->pending, 1);
+    return 0;
 }
 
 #endif

@@ -74,7 +74,8 @@ void *stead_aligned_alloc(stead *store, size_t alignment, size_t size)
     return block != NULL ? block : not_allocated(store);
 }
 
-/* Everything but a free of one of this thread's own blocks in a store that it may write; keeps errno. */
+/* Everything but a free of a small block of a slab that this process's threads own, in a store that it may write; keeps
+ * errno. */
 static __attribute__((noinline)) void free_slowly(void *block)
 {
     struct stead *s = registry_find(block);
@@ -90,12 +91,21 @@ static __attribute__((noinline)) void free_slowly(void *block)
     errno = saved_errno;
 }
 
+/* Not of a slab of this thread: perhaps of another one's.  Every call of stead_free() is its last act, so that it saves no
+ * register. */
+static __attribute__((noinline)) void free_others(struct heap *heap, void *block)
+{
+    if (!heap_free_remote(heap, block))
+        free_slowly(block);
+}
+
 void stead_free(void *block)
 {
     struct stead *s = registry_find_first(block);
-    if (UNLIKELY(s == NULL || atomic_load_explicit(&s->gate, memory_order_relaxed) != 0 ||
-                 !heap_free_fast(s->heap, block)))
+    if (UNLIKELY(s == NULL || atomic_load_explicit(&s->gate, memory_order_relaxed) != 0))
         free_slowly(block);
+    else if (UNLIKELY(!heap_free_fast(s->heap, block)))
+        free_others(s->heap, block);
 }
 
 size_t stead_usable_size(const void *block)

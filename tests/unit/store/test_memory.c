@@ -1,6 +1,7 @@
 /* stead_malloc and its family, wrong pointers, what stat, check and backup tell. */
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -74,6 +75,65 @@ Test(memory, wrong_frees_change_nothing_and_are_reported)
     cr_assert_eq(stead_of(b + 5), s);
     OK(stead_check(s, NULL));
     OK(stead_close(s));
+}
+
+enum { OTHERS = 3000 };
+
+struct others {
+    stead *store;
+    char *block[OTHERS];
+    unsigned long long refused; /* seen by the thread that freed */
+    bool kept_errno;
+};
+
+/* Frees every second block, then all: the first half twice, and in the middle of each. */
+static void *free_others_blocks(void *arg)
+{
+    struct others *others = arg;
+    stead_free(stead_malloc(others->store, 40)); /* this thread has a part in the heap */
+    errno = 4321;
+    for (unsigned i = 0; i < OTHERS; i += 2)
+        stead_free(others->block[i]);
+    for (unsigned i = 0; i < OTHERS; i++) {
+        stead_free(others->block[i] + 8);
+        others->refused += stead_last_error() == STEAD_WRONG_POINTER;
+        stead_free(others->block[i]);
+    }
+    others->kept_errno = errno == 4321;
+    return NULL;
+}
+
+/* The same through the path of blocks that another thread of the process owns, in each mode that has one. */
+Test(memory, wrong_frees_by_another_thread_change_nothing_and_are_reported)
+{
+    static const stead_sharing modes[] = {STEAD_SOLE, STEAD_LIVE};
+    static const char *const names[] = {"sole", "live"};
+    for (unsigned mode = 0; mode < 2; mode++) {
+        stead_status status;
+        pthread_t thread;
+        static struct others others;
+        others = (struct others){.refused = 0};
+        OK(stead_open(&others.store, path_in(names[mode]), &(stead_options){.sharing = modes[mode]}));
+        char *kept = stead_malloc(others.store, 48);
+        for (unsigned i = 0; i < OTHERS; i++)
+            cr_assert_not_null(others.block[i] = stead_malloc(others.store, i % 3 == 0 ? 24 : 48));
+        cr_assert_eq(pthread_create(&thread, NULL, free_others_blocks, &others), 0);
+        cr_assert_eq(pthread_join(thread, NULL), 0);
+        cr_assert(others.kept_errno);
+        cr_assert_eq(others.refused, OTHERS);
+        OK(stead_stat(others.store, &status));
+        cr_assert_eq(status.bad_frees, OTHERS + OTHERS / 2, "%llu", (unsigned long long)status.bad_frees);
+        cr_assert_eq(status.live_blocks, 1);
+        cr_assert_geq(stead_usable_size(kept), 48);
+        for (unsigned i = 0; i < OTHERS; i++) { /* each is handed out once */
+            others.block[i] = stead_malloc(others.store, 24);
+            memcpy(others.block[i], &i, sizeof i);
+        }
+        for (unsigned i = 0; i < OTHERS; i++)
+            cr_assert_eq(memcmp(others.block[i], &i, sizeof i), 0);
+        OK(stead_check(others.store, NULL));
+        OK(stead_close(others.store));
+    }
 }
 
 struct tally {
