@@ -235,25 +235,6 @@ Test(image, a_full_disk_is_an_error_before_anything_is_used_and_slack_is_given_u
     }
 }
 
-/* Each growth of a private image waits for the disk: there are few, and what was taken too much goes at the close. */
-Test(image, a_private_image_that_grows_page_by_page_waits_for_the_disk_five_times_to_24_mib)
-{
-    unsigned growths = 0;
-    store_open(IMAGE_PRIVATE);
-    for (uint64_t bytes = UNIT_BYTES; bytes <= 24 * MIB; bytes += UNIT_BYTES) {
-        uint64_t before = image_bytes(store.image);
-        OK(image_extend(store.image, bytes));
-        growths += image_bytes(store.image) != before;
-        cr_assert_leq(image_bytes(store.image), 2 * bytes + 4 * MIB);
-    }
-    cr_assert_leq(growths, 5, "%u growths", growths);
-    store_seal(UNIT_BYTES);
-    struct stat facts;
-    cr_assert_eq(stat(store.path, &facts), 0);
-    cr_assert_eq((uint64_t)facts.st_size, format_file_bytes(UNIT_BYTES) + TAIL_BYTES);
-    cr_assert_leq((uint64_t)facts.st_blocks * 512, MIB);
-}
-
 static int no_fallocate(int fd, int mode, off_t offset, off_t bytes)
 {
     (void)fd, (void)mode, (void)offset, (void)bytes;
