@@ -16,7 +16,8 @@
  *
  * Link with libstead.a and the sources of this folder; link statically, because the kit replaces the table of system
  * calls in persist/file.h.  Every function runs its trials in processes of its own.  Randomness comes from STEAD_SEED
- * (printed when it was chosen); STEAD_LONG=1 multiplies the number of states.  Scratch files go to STEAD_CRASH_DIR, else
+ * (printed when it was chosen); STEAD_LONG=1 multiplies the number of states; STEAD_PART=i/n takes every n-th point of
+ * crash_power_cuts(), from the i-th on, so that long runs can be made in pieces.  Scratch files go to STEAD_CRASH_DIR, else
  * to memory (/dev/shm), else to TMPDIR.
  *
  *     static int run(const char *path, void *arg)

@@ -398,7 +398,8 @@ static int walk(struct scene *scene, struct disk *disk, const uint8_t *trace, ui
         if (event.kind == TRACE_DONE && event.length == 1 && event.offset > scene->low)
             scene->low = event.offset;
         scene->event_text = event_text(&event, payload);
-        if (is_point(&event) && scene->explorer->outcome.failures < FAILURES_MAX)
+        bool mine = scene->depth > 0 || trial_is_mine(scene->event);
+        if (mine && is_point(&event) && scene->explorer->outcome.failures < FAILURES_MAX)
             rc = try_point(scene);
     }
     return rc;

@@ -70,6 +70,22 @@ bool trial_is_long(void)
     return text != NULL && strcmp(text, "0") != 0 && *text != '\0';
 }
 
+bool trial_is_mine(uint64_t number)
+{
+    static unsigned mine, parts;
+    if (parts == 0) {
+        char rest;
+        const char *text = getenv("STEAD_PART");
+        if (text == NULL || *text == '\0') {
+            parts = 1;
+        } else if (sscanf(text, "%u/%u%c", &mine, &parts, &rest) != 2 || mine >= parts) {
+            fprintf(stderr, "STEAD_PART=%s: it wants i/n with 0 <= i < n\n", text);
+            exit(2);
+        }
+    }
+    return number % parts == mine;
+}
+
 const char *trial_status_text(int status)
 {
     static char text[80];

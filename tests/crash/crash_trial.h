@@ -17,6 +17,9 @@ void trial_remove_directory(const char *directory);
 /* The seed of this process: STEAD_SEED, or chosen once and printed. */
 uint64_t trial_seed(void);
 bool trial_is_long(void); /* STEAD_LONG */
+/* STEAD_PART=i/n: this run takes the numbers that are i modulo n, so that n runs take all of them.  Unset: every number.
+ * Something else than 0 <= i < n is an error of the caller's: the process ends, for a run that tries nothing looks fine. */
+bool trial_is_mine(uint64_t number);
 
 /* The case's prepare(), in a process of its own.  0, or EUCLEAN with *outcome. */
 int trial_prepare(const struct crash_case *what, const char *directory, struct crash_outcome *outcome);

@@ -275,6 +275,8 @@ Test(copy, interrupted_twice_is_a_commit_or_refused)
         bool log_first = draw() % 2;
         unsigned a = (unsigned)(draw() % (pieces[log_first] + 1)), b = (unsigned)(draw() % (pieces[log_first] + 1));
         enum happening what[2] = {(enum happening)(draw() % HAPPENINGS), (enum happening)(draw() % HAPPENINGS)};
+        if (!trial_is_mine(trial))
+            continue;
         try_copy(log_first, (unsigned[]){a < b ? a : b, a < b ? b : a}, what, outcomes);
     }
     print_outcomes("twice", outcomes);

@@ -1,6 +1,7 @@
 /*
  * test_power.c -- power cuts: after every request of each workload, the states that the disk may be in, each opened,
- * checked and compared with the commits it may equal.  STEAD_SEED repeats a run, STEAD_LONG=1 tries many more states.
+ * checked and compared with the commits it may equal.  STEAD_SEED repeats a run, STEAD_LONG=1 tries many more states,
+ * STEAD_PART=i/n every n-th point.
  */
 #include <criterion/criterion.h>
 
