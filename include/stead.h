@@ -222,7 +222,8 @@ STEAD_API int stead_set_root(stead *store, void *object);
 STEAD_API int stead_root_once(stead *store, size_t size, void (*init)(void *root, void *arg), void *arg, void **root);
 
 /* stead_bind -- name an object (1 to 255 bytes of name); NULL unbinds (ENOENT if absent).
- * Part of the next commit.  Names are unique; binding again replaces. */
+ * Part of the next commit.  Names are unique; binding again replaces.  A name does not keep its object alive: unbind it
+ * before you free it.  (The name of a freed object gives the old address, or nothing once the store became shorter.) */
 STEAD_API int stead_bind(stead *store, const char *name, void *object);
 
 /* stead_lookup -- the named object; NULL with errno ENOENT if there is none. */

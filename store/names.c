@@ -5,7 +5,7 @@
  *   bucket -> { next, object, hash, length, name[] } -> ...   a heap block each, newest first
  *
  * Invariants (docs/invariants.d/store.md):
- *   N1  every offset in buckets and nodes is 0 or a whole node inside the image, 8-aligned
+ *   N1  every offset in buckets and nodes is 0 or a whole node inside the image, 8-aligned; an object lies inside the capacity
  *   N2  a node stands in the bucket of its hash, and its hash is that of its name
  *   N3  chains together hold page.name_count nodes, no node twice
  *
@@ -14,6 +14,9 @@
  * new one, and leaks at most the node in flight; name_count may then be one off, which N3 tolerates in LIVE.  The count is
  * made anew by whoever sets such a store right: stead_make_consistent, and the first writer that opens it with
  * STEAD_ACCEPT_UNCLEAN.
+ *
+ * A name does not keep its object alive.  Where the object was freed and the image ends before its place by now (a close
+ * cuts off what is free at the end), the name is sound and its object gone: it is found nowhere, and may be bound anew.
  *
  * The image may be damaged: every walk is bounded by image_bytes / NODE_BYTES_MIN steps and checks each offset (N1).
  * The blocks are the library's: stead_each_block, live_blocks and live_bytes leave them out.
@@ -58,6 +61,11 @@ static struct name_node *node_at(const struct stead *s, uint64_t offset)
     if (node->length == 0 || node->length > NAME_BYTES_MAX || node->length >= end - offset - sizeof *node)
         return NULL;
     return node;
+}
+
+static bool is_gone(const struct stead *s, uint64_t object)
+{
+    return object >= image_bytes(s->image) && object < s->capacity;
 }
 
 static name_link *buckets_of(const struct stead *s)
@@ -198,9 +206,11 @@ void *names_find(struct stead *s, const char *name, int *rc)
     *rc = find_link(s, buckets, name, hash_of(name), &link);
     uint64_t at = *rc == 0 ? atomic_load(link) : 0;
     const struct name_node *node = at == 0 ? NULL : node_at(s, at);
-    void *object = node == NULL ? NULL : page_pointer(s, atomic_load_explicit(&node->object, memory_order_acquire));
+    uint64_t offset = node == NULL ? 0 : atomic_load_explicit(&node->object, memory_order_acquire);
+    void *object = page_pointer(s, offset);
     if (at != 0 && object == NULL)
-        *rc = damaged(s);
+        *rc =
+            is_gone(s, offset) ? error_set(ENOENT, "%s: what \"%s\" named was freed", s->file.path, name) : damaged(s);
     return object;
 }
 
@@ -262,8 +272,11 @@ static int visit_name(const struct stead *s, struct name_node *node, unsigned bu
     name[node->length] = '\0';
     if (is_reserved(name))
         return 0;
-    void *object = page_pointer(s, atomic_load(&node->object));
-    return object == NULL ? damaged(s) : to->visit(name, object, to->arg);
+    uint64_t offset = atomic_load(&node->object);
+    void *object = page_pointer(s, offset);
+    if (object == NULL)
+        return is_gone(s, offset) ? 0 : damaged(s);
+    return to->visit(name, object, to->arg);
 }
 
 int stead_each_name(const stead *store, int (*visit)(const char *name, void *object, void *arg), void *arg)
@@ -361,8 +374,9 @@ static int audit_node(const struct stead *s, struct name_node *node, unsigned bu
     if (node->name[node->length] != '\0' || strnlen(node->name, node->length) != node->length ||
         node->hash != (uint32_t)XXH3_64bits(node->name, node->length) || node->hash % NAME_BUCKETS != bucket)
         report_problem(audit->report, "N2", offset, "a name stands in the wrong bucket or does not match its hash");
-    if (page_pointer(s, atomic_load(&node->object)) == NULL)
-        report_problem(audit->report, "N1", offset, "a name points outside the image");
+    uint64_t object = atomic_load(&node->object);
+    if (page_pointer(s, object) == NULL && !is_gone(s, object))
+        report_problem(audit->report, "N1", offset, "a name points outside the store");
     return 0;
 }
 

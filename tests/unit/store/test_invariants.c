@@ -95,6 +95,40 @@ Test(invariants, n1_a_link_that_leaves_the_image_or_loops)
     }
 }
 
+static int count_name(const char *name, void *object, void *arg)
+{
+    cr_assert(object != NULL && strcmp(name, "gone") != 0, "%s", name);
+    ++*(unsigned *)arg;
+    return 0;
+}
+
+/* The close cuts off the end of the image, where the object was: no damage, and no name of anything. */
+Test(invariants, n1_a_name_outlives_its_object)
+{
+    unsigned names = 0;
+    void *before = stead_malloc(s, 5 << 20), *object = stead_malloc(s, 5 << 20);
+    cr_assert(before != NULL && object != NULL);
+    OK(stead_bind(s, "gone", object));
+    OK(stead_commit(s, STEAD_BUFFERED));
+    uint64_t offset = page_offset_of(s, object);
+    stead_free(object);
+    stead_free(before);
+    OK(stead_close(s));
+    OK(stead_open(&s, path_in("s"), &(stead_options){.capacity_bytes = 1u << 26}));
+    cr_assert_leq(image_bytes(s->image), offset, "it is still there: this shows nothing");
+    OK(stead_check(s, NULL));
+    OK(stead_each_name(s, count_name, &names));
+    cr_assert_eq(names, 40);
+    errno = 0;
+    cr_assert_null(stead_lookup(s, "gone"));
+    cr_assert_eq(errno, ENOENT);
+    cr_assert_not_null(stead_lookup(s, "n7"));
+    OK(stead_bind(s, "gone", stead_malloc(s, 16)));
+    cr_assert_not_null(stead_lookup(s, "gone"));
+    OK(stead_bind(s, "gone", NULL));
+    OK(stead_commit(s, STEAD_BUFFERED));
+}
+
 Test(invariants, n2_a_name_in_the_wrong_bucket)
 {
     _Atomic uint64_t *bucket = first_full_bucket();
