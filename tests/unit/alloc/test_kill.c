@@ -301,4 +301,80 @@ Test(kill, at_every_labelled_step, .init = setup, .timeout = 240)
     cr_assert_gt(kills, 300u, "only %" PRIu64 " steps", kills);
     heap_detach(heap);
 }
+
+enum { REMOTE = 20 };
+
+/* Blocks in a slab whose owner is dead afterwards. */
+static void leave_blocks(void)
+{
+    struct heap *heap = attach(new_id(), false);
+    for (unsigned i = 0; i < REMOTE; i++) {
+        uint8_t *at = heap_malloc(heap, 24);
+        if (at == NULL)
+            _exit(1);
+        held_put(&shared->held[0][i], at, 24, i);
+    }
+    _exit(0);
+}
+
+/* Frees them, in a slab that is not its own, and then wants one: what it freed is harvested. */
+static void free_and_harvest(void)
+{
+    struct heap *heap = attach(new_id(), false);
+    gate_step_hook = count_step;
+    for (unsigned i = 0; i < REMOTE; i++) {
+        uint8_t *at = atomic_exchange(&shared->held[0][i].at, NULL);
+        if (at != NULL && heap_free(heap, at) != 0)
+            _exit(1);
+    }
+    for (unsigned i = 0; i < 3; i++) {
+        uint8_t *at = heap_malloc(heap, 24);
+        if (at == NULL)
+            _exit(2);
+        held_put(&shared->held[1][i], at, 24, i);
+    }
+    _exit(0);
+}
+
+static int run_child(void (*what)(void))
+{
+    int status;
+    unsigned first_id = atomic_load(&shared->next_id);
+    pid_t child = fork();
+    cr_assert_geq(child, 0);
+    if (child == 0)
+        what();
+    cr_assert_eq(waitpid(child, &status, 0), child);
+    for (unsigned id = first_id; id < atomic_load(&shared->next_id); id++)
+        atomic_store(&shared->alive[id], false);
+    return status;
+}
+
+/* Many blocks that others freed become free for good by two stores to words: killed between them, none is lost, and none
+ * becomes free twice. */
+Test(kill, at_every_step_of_a_harvest, .init = setup, .timeout = 240)
+{
+    struct heap *heap = attach(new_id(), true);
+    int status = 1;
+    for (unsigned step = 1; !WIFEXITED(status) || step == 1; step++) {
+        kill_at = 0;
+        status = run_child(leave_blocks);
+        cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+        kill_at = step;
+        steps = 0;
+        status = run_child(free_and_harvest);
+        cr_assert(WIFSIGNALED(status) || WEXITSTATUS(status) == 0, "step %u: %d", step, WEXITSTATUS(status));
+        verify(heap, WIFSIGNALED(status) ? 1 : 0);
+        free_leaked(heap);
+        for (unsigned i = 0; i < 2 * HELD; i++) {
+            uint8_t *at = atomic_exchange(&shared->held[i / HELD][i % HELD].at, NULL);
+            if (at != NULL)
+                cr_assert_eq(heap_free(heap, at), 0, "step %u: %s", step, error_last_text());
+        }
+        verify(heap, 0);
+        if (WIFEXITED(status))
+            cr_assert_gt(step, REMOTE + 3u, "%u steps", step);
+    }
+    heap_detach(heap);
+}
 #endif
