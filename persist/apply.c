@@ -16,7 +16,7 @@
  *   5 the new log takes the old one's place           the same
  * Where the old log is another user's, in a folder with the sticky bit, step 5 could not be done: then step 3 fails.
  * A superblock that was torn in step 4 loses against its twin: as after step 3.  A failure of step 3 (a full disk) is
- * none of the commits: the old log goes on.
+ * none of the commits: the old log goes on; so it does where overwriting allocates, and step 4 finds no room.
  *
  * Invariants:
  *   W9  no byte of a commit reaches the file before its record is durable (STEAD_PLANT_APPLY_EARLY breaks it)
@@ -174,6 +174,21 @@ static int catch_up_superblock(struct txn *txn)
     return 0;
 }
 
+/* The superblock was not written for want of room: is all as before?  What the kernel shows is what it will write.  Else nobody
+ * knows which one the disk has. */
+static bool keep_log(struct txn *txn, const struct superblock *before, struct wal_next *next, int rc)
+{
+    struct superblock now;
+    if ((rc != ENOSPC && rc != EDQUOT) || superblock_read(txn->file, &now) != 0 || now.sequence != before->sequence)
+        return false;
+    *txn->super = *before;
+    txn->restarting = false;
+    if (txn->turns)
+        txn_publish(txn);
+    wal_discard(next);
+    return true;
+}
+
 static int restart_log(struct txn *txn)
 {
     uint64_t salt, seq = txn->wal.at.next_seq - 1;
@@ -191,6 +206,7 @@ static int restart_log(struct txn *txn)
                       txn->used_bytes);
     if (rc != 0)
         return rc; /* the log goes on */
+    const struct superblock before = *txn->super;
     txn->super->commit_seq = seq;
     txn->super->used_bytes = txn->used_bytes;
     txn->super->log_salt = salt;
@@ -201,6 +217,8 @@ static int restart_log(struct txn *txn)
         txn_publish(txn);
     }
     rc = superblock_write(txn->file, txn->super, true);
+    if (rc != 0 && keep_log(txn, &before, &next, rc))
+        return error_set(rc, "%s: no room for a new superblock: the log goes on", txn->file->path);
     if (rc != 0) {
         file_calls.close(next.fd);
         return txn_poison(txn, rc, "the superblock could not be written");

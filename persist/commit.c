@@ -15,6 +15,8 @@
  *     goes on to step 6 it may wait in memory         (waiting: the last commit)
  *   5 overlay takes the new pages                     the same
  *   6 txn_sync: the log synced                        the new commit
+ * A record waits only where its blocks, once reserved, are there to be written; where overwriting allocates again (btrfs, zfs)
+ * it is written in step 4, and a full disk found then.
  * Everything that can fail - memory, disk space, the limit - fails before step 4 ends; then the commit did not happen, the
  * memory is as it was, and the pages are remembered for the next attempt.
  *
@@ -421,7 +423,8 @@ int txn_commit(struct txn *txn, uint64_t used_bytes, uint64_t *seq)
 
 int txn_commit_deferred(struct txn *txn, uint64_t used_bytes, uint64_t *seq)
 {
-    return commit(txn, used_bytes, !txn->turns, seq); /* TURNS: the words tell of it, so it must be there */
+    return commit(txn, used_bytes, !txn->turns && !txn->at_once,
+                  seq); /* TURNS: the words tell of it: it must be there */
 }
 
 int txn_rollback_locked(struct txn *txn)

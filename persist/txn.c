@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/units.h"
+#include "persist/fs.h"
 #include "persist/replay.h"
 #include "persist/tail.h"
 #include "persist/txn_internal.h"
@@ -219,6 +220,8 @@ int txn_open_with(struct txn **out, struct map *map, const struct file *file, st
     txn->shared = options->shared;
     txn->max_private_bytes = options->max_private_bytes;
     txn->turns = options->turns;
+    struct fs_facts facts;
+    txn->at_once = fs_classify(file->fd, &facts) != 0 || facts.overwrite_allocates;
     txn->wal.fd = -1;
     pthread_mutex_init(&txn->engine, NULL);
     pthread_mutex_init(&txn->sync, NULL);

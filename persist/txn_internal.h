@@ -40,6 +40,7 @@ struct txn {
     struct image_shared *shared; /* may be NULL: nobody else looks */
     uint64_t max_private_bytes;
     bool turns;
+    bool at_once;    /* no record waits in memory: a file system where its write, too, may find the disk full */
     bool drop_all;   /* TURNS: private pages may exist that no list knows: the next turn drops the whole range */
     bool untouched;  /* opened sealed, and nothing was committed since: the file is what the sealed superblocks said */
     bool restarting; /* TURNS: between a new superblock and telling of the log that it names */

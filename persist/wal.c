@@ -11,8 +11,8 @@
  *   3 write header (and the rest)           process death: the new commit; power loss: old or new, by the checksums
  *   4 sync (wal_write.c, txn_sync)          the new commit
  * A record whose caller waits for the disk anyway skips 2 and 3 if it fits the buffer: step 4 writes it.
- * If step 3 fails half-way the place of the header is overwritten with zeros; if that fails too nobody can say whether
- * the record exists, and the log is given up: STEAD_FAILED.
+ * If step 3 fails half-way the place of the header is overwritten with zeros; if that fails too, and a header stands there,
+ * nobody can say whether the record exists, and the log is given up: STEAD_FAILED.
  *
  * Invariants (docs/invariants.d/txn.md):
  *   W1  a record starts at a multiple of WAL_SECTOR, at the end of the one before
@@ -192,7 +192,12 @@ int wal_add_straight(struct wal *wal, uint64_t image_offset, uint64_t checksum)
 static int unwrite(struct wal *wal, uint64_t offset, int cause)
 {
     static const uint8_t zeros[WAL_SECTOR];
+    struct wal_record there;
     if (wal_write_cached(wal, zeros, sizeof zeros, offset) == 0)
+        return write_failed(cause);
+    /* Where overwriting allocates, a full disk refuses the zeros, too.  What the kernel shows is what it will write. */
+    if ((cause == ENOSPC || cause == EDQUOT) && file_read_at(wal->fd, &there, sizeof there, offset) == 0 &&
+        !wal_record_valid(&there, wal->id, wal->at.salt, offset))
         return write_failed(cause);
     return error_set(STEAD_FAILED, "the log could not be written (%s) nor cut off", error_text(cause));
 }

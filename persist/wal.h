@@ -144,6 +144,7 @@ struct wal_next { /* a new log that no superblock names yet */
  * FILE-wal itself (in_place) where no superblock names a log.  Stray ones are replaced.  On failure nothing is left. */
 int wal_make(struct wal_next *next, const struct file *file, bool in_place, const uint8_t id[16], uint64_t salt,
              uint64_t checkpoint, uint64_t first_seq, uint64_t used_bytes);
+void wal_discard(struct wal_next *next); /* no superblock names it, nor will */
 /* It takes FILE-wal's place, once a durable superblock names it; old_fd: the log that lies there, -1: whatever it is. */
 int wal_install(const struct wal_next *next, const struct file *file, int old_fd);
 /* Opens the log with this salt and number, under whichever of its names (writable: it is FILE-wal afterwards).

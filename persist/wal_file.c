@@ -60,7 +60,7 @@ static int write_header(struct wal_next *next, const uint8_t id[16], uint64_t fi
     return rc == 0 ? 0 : error_set(rc, "cannot write the log's header: %s", error_text(rc));
 }
 
-static void discard(struct wal_next *next)
+void wal_discard(struct wal_next *next)
 {
     if (wal_name_is(next->path, next->fd))
         (void)file_unlink(next->path);
@@ -88,7 +88,7 @@ int wal_make(struct wal_next *next, const struct file *file, bool in_place, cons
     if (rc == 0 && (rc = file_sync_directory(next->path)) != 0)
         error_set(rc, "cannot sync the directory of %s: %s", next->path, error_text(rc));
     if (rc != 0) {
-        discard(next);
+        wal_discard(next);
         return error_keep(rc);
     }
     return 0;
