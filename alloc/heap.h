@@ -124,7 +124,7 @@ struct heap_reader {
     uint64_t capacity;
 };
 
-/* Verifies every A-invariant of docs/invariants.md.  The image may be any bytes: every loop is bounded by
+/* Verifies every A-invariant of docs/invariants.d.  The image may be any bytes: every loop is bounded by
  * image_bytes, memory by a constant.  No call may be running in any process: what is half done would be reported.  Adds
  * to report->blocks and ->problems.  *used: where the last unit in use
  * ends, if that could be told. */

@@ -31,7 +31,7 @@ struct report {
 /* The next look begins, with an empty *report. */
 void report_look(struct report *report, struct report_looks *looks);
 
-/* One broken invariant: its id in docs/invariants.md ("A3"), the offset it concerns, and what is wrong. */
+/* One broken invariant: its id in docs/invariants.d ("A3"), the offset it concerns, and what is wrong. */
 void report_problem(struct report *report, const char *invariant, uint64_t offset, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 

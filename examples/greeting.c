@@ -2,21 +2,21 @@
  * greeting.c -- the shared memory tutorial: one process writes a text into a named section, another reads it, and the
  * section lives until somebody removes it.
  *
- *   greeting write "Hello from shared memory!"
- *   greeting read
- *   greeting remove
+ *   greeting write "Hello from shared memory!" [SECTION]
+ *   greeting read [SECTION]
+ *   greeting remove [SECTION]      shm:stead-greeting if none is named
  */
 #include <stead.h>
 
 #include <stdio.h>
 #include <string.h>
 
-#define SECTION "shm:stead-greeting"
+#define SECTION "shm:stead-greeting" /* what is meant if none is named */
 
-static int greeting_write(const char *text)
+static int greeting_write(const char *section, const char *text)
 {
     stead *s;
-    if (stead_open(&s, SECTION, &(stead_options){.sharing = STEAD_LIVE, .timeout_ms = 10000}) != 0)
+    if (stead_open(&s, section, &(stead_options){.sharing = STEAD_LIVE, .timeout_ms = 10000}) != 0)
         return -1;
     int rc = -1;
     STEAD_LOCKED(s, STEAD_EXCLUSIVE)
@@ -34,11 +34,11 @@ static int greeting_write(const char *text)
     return rc;
 }
 
-static int greeting_read(void)
+static int greeting_read(const char *section)
 {
     stead *s;
     stead_options options = {.sharing = STEAD_LIVE, .flags = STEAD_READ_ONLY, .timeout_ms = 10000};
-    if (stead_open(&s, SECTION, &options) != 0)
+    if (stead_open(&s, section, &options) != 0)
         return -1;
     STEAD_LOCKED(s, STEAD_SHARED)
     {
@@ -50,15 +50,20 @@ static int greeting_read(void)
 
 int main(int argc, char **argv)
 {
+    const char *verb = argc > 1 ? argv[1] : "";
+    int arguments = strcmp(verb, "write") == 0 ? 3 : 2; /* before the section's name */
+    const char *section = argc == arguments + 1 ? argv[arguments] : SECTION;
     int rc;
-    if (argc == 3 && strcmp(argv[1], "write") == 0) {
-        rc = greeting_write(argv[2]);
-    } else if (argc == 2 && strcmp(argv[1], "read") == 0) {
-        rc = greeting_read();
-    } else if (argc == 2 && strcmp(argv[1], "remove") == 0) {
-        rc = stead_remove(SECTION);
+    if (argc != arguments && argc != arguments + 1)
+        verb = "";
+    if (strcmp(verb, "write") == 0) {
+        rc = greeting_write(section, argv[2]);
+    } else if (strcmp(verb, "read") == 0) {
+        rc = greeting_read(section);
+    } else if (strcmp(verb, "remove") == 0) {
+        rc = stead_remove(section);
     } else {
-        fprintf(stderr, "usage: greeting write TEXT | read | remove\n");
+        fprintf(stderr, "usage: greeting write TEXT [SECTION] | read [SECTION] | remove [SECTION]\n");
         return 2;
     }
     if (rc != 0)

@@ -221,15 +221,17 @@ STEAD_API int stead_set_root(stead *store, void *object);
  */
 STEAD_API int stead_root_once(stead *store, size_t size, void (*init)(void *root, void *arg), void *arg, void **root);
 
-/* stead_bind -- name an object (1 to 255 bytes of name); NULL unbinds (ENOENT if absent).
- * Part of the next commit.  Names are unique; binding again replaces.  A name does not keep its object alive: unbind it
- * before you free it.  (The name of a freed object gives the old address, or nothing once the store became shorter.) */
+/* stead_bind -- name an object; NULL unbinds (ENOENT if absent).  A name has 1 to 255 bytes and does not begin with ".stead."
+ * (EINVAL); it is copied.  Part of the next commit.  Names are unique; binding again replaces.  A name does not keep its
+ * object alive, nor frees it: unbind it before you free it.  (The name of a freed object gives the old address, or nothing
+ * once the store became shorter.)  ENOMEM, ENOSPC: nothing changed.  TURNS: EPERM outside an exclusive section. */
 STEAD_API int stead_bind(stead *store, const char *name, void *object);
 
 /* stead_lookup -- the named object; NULL with errno ENOENT if there is none. */
 STEAD_API void *stead_lookup(const stead *store, const char *name);
 
-/* stead_each_name -- visit every name under a shared lock; stops at and returns visit's first non-zero. */
+/* stead_each_name -- visit every name, in no order, under a shared lock; stops at and returns visit's first non-zero.
+ * visit must not bind or unbind; the name is the store's and is gone after the call. */
 STEAD_API int stead_each_name(const stead *store, int (*visit)(const char *name, void *object, void *arg), void *arg);
 
 /* ---- memory ------------------------------------------------------------------------------------ */
@@ -238,11 +240,14 @@ STEAD_API int stead_each_name(const stead *store, int (*visit)(const char *name,
  * stead_malloc -- size bytes in the store.  stead_malloc(s, 0) returns a distinct block.
  * NULL with errno ENOMEM (capacity), ENOSPC (disk full, clean), EPERM (TURNS outside an exclusive
  * section; read-only; fork child) or EUCLEAN (damaged heap).
- * Alignment: 16 bytes if size is a multiple of 16 or above 64, else at least 8.
+ * Alignment: 16 bytes if size is a multiple of 16 or above 64, else at least 8.  The bytes are not cleared.
+ * The block is the caller's until stead_free; whether a crash leaves it is decided by the commit it is part of.
  */
 STEAD_API void *stead_malloc(stead *store, size_t size);
+/* stead_calloc -- n * size zeroed bytes; ENOMEM if the product overflows; else as stead_malloc. */
 STEAD_API void *stead_calloc(stead *store, size_t n, size_t size);
-/* stead_realloc -- on failure the old block is unchanged.  size 0 is taken as 1. */
+/* stead_realloc -- in place where possible, else moved: plain pointers to the old block are dead then.  block NULL: as
+ * stead_malloc.  On failure the old block is unchanged; EINVAL if it is not a live block of this store.  size 0 is taken as 1. */
 STEAD_API void *stead_realloc(stead *store, void *block, size_t size);
 /* stead_aligned_alloc -- alignment a power of two up to 2 MiB, else EINVAL. */
 STEAD_API void *stead_aligned_alloc(stead *store, size_t alignment, size_t size);
@@ -282,7 +287,8 @@ STEAD_API int stead_lock(stead *store, stead_lock_mode mode, int timeout_ms) STE
  * returned and the lock is still held: retry, or stead_rollback() and unlock. */
 STEAD_API int stead_unlock(stead *store);
 
-/* stead_make_consistent -- after EOWNERDEAD: the caller repaired the data. */
+/* stead_make_consistent -- after EOWNERDEAD, before the unlock: the caller repaired the data.  EPERM: this thread does not hold
+ * the lock exclusively.  EINVAL: nobody died, there is nothing to repair. */
 STEAD_API int stead_make_consistent(stead *store);
 
 /*
@@ -296,16 +302,20 @@ STEAD_API int stead_make_consistent(stead *store);
  */
 STEAD_API int stead_commit(stead *store, stead_durability durability) STEAD_MUST_CHECK;
 
-/* stead_rollback -- the image is the last commit again.  LIVE: ENOTSUP.  Pointers to blocks allocated
- * since the last commit are dead. */
+/* stead_rollback -- the image is the last commit again: bytes, root, names, and what is allocated.  Pointers to blocks allocated
+ * since the last commit are dead.  SOLE: takes the lock exclusively, as stead_commit.  TURNS: undoes the exclusive section
+ * it is called in (EPERM outside one), which goes on.  LIVE: ENOTSUP.  Read-only handle: EPERM.
+ * Cost: by what changed since the last commit, and by what is committed and not yet in the file. */
 STEAD_API int stead_rollback(stead *store);
 
-/* stead_wait_change -- sleep until commit_seq differs from since_commit.  0, ETIMEDOUT, EBUSY, ECANCELED (abandoned). */
+/* stead_wait_change -- sleep until commit_seq (stead_stat) differs from since_commit; timeout_ms as in stead_lock.
+ * 0, EBUSY (timeout_ms 0), ETIMEDOUT, ECANCELED (abandoned). */
 STEAD_API int stead_wait_change(stead *store, uint64_t since_commit, int timeout_ms);
 
 /* ---- looking inside ---------------------------------------------------------------------------- */
 
-/* stead_stat, stead_each_name, stead_each_block work also where a LIVE writer died inside and nobody has repaired
+/* stead_stat -- what the store is, how full, who uses it; under a shared lock, which it waits for.
+ * This, stead_each_name and stead_each_block work also where a LIVE writer died inside and nobody has repaired
  * it, from a read-only handle opened with STEAD_ACCEPT_UNCLEAN: they show what is there, half made or not. */
 STEAD_API int stead_stat(stead *store, stead_status *status);
 
@@ -313,7 +323,8 @@ STEAD_API int stead_stat(stead *store, stead_status *status);
  * Reads with pread; never trusts the file.  Cost: reads the whole used range. */
 STEAD_API int stead_check(stead *store, stead_report *report);
 
-/* stead_each_block -- visit every live block, in address order, under a shared lock. */
+/* stead_each_block -- visit every live block, in address order, under a shared lock; stops at and returns visit's first
+ * non-zero.  visit must not allocate or free in this store.  STEAD_CORRUPT: the heap is damaged. */
 STEAD_API int stead_each_block(stead *store, int (*visit)(void *block, size_t usable, void *arg), void *arg);
 
 /* stead_strerror -- a short text for any result; static storage or this thread's. */
@@ -334,7 +345,8 @@ STEAD_API const char *stead_last_error_text(void);
  */
 STEAD_API int stead_backup(stead *store, const char *path);
 
-/* stead_pin, stead_unpin -- keep the used range in memory (mlock). */
+/* stead_pin, stead_unpin -- keep what is used now in memory (mlock); what the store gains later is not pinned before the next
+ * stead_pin.  ENOMEM, EPERM, EAGAIN: over the limit (ulimit -l).  One stead_unpin undoes all. */
 STEAD_API int stead_pin(stead *store);
 STEAD_API int stead_unpin(stead *store);
 

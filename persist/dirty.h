@@ -34,7 +34,7 @@ void dirty_forget(struct dirty *dirty); /* in a fork child, where neither the ra
 enum dirty_kind dirty_kind(const struct dirty *dirty);
 
 /*
- * Adds to list every page of [base, base + bytes) that may have been written since dirty_settle() or dirty_dropped() had
+ * Adds to list every page of [base, base + bytes) that may have been written since dirty_settle() or dirty_drop() had
  * it, sorted with what is there already.  bytes: all that is mapped now, so that nobody can have written past it.
  * Pages it reported and that were neither settled nor dropped may be missing from the next answer: they are the
  * caller's to remember.

@@ -23,7 +23,7 @@ int superblock_write_both(const struct file *file, struct superblock *super);
 int superblock_settle(const struct file *file);
 /* superblock_write_both() with state = SUPER_SEALED. */
 int superblock_seal(const struct file *file, struct superblock *super);
-/* S-invariants of docs/invariants.md, by pread. */
+/* S-invariants of docs/invariants.d, by pread. */
 void superblock_check(const struct file *file, struct report *report);
 
 #endif
