@@ -251,6 +251,48 @@ Test(txn_slice, a_failed_slice_loses_nothing)
     free(model);
 }
 
+/* Commits made while a round is under way are not in the file when it is through: the words must not say so, and the file with
+ * the records after `applied` is the last commit. */
+Test(txn_slice, a_round_comes_to_the_commit_it_began_at)
+{
+    struct fixture f;
+    struct shared_state state;
+    struct txn_point point;
+    char copy[400];
+    uint64_t random = random_seed(), began, commits = 0;
+    uint8_t *model = calloc(1, BYTES), *page = malloc(PAGE_BYTES);
+    fixture_skip_syncs();
+    fixture_create(&f, BYTES, BYTES);
+    OK(fixture_open(&f));
+    for (unsigned i = 0; i < 50; i++)
+        commit_pages(&f, model, 10, &random, true);
+    began = txn_commit_seq(f.txn);
+    do { /* the first piece begins the round */
+        OK(txn_apply_some(f.txn));
+        commit_pages(&f, model, 3, &random, true);
+    } while (f.txn->round.next != f.txn->round.pages.count && ++commits < 1000);
+    cr_assert_gt(commits, 1, "a round of one piece shows nothing");
+    OK(shared_read(f.options.shared, &state));
+    cr_assert_eq(state.applied_seq, began);
+    cr_assert_eq(state.applied_at.next_seq, began + 1);
+    cr_assert(txn_has_unapplied(f.txn));
+    txn_point(f.txn, &point);
+    (void)snprintf(copy, sizeof copy, "%s/copy", f.directory);
+    fixture_copy_file(f.path, copy);
+    int fd = open(copy, O_RDWR | O_CLOEXEC);
+    cr_assert_geq(fd, 0);
+    OK(txn_replay_point(f.txn, &point, fd));
+    for (uint64_t at = 0; at < BYTES; at += PAGE_BYTES) {
+        OK(file_read_at(fd, page, PAGE_BYTES, format_file_offset(at)));
+        cr_assert_eq(memcmp(page, model + at, PAGE_BYTES), 0, "page %llu", (unsigned long long)(at / PAGE_BYTES));
+    }
+    close(fd);
+    fixture_kill(&f);
+    fixture_remove(&f);
+    free(model);
+    free(page);
+}
+
 /* The sweep syncs what was written, once. */
 Test(txn_slice, a_sweep_comes_to_an_end)
 {
