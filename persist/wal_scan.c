@@ -87,6 +87,8 @@ bool wal_scan_keep(struct wal_scan *scan, uint64_t bytes_max)
     if (buffer == NULL)
         return false;
     (void)madvise(buffer, bytes, MADV_HUGEPAGE);
+    /* What pads the last record, should the file end before that. */
+    memset(buffer + scan->file_bytes, 0, min_u64(bytes - scan->file_bytes, WAL_SECTOR));
     free(scan->buffer);
     scan->buffer = buffer;
     scan->buffer_offset = scan->buffer_bytes = 0;
