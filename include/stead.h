@@ -118,7 +118,7 @@ typedef struct {
                             * cases and can then not be open in one process (STEAD_ADDRESS_TAKEN); an application
                             * that opens dozens at once names their addresses */
     unsigned permissions;  /* of a new file; 0 = 0600                                              */
-    int timeout_ms;        /* waiting for a busy store, at open and at close; see stead_open       */
+    int timeout_ms;        /* waiting for a busy store, at open and at close; see stead_open, stead_commit */
     stead_layout layout;
     uint64_t max_private_bytes; /* SOLE, TURNS: memory uncommitted changes may pin; 0 = no limit (a second open in
                                  * one process: the first one's) */
@@ -298,6 +298,9 @@ STEAD_API int stead_make_consistent(stead *store);
  * caller held it, so commits of several threads share a sync.  Writes, malloc and free made by other
  * threads without the lock must not run beside it.  ENOSPC, EINTR, ETIMEDOUT: nothing happened, memory is
  * intact, try again or roll back.  STEAD_FAILED: a sync failed, now or before; reopen to recover.
+ * ETIMEDOUT: the log has come to its limit of 64 MiB, and for longer than options.timeout_ms a section of a read-only process
+ * held off its application; stead_last_error_text names the process, stead_each_lock lists it ("application").
+ * Until then the writer keeps the pages that wait in memory (private_bytes).
  * LIVE: msync of the used range and a fresh header.
  */
 STEAD_API int stead_commit(stead *store, stead_durability durability) STEAD_MUST_CHECK;

@@ -97,10 +97,11 @@ struct stead {
 
     /* Under the store lock held exclusively. */
     struct superblock super;
-    bool making_root; /* stead_root_once is in its init */
-    bool seal_failed; /* a close got as far as sealing, and failed at it */
-    bool rolled_back; /* TURNS: nothing was changed since the last rollback, as far as commits know */
-    bool apply_dead;  /* the apply lock was inherited from the dead */
+    bool making_root;          /* stead_root_once is in its init */
+    bool seal_failed;          /* a close got as far as sealing, and failed at it */
+    bool rolled_back;          /* TURNS: nothing was changed since the last rollback, as far as commits know */
+    bool apply_dead;           /* the apply lock was inherited from the dead */
+    int64_t held_off_since_ns; /* the first of the last tries to apply, all in vain; 0: the last one was not */
 
     bool accepted_unclean; /* opened what a LIVE session left unclean, at super.sequence */
 

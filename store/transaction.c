@@ -18,7 +18,9 @@
  * LIVE: there is no image to capture; DURABLE syncs the used range and writes a fresh header.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "store/call.h"
 
@@ -41,6 +43,10 @@ static void publish_commit(struct stead *s)
 static int apply_now(struct stead *s, int (*work)(struct image *), int64_t deadline_ns)
 {
     int rc = store_apply_lock(s, true, deadline_ns);
+    if (rc == 0)
+        s->held_off_since_ns = 0;
+    else if (s->held_off_since_ns == 0)
+        s->held_off_since_ns = clock_ns();
     if (rc != 0)
         return rc;
     heap_guard_pause(s->heap);
@@ -98,6 +104,28 @@ int store_make_durable(struct stead *s, uint64_t seq)
     return error_about(rc, s->file.path);
 }
 
+static int find_holder(const struct rwlock_info *info, void *pid)
+{
+    if (info->waiting || !info->alive || info->pid == getpid())
+        return 0;
+    *(pid_t *)pid = info->pid;
+    return 1;
+}
+
+/* Who keeps the file as it is, and since when commits found it so. */
+static int explain_held_off(const struct stead *s)
+{
+    pid_t pid = 0;
+    char who[40] = "who has no slot"; /* holds a lock of the kernel's, which names nobody */
+    (void)rwlock_each_in(lock_unit_region(s->unit), RWLOCK_APPLY, s->presence, s->lock_fd, find_holder, &pid);
+    if (pid != 0)
+        (void)snprintf(who, sizeof who, "process %ld", (long)pid);
+    return error_set(ETIMEDOUT,
+                     "%s: the log is over its limit and the section of a reader (%s) holds off its application, for "
+                     "%lld s by now",
+                     s->file.path, who, (long long)((clock_ns() - s->held_off_since_ns) / 1000000000));
+}
+
 int store_make_room(struct stead *s)
 {
     if (!image_wants_checkpoint(s->image))
@@ -107,10 +135,7 @@ int store_make_room(struct stead *s)
         return rc == EBUSY || rc == ETIMEDOUT ? 0 : rc;
     }
     int rc = apply_now(s, image_checkpoint, s->timeout_ms == 0 ? 0 : deadline_after_ms(s->timeout_ms));
-    if (rc == EBUSY || rc == ETIMEDOUT)
-        return error_set(ETIMEDOUT, "%s: the log is over its limit and a reader's section holds off its application",
-                         s->file.path);
-    return rc;
+    return rc == EBUSY || rc == ETIMEDOUT ? explain_held_off(s) : rc;
 }
 
 bool store_readers_attached(const struct stead *s)
