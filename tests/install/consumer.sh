@@ -54,6 +54,7 @@ fi
 mkdir consumer
 cp "$here/consumer.c" consumer
 cp "$here/consumer.cmake.txt" consumer/CMakeLists.txt
+command -v make >/dev/null || export CMAKE_GENERATOR=Ninja
 run 0 "$cmake" -S consumer -B consumer/build -DCMAKE_PREFIX_PATH="$prefix" -DCMAKE_C_COMPILER="$cc" -DCMAKE_BUILD_TYPE=Release
 run 0 "$cmake" --build consumer/build
 for kind in stead shared static; do
