@@ -46,8 +46,6 @@
 #define DROPS_PER_COMMIT 32 /* at least ... */
 #define DROPS_PER_CHANGE 2  /* ... and so many for each page of the commit: they must outrun what is applied */
 
-size_t txn_resident_limit_pages = 16384; /* 64 MiB */
-
 /* The candidates in three parts: compared, new, past the end of this commit. */
 struct parts {
     size_t compared, fresh; /* [0, compared) [compared, fresh) [fresh, count) */
@@ -289,7 +287,7 @@ static void drop_some_residents(struct txn *txn)
     size_t kept = resident->count - txn->resident_head;
     size_t drops = max_u64(DROPS_PER_COMMIT, DROPS_PER_CHANGE * txn->last_pages);
     txn->work.count = 0;
-    if (kept <= txn_resident_limit_pages || page_list_reserve(&txn->work, drops) != 0)
+    if (kept <= txn->resident_limit || page_list_reserve(&txn->work, drops) != 0)
         return;
     for (size_t i = 0; i < drops && txn->resident_head < resident->count; i++) {
         uint64_t page = resident->page[txn->resident_head++];

@@ -343,6 +343,11 @@ int dirty_settle(struct dirty *dirty, const struct page_list *pages, const bool 
     return 0;
 }
 
+bool dirty_protects(const struct dirty *dirty)
+{
+    return dirty->protect.fd >= 0;
+}
+
 bool dirty_leaves_private(const struct dirty *dirty)
 {
     return dirty->frame_pages > 1;

@@ -57,6 +57,8 @@ int dirty_settle(struct dirty *dirty, const struct page_list *pages, const bool 
 int dirty_drop(struct dirty *dirty, const struct page_list *pages);
 /* [base, base + bytes), all that is mapped, shows the file, whatever was private there. */
 int dirty_drop_all(struct dirty *dirty, uint64_t bytes);
+/* Are private pages that nobody writes no candidates, once they are settled? */
+bool dirty_protects(const struct dirty *dirty);
 /* May dirty_drop() leave pages private? */
 bool dirty_leaves_private(const struct dirty *dirty);
 /* The file under the range, for that. */

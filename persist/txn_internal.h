@@ -68,7 +68,7 @@ struct txn {
     struct page_list carry;    /* reported by dirty_collect(), but not committed: an error, or past used_bytes */
     struct page_list work;     /* scratch                                                              */
     struct page_list resident; /* applied, maybe still private; in order of application                */
-    size_t resident_head;
+    size_t resident_head, resident_limit;
     uint64_t straight_from, straight_to; /* file pages past used_bytes that hold bytes of a failed commit */
     uint8_t *scratch;                    /* SCRATCH_PAGES pages                                                  */
 

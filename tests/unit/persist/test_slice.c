@@ -160,6 +160,20 @@ Test(txn_slice, private_copies_of_applied_pages_are_bounded)
     free(model);
 }
 
+/* Unless a test says so: at least 64 MiB, at most 256, more than the least only in SOLE and where protection works. */
+Test(txn_slice, how_many_private_pages_stay_suits_mode_and_machine)
+{
+    struct fixture f;
+    uint64_t part = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE) / 64 / PAGE_BYTES;
+    fixture_create(&f, BYTES, BYTES);
+    OK(fixture_open(&f));
+    uint64_t expected = !dirty_protects(f.txn->dirty) || part < 16384 ? 16384 : part > 65536 ? 65536 : part;
+    cr_assert_leq(f.txn->resident_limit, expected);
+    cr_assert_geq(f.txn->resident_limit + 64, expected, "but for rounding");
+    fixture_kill(&f);
+    fixture_remove(&f);
+}
+
 /* Killed at any moment, also with a round half done: recovery comes to the last commit. */
 Test(txn_slice, a_kill_between_slices_leaves_the_last_commit)
 {
