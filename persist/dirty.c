@@ -22,6 +22,9 @@
  * Without userfaultfd (DIRTY_PAGEMAP, DIRTY_COMPARE, and DIRTY_SCAN on some systems) there are no states: every private
  * page is a candidate every time, until dirty_drop() gives it back to the file.
  *
+ * What worked when the store was opened may be forbidden later (a program that enters a sandbox).  Then every page is compared
+ * from that moment on: the range had all its reports until then, and comparison needs none.
+ *
  * Kernels with pages of 16 or 64 KiB: a first write makes all of our pages in one of theirs private, and a fault, a
  * protection and madvise are about all of them.  Fault reports and protection are not used there: every private page is
  * a candidate each time, which is right whatever their size.  What is dropped in part is read from the file instead
@@ -171,16 +174,26 @@ uint64_t dirty_scans(const struct dirty *dirty)
     return dirty->scans;
 }
 
+/* Pages that were protected become writable as their guard is closed: they are compared as all others are. */
+static void compare_from_now_on(struct dirty *dirty)
+{
+    close_kind(dirty);
+    dirty->kind = DIRTY_COMPARE;
+    dirty->hot_count = 0;
+}
+
 static int scan(struct dirty *dirty, uint64_t from, uint64_t to, bool only_written, struct page_list *list)
 {
-    switch (dirty->kind) {
-    case DIRTY_COMPARE:
-        return page_list_add_range(list, from / PAGE_BYTES, to / PAGE_BYTES);
-    case DIRTY_PAGEMAP:
-        return dirty_scan_bits(dirty->pagemap_fd, dirty->base, from, to, list);
-    default:
-        return dirty_scan_ioctl(dirty->pagemap_fd, dirty->base, from, to, only_written, list);
-    }
+    int rc = 0;
+    if (dirty->kind == DIRTY_PAGEMAP)
+        rc = dirty_scan_bits(dirty->pagemap_fd, dirty->base, from, to, list);
+    else if (dirty->kind != DIRTY_COMPARE)
+        rc = dirty_scan_ioctl(dirty->pagemap_fd, dirty->base, from, to, only_written, list);
+    if (rc == ENOMEM)
+        return rc;
+    if (rc != 0)
+        compare_from_now_on(dirty);
+    return dirty->kind == DIRTY_COMPARE ? page_list_add_range(list, from / PAGE_BYTES, to / PAGE_BYTES) : 0;
 }
 
 static int scan_all(struct dirty *dirty, uint64_t bytes, struct page_list *list)
@@ -197,7 +210,7 @@ static int scan_instead(struct dirty *dirty, uint64_t bytes, struct page_list *l
     bool confirmed = true;
     dirty_faults_rebase(dirty->faults);
     int rc = scan_all(dirty, bytes, list);
-    if (rc == 0)
+    if (rc == 0 && dirty->faults != NULL) /* not compared from now on */
         rc = dirty_faults_confirm(dirty->faults, dirty->base, bytes, list, &confirmed);
     dirty->scan_next = !confirmed;
     if (dirty->pause == 0 && ++dirty->misses >= MISSES_BEFORE_PAUSE) {

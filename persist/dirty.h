@@ -10,6 +10,8 @@
  *   DIRTY_PAGEMAP  bits of /proc/self/pagemap: all pages of the range, 10 ns each
  *   DIRTY_COMPARE  every page is a candidate: the diff reads them all
  *
+ * One that stops working becomes DIRTY_COMPARE.
+ *
  * All of them see the kernel's own writes (read(2), recv, io_uring into a block).  All answers are supersets: "may have
  * been written"; the diff against the committed page decides.
  *

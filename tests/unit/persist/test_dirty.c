@@ -207,6 +207,57 @@ Test(txn_dirty, comparison_misses_nothing)
     misses_nothing(DIRTY_COMPARE);
 }
 
+/* As a sandbox entered after the open would: the page tables answer no more. */
+static unsigned forbid_pagemap(void)
+{
+    unsigned forbidden = 0;
+    int nothing = open("/dev/null", O_RDONLY);
+    for (int fd = 3; fd < 200; fd++) {
+        char link[64], name[64] = "";
+        (void)snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+        ssize_t n = readlink(link, name, sizeof name - 1);
+        if (n < 8 || strcmp(name + n - 8, "/pagemap") != 0)
+            continue;
+        cr_assert_eq(dup2(nothing, fd), fd);
+        forbidden++;
+    }
+    close(nothing);
+    return forbidden;
+}
+
+static void forbidden_later(enum dirty_kind kind)
+{
+    struct range r;
+    uint64_t random = random_seed();
+    if (range_open(&r, kind)) {
+        for (int i = 0; i < 100; i++) {
+            write_randomly(&r, &random);
+            if (i == 50) {
+                cr_assert_eq(forbid_pagemap(), 1);
+                if (mlock(r.base, PAGE_BYTES) != 0 || munlock(r.base, PAGE_BYTES) != 0) /* reports that do not add up */
+                    (void)read(r.source, r.base + 4095, 2);
+            }
+            check_and_settle(&r, BYTES, i < 50 ? "random writes" : "random writes and no page tables");
+            if (i % 8 == 7)
+                drop_some(&r, &random);
+        }
+    }
+    range_close(&r);
+}
+
+Test(txn_dirty, fault_reports_without_page_tables_become_comparison)
+{
+    forbidden_later(DIRTY_FAULTS);
+}
+Test(txn_dirty, pagemap_scan_forbidden_later_becomes_comparison)
+{
+    forbidden_later(DIRTY_SCAN);
+}
+Test(txn_dirty, pagemap_bits_forbidden_later_become_comparison)
+{
+    forbidden_later(DIRTY_PAGEMAP);
+}
+
 static atomic_bool older_thread_goes;
 
 static void *touch_before_open(void *arg)
