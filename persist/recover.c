@@ -177,6 +177,22 @@ static int write_straight_entries(int fd, const struct straight_list *list)
     return rc != 0 ? error_set(rc, "cannot write the checksums of new pages: %s", error_text(rc)) : 0;
 }
 
+/* A plain copy may hold a former end's mark where the log's commits have pages: those that no record names are zeros there,
+ * the others come from the log whole, but for straight ones, which were verified. */
+static int forget_marks(int fd, const struct superblock *super, const struct prefix *prefix)
+{
+    const struct straight_list *list = &prefix->straight;
+    size_t next = 0;
+    int rc = 0;
+    for (uint64_t at = round_up(super->used_bytes, UNIT_BYTES); at < prefix->most_bytes && rc == 0; at += UNIT_BYTES) {
+        while (next < list->count && list->page[next].page < at / PAGE_BYTES)
+            next++;
+        if (next == list->count || list->page[next].page != at / PAGE_BYTES)
+            rc = tail_forget(fd, format_file_offset(at), super->id);
+    }
+    return rc != 0 ? error_set(rc, "cannot clear a former end of the file: %s", error_text(rc)) : 0;
+}
+
 /* The file must be as long as every commit of the log says. */
 static int check_length(int store_fd, const struct prefix *prefix)
 {
@@ -377,6 +393,8 @@ static int apply_prefix(const struct file *file, const struct superblock *super,
     rc = tail_raise(file->fd, super->id, super->checkpoint, prefix->end.next_seq - 1);
     if (rc != 0)
         error_set(rc, "cannot write the end of %s: %s", file->path, error_text(rc));
+    if (rc == 0)
+        rc = forget_marks(file->fd, super, prefix);
     if (rc == 0)
         rc = write_straight_entries(file->fd, &prefix->straight);
     if (rc == 0)

@@ -29,6 +29,7 @@
  *     are as they were.  (The new mark tells of the old place, so that in TURNS the next process finishes what a killed one
  *     began.)  A copier that passed the old place before it was cleared has the old mark in the middle and may have
  *     zeros at the end; the pages between were not in use before it came to the end, so it holds zeros there.
+ *     If commits that use the old place are in the copy's log, recovery clears it first (recover.c).
  *   - the file is shortened (close, alone) after the mark stands at the new end.  A copier that is beyond it by then
  *     stops in the middle of nowhere: its copy's length is not whole units and a mark, and is refused.
  * So a file in use, seen by a process, ends with a mark (or with the zeros just described).  After a power cut it may
@@ -151,17 +152,24 @@ int tail_raise(int fd, const uint8_t id[16], uint64_t checkpoint, uint64_t seq)
     return file_write_at(fd, &next, sizeof next, at + offsetof(struct tail, limit) + other * sizeof next);
 }
 
+int tail_forget(int fd, uint64_t at, const uint8_t id[16])
+{
+    struct tail old;
+    int rc = file_read_at(fd, &old, sizeof old, at);
+    if (rc == 0 && is_mark(&old, id) && highest(&old) != NULL)
+        rc = file_write_at(fd, &no_tail, sizeof no_tail, at);
+    return rc;
+}
+
 int tail_settle(int fd, const uint8_t id[16])
 {
-    struct tail tail, old;
+    struct tail tail;
     uint64_t at;
     int rc = read_end(fd, id, &tail, &at);
     if (rc != 0 || tail.moved_from == 0 || tail.moved_from >= at || tail.moved_from % UNIT_BYTES != 0)
         return rc;
     /* After a power cut the word may be an old one, and the place in use: only a mark is cleared. */
-    rc = file_read_at(fd, &old, sizeof old, tail.moved_from);
-    if (rc == 0 && is_mark(&old, id) && highest(&old) != NULL)
-        rc = file_write_at(fd, &no_tail, sizeof no_tail, tail.moved_from);
+    rc = tail_forget(fd, tail.moved_from, id);
     return rc == 0 ? file_write_at(fd, &no_tail.moved_from, sizeof no_tail.moved_from,
                                    at + offsetof(struct tail, moved_from))
                    : rc;

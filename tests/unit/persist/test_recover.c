@@ -17,6 +17,7 @@
 #include "dying_calls.h"
 #include "persist/replay.h"
 #include "persist/scrub.h"
+#include "persist/tail.h"
 #include "txn_fixture.h"
 
 TestSuite(txn_recover, .timeout = 300);
@@ -285,6 +286,31 @@ Test(txn_recover, a_table_older_than_the_new_pages_is_brought_up_to_them)
     file_close(&f.file);
     OK(fixture_open(&f));
     cr_assert(f.map.base[BYTES / 2] == 6 && f.map.base[BYTES - 1] == 5);
+    cr_assert_eq(fixture_bad_checksums(&f, BYTES), 0);
+    fixture_kill(&f);
+    fixture_remove(&f);
+}
+
+/* A copier that read a place of the file when its end, and the mark, were still there. */
+Test(txn_recover, a_former_ends_mark_in_a_copy_is_no_page_of_a_commit)
+{
+    fixture_skip_syncs();
+    struct fixture f;
+    uint64_t seq, place = BYTES / 2 + UNIT_BYTES;
+    fixture_create(&f, BYTES, BYTES / 2);
+    OK(fixture_open(&f));
+    f.map.base[BYTES - 1] = 5; /* few new pages: logged; the others are zeros */
+    OK(txn_commit(f.txn, BYTES, &seq));
+    fixture_kill(&f);
+    OK(file_resolve(&f.file, f.path));
+    OK(file_open(&f.file, true));
+    OK(superblock_read(&f.file, &f.super));
+    OK(tail_write(f.file.fd, format_file_offset(place), f.super.id, f.super.checkpoint, f.super.commit_seq));
+    file_close(&f.file);
+    OK(fixture_open(&f));
+    cr_assert_eq(f.map.base[BYTES - 1], 5);
+    for (uint64_t i = 0; i < TAIL_BYTES; i++)
+        cr_assert_eq(f.map.base[place + i], 0);
     cr_assert_eq(fixture_bad_checksums(&f, BYTES), 0);
     fixture_kill(&f);
     fixture_remove(&f);
