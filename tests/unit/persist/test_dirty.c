@@ -207,6 +207,30 @@ Test(txn_dirty, comparison_misses_nothing)
     misses_nothing(DIRTY_COMPARE);
 }
 
+/* Every other page: more stretches than the kernel is asked for at once. */
+static void finds_scattered_pages(enum dirty_kind kind)
+{
+    struct range r;
+    if (range_open(&r, kind)) {
+        check_and_settle(&r, BYTES, "open");
+        for (int round = 0; round < 3; round++) {
+            for (uint64_t page = 0; page < PAGES; page += 2)
+                r.base[page * PAGE_BYTES + 7]++;
+            check_and_settle(&r, BYTES, "writes to every other page");
+        }
+    }
+    range_close(&r);
+}
+
+Test(txn_dirty, pagemap_scan_finds_scattered_pages)
+{
+    finds_scattered_pages(DIRTY_SCAN);
+}
+Test(txn_dirty, pagemap_bits_find_scattered_pages)
+{
+    finds_scattered_pages(DIRTY_PAGEMAP);
+}
+
 /* As a sandbox entered after the open would: the page tables answer no more. */
 static unsigned forbid_pagemap(void)
 {
