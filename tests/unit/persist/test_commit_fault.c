@@ -197,3 +197,31 @@ Test(txn_commit, a_failed_application_is_not_taken_for_damage_by_later_commits)
     fixture_kill(&f);
     fixture_remove(&f);
 }
+
+/* New pages that a failed commit had written into the file are zeros again, durably: a later commit does not log the zeros of
+ * that place, so a power cut must not bring the old bytes back (W14). */
+Test(txn_commit_fault, a_rollback_makes_the_zeros_past_the_end_durable)
+{
+    struct fixture f;
+    uint64_t seq, used = 256 * PAGE_BYTES;
+    fixture_create(&f, 2 * used, used);
+    OK(fixture_open(&f));
+    f.map.base[8] = 1;
+    OK(txn_commit(f.txn, used, &seq)); /* the log has zeros ahead of its end: the next write is the record's */
+    memset(f.map.base + used, 0x33, used);
+    faults = (struct faults){.path_suffix = "-wal", .pwrite = true, .fault = FAULT_ERROR, .error = ENOSPC, .count = 1};
+    faults_install();
+    FAILS(ENOSPC, txn_commit(f.txn, 2 * used, &seq));
+    uint8_t byte;
+    OK(file_read_at(f.file.fd, &byte, 1, format_file_offset(2 * used - 1)));
+    cr_assert_eq(byte, 0x33, "not written straight: this shows nothing");
+    faults =
+        (struct faults){.path_suffix = "/store", .sync_range = true, .fault = FAULT_ERROR, .error = EIO, .count = 1};
+    FAILS(STEAD_FAILED, txn_rollback(f.txn));
+    faults_remove();
+    fixture_kill(&f);
+    OK(fixture_open(&f));
+    cr_assert_eq(f.map.base[used], 0);
+    fixture_kill(&f);
+    fixture_remove(&f);
+}
