@@ -30,6 +30,13 @@
  * them at once are written straight into the file.  A few are logged, from zeros, which spares the file's sync.  Growth is
  * anonymous memory until then (fresh.c).
  *
+ * The record has the checksum of a page that was written straight, and recovery refuses a file that lacks the page: a plain
+ * copy whose copier passed it too early (tail.c).  Once later records have changed bytes of the page, its checksum
+ * proves nothing any more, for the file may have them or not.  So the first record that changes it has all of it (W27):
+ * then nothing depends on what the file holds there.  In TURNS others may have written pages straight that this process
+ * does not know of: all that lie past the length at which the log began are taken for such.  A bulk load is
+ * followed by a checkpoint as soon as one can be had cheaply (slice.c), after which the log knows of none.
+ *
  * A rollback copies the overlay's pages back and drops the private copies of all others: the file shows through.
  */
 #include <errno.h>
@@ -141,12 +148,16 @@ static int read_base(struct txn *txn, uint64_t page, size_t count)
                    : verify_base(txn, page, count);
 }
 
-static int log_difference(struct txn *txn, uint64_t page, const void *base, bool *changed)
+static int log_difference(struct txn *txn, uint64_t page, const void *base, bool whole, bool *changed)
 {
     struct diff_run run[DIFF_MAX_RUNS];
     const uint8_t *bytes = image_page(txn, page);
     size_t runs = diff_page(bytes, base, run);
     *changed = *changed || runs != 0;
+    if (whole && runs != 0) {
+        run[0] = (struct diff_run){.offset = 0, .bytes = PAGE_BYTES};
+        runs = 1;
+    }
     int rc = 0;
     for (size_t i = 0; i < runs && rc == 0; i++)
         rc = wal_add_run(&txn->wal, page * PAGE_BYTES + run[i].offset, bytes + run[i].offset, run[i].bytes);
@@ -173,6 +184,7 @@ static int compare_pages(struct txn *txn, struct parts *parts)
     for (size_t i = 0; i < parts->compared; i++) {
         uint64_t page = list->page[i];
         const uint8_t *base = overlay_get(&txn->overlay, page);
+        const bool whole = base == NULL && page * PAGE_BYTES >= txn->wal.straight_from; /* W27 */
         if (base == NULL) {
             if (page - scratch_page >= in_scratch) {
                 in_scratch = base_run(txn, i, parts->compared);
@@ -184,7 +196,7 @@ static int compare_pages(struct txn *txn, struct parts *parts)
             base = txn->scratch + (page - scratch_page) * PAGE_BYTES;
         }
         txn->changed[i] = false;
-        int rc = log_difference(txn, page, base, &txn->changed[i]);
+        int rc = log_difference(txn, page, base, whole, &txn->changed[i]);
         if (rc != 0)
             return rc;
         parts->changed_pages += txn->changed[i];
@@ -201,7 +213,7 @@ static int log_fresh_pages(struct txn *txn, struct parts *parts)
         parts->changed_pages++;
         rc = wal_add_zeroed(&txn->wal, txn->candidates.page[i] * PAGE_BYTES);
         if (rc == 0)
-            rc = log_difference(txn, txn->candidates.page[i], zeros, &txn->changed[i]);
+            rc = log_difference(txn, txn->candidates.page[i], zeros, false, &txn->changed[i]);
     }
     return rc;
 }

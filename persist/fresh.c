@@ -49,7 +49,7 @@
 #include "persist/page_checksum.h"
 #include "persist/txn_internal.h"
 
-#define CHUNK_PAGES 256                     /* 1 MiB: checksummed and copied while the cache has it */
+#define CHUNK_PAGES SCRATCH_PAGES           /* 256 KiB: copied, checksummed and written while the cache has it */
 #define WRITEBACK_BYTES (UINT64_C(8) << 20) /* behind the copy; less than this is not worth a call */
 #define LOOK_AHEAD 8                        /* pages: the first line of each is a cache miss */
 
@@ -87,19 +87,22 @@ size_t fresh_skip_zeros(struct txn *txn, struct page_list *list, size_t from, si
     return to - kept;
 }
 
-/* `count` pages that follow each other in image and file, their checksums in the table, and with `log` in the record. */
+/* `count` pages that follow each other in image and file, their checksums in the table, and with `log` in the record.  By way
+ * of a copy: a thread that writes without the lock, against the rules, loses that write and no more; checksums of
+ * other bytes than the file's would make recovery refuse the store. */
 static int write_chunk(struct txn *txn, uint64_t page, size_t count, bool log)
 {
     int rc = 0;
     uint64_t entry[CHUNK_PAGES], at = page * PAGE_BYTES;
+    memcpy(txn->scratch, image_page(txn, page), count * PAGE_BYTES);
     for (size_t i = 0; i < count && rc == 0; i++) {
-        entry[i] = page_checksum(image_page(txn, page + i));
+        entry[i] = page_checksum(txn->scratch + i * PAGE_BYTES);
         if (log)
             rc = wal_add_straight(&txn->wal, at + i * PAGE_BYTES, entry[i]);
     }
     checksum_cache_drop(&txn->checksums, page, count);
     if (rc == 0)
-        rc = file_write_at(txn->file->fd, image_page(txn, page), count * PAGE_BYTES, format_file_offset(at));
+        rc = file_write_at(txn->file->fd, txn->scratch, count * PAGE_BYTES, format_file_offset(at));
     if (rc == 0) /* of few pages too: whoever reads a page of the file verifies it (W17) */
         rc = file_write_at(txn->file->fd, entry, count * sizeof entry[0], format_checksum_offset(at));
     return rc;

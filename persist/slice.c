@@ -8,6 +8,10 @@
  *            overlay above its limit: apply      apply until few pages are left, then sync until few are,
  *            a slice                             then the checkpoint proper (apply.c), which finds little to do
  *
+ * The same is due from any length of the log on once many pages were written straight into the file: each of them would be
+ * logged whole when it is changed (W27), and the checkpoint, which costs less than they did, ends that.  Not in TURNS: a store
+ * that was removed has a last checkpoint in it (wal_file.c), and a section should not be what brings it on.
+ *
  * A slice is a few times as many pages as the last commit changed (at least SLICE_PAGES), so that slices outrun
  * commits, and each phase leaves a fraction of what the one before left.  If they cannot keep up, or readers hold them
  * off, the log comes to its limit, and the checkpoint does the rest at once, as it always could.  No thread, nothing to
@@ -45,10 +49,11 @@
 
 #define SLICE_PAGES 64 /* at least: 0.5 ms of application, 1 ms of sync */
 #define SLICE_PAGES_MAX 8192
-#define OUTRUN 4             /* pages of work for each page of the last commit */
-#define STRETCH_PAGES 256    /* 1 MiB */
-#define SWEEP_STRETCHES 4096 /* synced at once, however few pages are in them */
-#define SWEEP_PARTS 8        /* of the file, in as many groups */
+#define OUTRUN 4                 /* pages of work for each page of the last commit */
+#define STRAIGHT_PAGES_MANY 1024 /* 4 MiB */
+#define STRETCH_PAGES 256        /* 1 MiB */
+#define SWEEP_STRETCHES 4096     /* synced at once, however few pages are in them */
+#define SWEEP_PARTS 8            /* of the file, in as many groups */
 
 size_t txn_overlay_limit_pages = 8192;
 
@@ -63,7 +68,8 @@ enum image_work txn_work_due(const struct txn *txn)
     size_t overlay = atomic_load(&txn->seen_overlay);
     if (log >= txn_log_limit_bytes)
         return IMAGE_CHECKPOINT;
-    if (log >= txn_log_limit_bytes / 4 * 3) {
+    bool loaded = !txn->turns && atomic_load(&txn->seen_straight) >= STRAIGHT_PAGES_MANY;
+    if (log >= txn_log_limit_bytes / 4 * 3 || loaded) {
         if (overlay > few)
             return IMAGE_APPLY;
         return atomic_load(&txn->seen_unsynced) > 2 * few ? IMAGE_SYNC : IMAGE_CHECKPOINT;

@@ -10,7 +10,9 @@
  * Let c be the checkpoint number in the newer superblock that was copied, b the commit it names, and n the last commit
  * of the valid prefix of the log (n = b for a sealed store, which needs no log).  The copy is opened as commit n.
  * Recovery writes every byte that the records b+1 .. n name, so the copy is commit n exactly if each page was read
- *   (1) no older than b       superblock c was written when everything up to b was in F, and its pages are read after it;
+ *   (1) no older than b       superblock c was written when everything up to b was in F, and its pages are read after it.
+ *                             What b did not have yet means nothing, and may be in F as of any time: a record has such
+ *                             a page from zeros, or whole, or its checksum, which is verified (W27, commit.c);
  *   (2) no newer than n       a page gets bytes of commit v, or a free range is punched, only after the mark says v, or the
  *                             checkpoint number then valid (T1); the mark is read after the page, and it never falls; so
  *                             mark.seq <= n and mark.checkpoint <= c (tail_check) leave no page newer than n;

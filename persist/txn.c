@@ -97,6 +97,7 @@ void txn_publish(struct txn *txn)
     atomic_store(&txn->seen_log_end, txn->wal.at.end);
     atomic_store(&txn->seen_used_bytes, txn->used_bytes);
     atomic_store(&txn->seen_overlay, txn->overlay.count);
+    atomic_store(&txn->seen_straight, txn->wal.straight_pages);
     atomic_store(&txn->seen_last_pages, txn->last_pages);
 }
 

@@ -81,7 +81,7 @@ struct txn {
     /* Copies for threads that hold no lock (txn_publish). */
     _Atomic uint64_t seen_seq, seen_applied_seq, seen_log_end, seen_used_bytes;
     _Atomic size_t seen_overlay, seen_last_pages;
-    _Atomic uint64_t seen_unsynced;
+    _Atomic uint64_t seen_unsynced, seen_straight;
 };
 
 #define SCRATCH_PAGES 64

@@ -52,6 +52,7 @@ void wal_close(struct wal *wal)
 int wal_switch(struct wal *wal, int fd, const struct wal_position *at)
 {
     uint64_t bytes;
+    struct wal_header header;
     struct wal_build *build = wal->build;
     int rc = file_size(fd, &bytes), old_fd = -1;
     if (rc != 0) {
@@ -77,12 +78,21 @@ int wal_switch(struct wal *wal, int fd, const struct wal_position *at)
         return error_set(rc, "cannot go on with a new log: %s", error_text(rc));
     wal->reserved_end = bytes;
     wal->zeroed_end = WAL_FIRST_RECORD;
+    wal->began_bytes =
+        file_read_at(wal->fd, &header, sizeof header, 0) == 0 && wal_header_valid(&header) && header.salt == at->salt
+            ? header.used_bytes
+            : 0;
+    wal->straight_from = UINT64_MAX;
+    wal->straight_pages = 0;
+    wal->at.end = WAL_FIRST_RECORD; /* what lies there already was not written by us */
     wal_seek(wal, at);
     return 0;
 }
 
 void wal_seek(struct wal *wal, const struct wal_position *at)
 {
+    if (at->end != wal->at.end) /* another process wrote, perhaps new pages, which all lie past this */
+        wal->straight_from = min_u64(wal->straight_from, wal->began_bytes);
     wal->at = *at;
     wal->reserved_end = max_u64(wal->reserved_end, at->end); /* another process did that, and filled it */
     wal_begin(wal);
@@ -185,6 +195,8 @@ int wal_add_zeroed(struct wal *wal, uint64_t image_offset)
 
 int wal_add_straight(struct wal *wal, uint64_t image_offset, uint64_t checksum)
 {
+    wal->straight_from = min_u64(wal->straight_from, image_offset);
+    wal->straight_pages++;
     return add(wal, image_offset / 8 << 16 | WAL_STRAIGHT, &checksum, sizeof checksum);
 }
 

@@ -82,6 +82,10 @@ struct wal {
     struct wal_position at;
     uint64_t reserved_end; /* disk blocks exist up to here                              */
     uint64_t zeroed_end;   /* and have been written at least once                       */
+    uint64_t began_bytes;  /* of the image when this log was begun; 0: not known        */
+    /* No page before this image offset was written straight into the file under this log (W27); UINT64_MAX: none was. */
+    uint64_t straight_from;
+    uint64_t straight_pages; /* so many were, by this process */
     struct wal_build *build;
 };
 
