@@ -25,8 +25,9 @@
  * fails, too, no commit is made any more.
  *
  * A disk so full that step 1 finds no space for the new log, or one that may not be replaced (apply.c), stops nobody from
- * closing: its other half, the file being the last commit, synced, is enough.  The old log then is the superblock's until step 5, and recovery may replay all of it;
- * so step 3 punches nothing and the file keeps its length, as with readers.  Step 7 gives the log's space back.
+ * closing: its other half, the file being the last commit, synced, is enough.  The old log then is the superblock's until
+ * step 5, and recovery may replay all of it; so step 3 punches nothing and the file keeps its length, as with readers.
+ * Step 7 gives the log's space back.
  *
  * Step 3 comes after 1, because recovery would replay records into punched pages; and before 5, because a sealed store
  * has no log that could tell which pages were being punched.  After step 5 nothing can fail any more that matters: 6 and

@@ -36,8 +36,9 @@ int tail_write(int fd, uint64_t at, const uint8_t id[16], uint64_t checkpoint, u
 /* The mark at the end of the file says this from now on; one that says more stays.  Made if it is missing. */
 int tail_raise(int fd, const uint8_t id[16], uint64_t checkpoint, uint64_t seq);
 /* The file becomes longer: blocks for [its end, to) reserved, the mark behind them (durable, with the length), zeros where
- * it was (not yet durable).  `from`: where the caller's part of the file ends (whole units).  ENOSPC, EINTR, EIO: nothing happened.  STEAD_FAILED: the mark's old place
- * could not be cleared, or the new one not be taken back; nothing from there on may be mapped. */
+ * it was (not yet durable).  `from`: where the caller's part of the file ends (whole units).  ENOSPC, EINTR, EIO: nothing
+ * happened.  STEAD_FAILED: the mark's old place could not be cleared, or the new one not be taken back; nothing from there
+ * on may be mapped. */
 int tail_move(int fd, uint64_t from, uint64_t to, const uint8_t id[16]);
 /* Finishes a move that a killed process began; nobody else may be moving (TURNS: whoever has the turn). */
 int tail_settle(int fd, const uint8_t id[16]);

@@ -151,9 +151,10 @@ close_log:
     return rc;
 }
 
-/* A process that comes later.  It must be able to replace the log, or its first checkpoint could not be made (wal_file.c).  Where the log ends is known at the first refresh; but it is opened now, while the gate keeps
- * its name, for a store that is removed afterwards goes on without names.  A checkpoint may be replacing it this very
- * moment: then the first refresh finds the new one. */
+/* A process that comes later.  It must be able to replace the log, or its first checkpoint could not be made (wal_file.c).
+ * Where the log ends is known at the first refresh; but it is opened now, while the gate keeps its name, for a store that is
+ * removed afterwards goes on without names.  A checkpoint may be replacing it this very moment: then the first refresh
+ * finds the new one. */
 static int join_log(struct txn *txn)
 {
     struct shared_state state;

@@ -12,7 +12,8 @@
  * something is due.
  *
  * A process does not let its commits fail because it makes a backup (s->backups tells store_make_room()): with its log at
- * the limit a commit waits a moment for the piece, and should it be the last one, goes on.  Whoever calls this inside a section of its own keeps what that holds, for all of the copy.
+ * the limit a commit waits a moment for the piece, and should it be the last one, goes on.  Whoever calls this inside a
+ * section of its own keeps what that holds, for all of the copy.
  */
 #include <errno.h>
 
