@@ -81,10 +81,15 @@ Test(companion, c1_an_owner_takes_the_byte_while_a_reader_is_announced)
     OK(rwlock_unlock(scene.owner.lock));
     cr_assert_not(lock_byte_taken(scene.fd, LOCK_BYTE_APPLY, 1));
     OK(lock_byte_drop(scene.fd, LOCK_BYTE_READERS));
-    sleep_ns(COMPANION_GRACE_NS);
-    OK(rwlock_lock(scene.owner.lock, true, 0));
-    cr_assert_not(lock_byte_taken(scene.fd, LOCK_BYTE_APPLY, 1), "the reader has gone");
-    OK(rwlock_unlock(scene.owner.lock));
+    /* An owner that asks a moment too early takes the byte once more than it must. */
+    bool taken = true;
+    for (unsigned n = 0; taken && n < 100; n++) {
+        sleep_ns(COMPANION_GRACE_NS);
+        OK(rwlock_lock(scene.owner.lock, true, 0));
+        taken = lock_byte_taken(scene.fd, LOCK_BYTE_APPLY, 1);
+        OK(rwlock_unlock(scene.owner.lock));
+    }
+    cr_assert_not(taken, "the reader has gone");
     scene_end(&scene);
 }
 
