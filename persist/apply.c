@@ -258,6 +258,8 @@ int txn_checkpoint(struct txn *txn)
 #endif
     if (rc == 0)
         txn_publish(txn);
+    else
+        slice_forget_load(txn);
     pthread_mutex_unlock(&txn->engine);
     return rc;
 }

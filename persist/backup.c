@@ -21,7 +21,8 @@
  *     directory
  *
  * Step 2 looks at pages below the length of a commit that was applied only.  Behind it pages are written without the apply
- * lock (fresh.c).  A page that fell behind it meanwhile, and came back, has another entry or the same content.
+ * lock (fresh.c), a page and its entry one after the other: what a clone has of them is cut off, entries too.  A page that
+ * fell behind it meanwhile, and came back, has another entry or the same content.
  * Step 4 may leave, in a table that it copied, checksums of such pages behind the used length: they are cleared.
  *
  * A reader's commit is in the file and in pages of its own (follow.c): step 4 copies the first and lays the second over it.
@@ -198,13 +199,22 @@ int image_backup_begin(struct image_backup **out, struct image *image, const cha
     return rc;
 }
 
-/* All of the file at once. */
-static bool cloned(struct image_backup *backup)
+/* To the end of the group: others may have grown the file beyond what this process has mapped. */
+static int clear_entries_from(const struct image_backup *backup, uint64_t end)
+{
+    return scrub_clear(backup->copy.fd, end, end - 1 + format_contiguous(end - 1));
+}
+
+/* All of the file at once, up to `end`. */
+static int clone_ahead(struct image_backup *backup, uint64_t end, bool *done)
 {
     uint64_t whole;
-    int from = backup->image->file->fd;
-    return !backup->ahead && file_size(from, &whole) == 0 && file_within_limit(whole) == 0 &&
-           file_clone(backup->copy.fd, from) == 0;
+    int from = backup->image->file->fd, to = backup->copy.fd;
+    *done = end != 0 && file_size(from, &whole) == 0 && file_within_limit(whole) == 0 && file_clone(to, from) == 0;
+    if (!*done)
+        return 0;
+    int rc = file_truncate(to, format_file_bytes(end));
+    return rc == 0 ? clear_entries_from(backup, end) : rc;
 }
 
 static bool round_is_enough(const struct image_backup *backup)
@@ -216,14 +226,19 @@ static bool round_is_enough(const struct image_backup *backup)
 int image_backup_ahead(struct image_backup *backup, bool *more)
 {
     struct image *image = backup->image;
-    *more = has_table(image, image->super) && !cloned(backup);
-    if (!*more) {
-        backup->ahead = backup->ahead || has_table(image, image->super);
+    bool done = false;
+    *more = false;
+    if (!has_table(image, image->super))
         return 0;
-    }
     uint64_t end = round_down(image_applied_bytes(image), PAGE_BYTES), found = 0, from = backup->at;
-    int rc = file_within_limit(format_file_bytes(end)); /* or it would be answered by a signal */
+    int rc = backup->ahead ? 0 : clone_ahead(backup, end, &done);
     backup->ahead = true;
+    if (rc != 0)
+        return explain(backup, rc);
+    if (done)
+        return 0;
+    *more = true;
+    rc = file_within_limit(format_file_bytes(end)); /* or it would be answered by a signal */
     while (rc == 0 && backup->at < end && found < PIECE_PAGES && backup->at - from < PIECE_TABLE_PAGES * PAGE_BYTES) {
         uint64_t to = min_u64(backup->at + PIECE_PAGES * PAGE_BYTES, end);
         rc = page_copy_changed(image->file->fd, backup->copy.fd, backup->at, to, false, backup->buffer, &found);
@@ -287,7 +302,7 @@ int image_backup_copy(struct image_backup *backup)
     if (rc == 0 && (image->replay || image_is_live(image) || became_live(image) || backup->super.checksums_valid == 0))
         rc = scrub_rebuild(to, 0, used);
     if (rc == 0) /* of pages that the original has in flight behind the used length */
-        rc = scrub_clear(to, used, min_u64(image_bytes(image), used - 1 + format_contiguous(used - 1)));
+        rc = clear_entries_from(backup, used);
     return rc == 0 ? 0 : explain(backup, rc);
 }
 

@@ -433,8 +433,8 @@ int txn_commit(struct txn *txn, uint64_t used_bytes, uint64_t *seq)
 
 int txn_commit_deferred(struct txn *txn, uint64_t used_bytes, uint64_t *seq)
 {
-    return commit(txn, used_bytes, !txn->turns && !txn->at_once,
-                  seq); /* TURNS: the words tell of it: it must be there */
+    /* TURNS: the words tell of it: it must be there */
+    return commit(txn, used_bytes, !txn->turns && !txn->at_once, seq);
 }
 
 int txn_rollback_locked(struct txn *txn)

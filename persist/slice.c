@@ -10,7 +10,8 @@
  *
  * The same is due from any length of the log on once many pages were written straight into the file: each of them would be
  * logged whole when it is changed (W27), and the checkpoint, which costs less than they did, ends that.  Not in TURNS: a store
- * that was removed has a last checkpoint in it (wal_file.c), and a section should not be what brings it on.
+ * that was removed has a last checkpoint in it (wal_file.c), and a section should not be what brings it on.  If that checkpoint
+ * fails (a full disk), it is not tried again with each commit: the log's length is what asks for the next one.
  *
  * A slice is a few times as many pages as the last commit changed (at least SLICE_PAGES), so that slices outrun
  * commits, and each phase leaves a fraction of what the one before left.  If they cannot keep up, or readers hold them
@@ -84,6 +85,12 @@ void slice_forget_round(struct txn *txn)
     txn->round.pages.count = txn->round.next = 0;
 }
 
+void slice_forget_load(struct txn *txn)
+{
+    txn->wal.straight_pages = 0;
+    atomic_store(&txn->seen_straight, 0);
+}
+
 static int begin_round(struct txn *txn)
 {
     struct apply_round *round = &txn->round;
@@ -147,8 +154,8 @@ int txn_apply_some(struct txn *txn)
 {
     pthread_mutex_lock(&txn->engine);
     int rc = txn_refuse_poisoned(txn);
-    if (rc == 0)
-        rc = apply_slice(txn, (size_t)slice_pages(txn));
+    if (rc == 0 && (rc = apply_slice(txn, (size_t)slice_pages(txn))) != 0)
+        slice_forget_load(txn);
     pthread_mutex_unlock(&txn->engine);
     return rc;
 }

@@ -107,6 +107,7 @@ int txn_clear_tail(const struct file *file, uint64_t used_bytes);
 /* Before a page is written into the file, whatever of the overlay it holds: every commit durable, and told (W9, W16, T1). */
 int slice_announce(struct txn *txn);
 void slice_forget_round(struct txn *txn); /* the overlay was emptied in another way */
+void slice_forget_load(struct txn *txn);  /* its checkpoint failed: not again with each commit */
 /* Pages [from, to) of the list were written into the file. */
 void unsynced_add(struct txn *txn, const struct page_list *list, size_t from, size_t to);
 void unsynced_clear(struct txn *txn); /* the file was synced */

@@ -135,11 +135,10 @@ static int run_rollback(const char *path, void *arg)
     return rc != 0 ? give_up(store, rc) : close_store(store);
 }
 
-enum {
-    LARGE = 6,
-    LARGE_AGAIN = 4,
-    LARGE_BYTES = 70000
-}; /* each time more new pages than a commit puts into its record */
+/* Each time more new pages than a commit puts into its record. */
+#define LARGE 6
+#define LARGE_AGAIN 4
+#define LARGE_BYTES 70000
 
 /* Large blocks, and with them version v. */
 static int load_large(stead *store, unsigned char **large, unsigned count, uint64_t v)

@@ -1,5 +1,6 @@
 /* backup.c: P4.  A copy made from any kind of image opens sealed with the last commit's bytes; made by reflink (played
  * by a copy where the file system has none) or by copying; an end at any call leaves no copy or a whole one. */
+#include "persist/scrub.h"
 #include "persist/tail.h"
 #include "temp_store.h"
 
@@ -160,6 +161,58 @@ Test(backup, by_reflink_carries_nothing_of_the_open_store_along)
     store_drop();
     expect_lock_unit_clear();
     expect_copy(2 * MIB, 1);
+}
+
+/* A clone made just when a growing commit had written a page, and not its entry yet; then all was rolled back. */
+#define IN_FLIGHT (3 * MIB + 5 * PAGE_BYTES)
+static int clone_in_flight(int to, int from)
+{
+    uint8_t page[PAGE_BYTES];
+    uint64_t entry = 77; /* and of another page the entry of a life before */
+    memset(page, 0xee, sizeof page);
+    if (clone_by_copy(to, from) != 0)
+        return -1;
+    errno = file_write_at(to, page, sizeof page, format_file_offset(IN_FLIGHT));
+    if (errno == 0)
+        errno = file_write_at(to, &entry, sizeof entry, format_checksum_offset(IN_FLIGHT + PAGE_BYTES));
+    return errno == 0 ? 0 : -1;
+}
+
+Test(backup, by_reflink_takes_no_page_that_was_in_flight_then)
+{
+    uint64_t seq;
+    bool more;
+    struct image_backup *backup;
+    file_calls.clone = clone_in_flight;
+    store_open(IMAGE_PRIVATE);
+    OK(image_extend(store.image, 8 * MIB));
+    store_fill(0, 2 * MIB, 1);
+    OK(image_commit(store.image, 2 * MIB, &seq));
+    OK(image_apply(store.image));
+    OK(image_backup_begin(&backup, store.image, copy_path));
+    OK(image_backup_ahead(backup, &more));
+    cr_assert_eq(clones, 1);
+    cr_assert_not(more);
+    store_fill(0, IN_FLIGHT, 2);
+    memset((uint8_t *)image_base(store.image) + IN_FLIGHT + 2 * PAGE_BYTES, 1, 1);
+    OK(image_commit(store.image, 4 * MIB, &seq)); /* two pages of zeros in it */
+    OK(image_apply(store.image));
+    OK(image_backup_fix(backup, &store.super));
+    OK(image_backup_copy(backup));
+    OK(image_backup_finish(backup, 0));
+    store_drop();
+    struct file file;
+    struct superblock super;
+    uint8_t pages[2 * PAGE_BYTES], zeros[2 * PAGE_BYTES] = {0};
+    struct report report = {0};
+    OK(file_resolve(&file, copy_path));
+    OK(file_open(&file, false));
+    OK(superblock_read(&file, &super));
+    OK(file_read_at(file.fd, pages, sizeof pages, format_file_offset(IN_FLIGHT)));
+    cr_assert_eq(memcmp(pages, zeros, sizeof pages), 0);
+    scrub_check(file.fd, super.used_bytes, NULL, &report, NULL, NULL);
+    cr_assert_eq(report.problems, 0, "%s", report.first);
+    file_close(&file);
 }
 
 Test(backup, replaces_nothing_and_says_where_it_failed)

@@ -3,6 +3,7 @@
  * them (W27): a plain copy whose copier passed such a page before it was written is a commit, or refused, never a mixture.
  */
 #include <criterion/criterion.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -143,13 +144,7 @@ Test(txn_straight, nor_does_one_that_another_process_wrote)
         OK(txn_refresh(a.txn, &changed));
         if (late)
             load(&a);
-        b = a;
-        b.options.first = false;
-        OK(file_resolve(&b.file, a.path));
-        OK(file_open(&b.file, true));
-        OK(superblock_read(&b.file, &b.super));
-        OK(map_open(&b.map, b.file.fd, MAP_IMAGE_PRIVATE, NULL, BYTES, UINT64_C(256) << 20, false));
-        OK(txn_open(&b.txn, &b.map, &b.file, &b.super, &b.options));
+        fixture_join(&a, &b);
         OK(txn_refresh(b.txn, &changed));
         if (!late) {
             OK(txn_refresh(a.txn, &changed));
@@ -187,28 +182,50 @@ Test(txn_straight, other_pages_and_other_logs_have_their_changes_only)
 }
 
 /* So much was written into the file that the rest of a checkpoint is cheap beside it. */
-Test(txn_straight, a_bulk_load_is_followed_by_a_checkpoint)
+#define MANY 1024 /* pages */
+
+static void load_new_pages(struct fixture *f, uint64_t pages)
 {
-    const uint64_t pages = 1024;
-    struct fixture f;
     uint64_t seq;
     fixture_skip_syncs();
-    fixture_create(&f, (16 + pages) * PAGE_BYTES, 16 * PAGE_BYTES);
-    OK(fixture_open(&f));
-    cr_assert_eq(txn_work_due(f.txn), IMAGE_REST);
-    memset(f.map.base + 16 * PAGE_BYTES, 5, (pages - 1) * PAGE_BYTES);
-    OK(txn_commit(f.txn, (16 + pages) * PAGE_BYTES, &seq));
+    fixture_create(f, (16 + MANY) * PAGE_BYTES, 16 * PAGE_BYTES);
+    OK(fixture_open(f));
+    cr_assert_eq(txn_work_due(f->txn), IMAGE_REST);
+    memset(f->map.base + 16 * PAGE_BYTES, 5, pages * PAGE_BYTES);
+    OK(txn_commit(f->txn, (16 + MANY) * PAGE_BYTES, &seq));
+}
+
+Test(txn_straight, a_bulk_load_is_followed_by_a_checkpoint)
+{
+    struct fixture f;
+    load_new_pages(&f, MANY - 1);
     cr_assert_eq(txn_work_due(f.txn), IMAGE_REST);
     fixture_kill(&f);
     fixture_remove(&f);
-    fixture_create(&f, (16 + pages) * PAGE_BYTES, 16 * PAGE_BYTES);
-    OK(fixture_open(&f));
-    memset(f.map.base + 16 * PAGE_BYTES, 5, pages * PAGE_BYTES);
-    OK(txn_commit(f.txn, (16 + pages) * PAGE_BYTES, &seq));
+    load_new_pages(&f, MANY);
     cr_assert_eq(txn_work_due(f.txn), IMAGE_CHECKPOINT);
     OK(txn_checkpoint(f.txn));
     cr_assert_eq(txn_work_due(f.txn), IMAGE_REST);
     cr_assert_eq(f.txn->wal.straight_from, UINT64_MAX);
+    fixture_kill(&f);
+    fixture_remove(&f);
+}
+
+/* A disk without room for a new log: one attempt, not one with each commit from now on. */
+Test(txn_straight, a_checkpoint_after_a_load_that_fails_is_not_tried_again_at_once)
+{
+    struct fixture f;
+    load_new_pages(&f, MANY);
+    faults_install();
+    faults = (struct faults){.pwrite = true, .fallocate = true, .fault = FAULT_ERROR, .error = ENOSPC, .count = 1000};
+    FAILS(ENOSPC, txn_checkpoint(f.txn));
+    faults_remove();
+    cr_assert_eq(txn_work_due(f.txn), IMAGE_REST);
+    memset(f.map.base + 16 * PAGE_BYTES, 6, PAGE_BYTES);
+    uint64_t seq;
+    OK(txn_commit(f.txn, (16 + MANY) * PAGE_BYTES, &seq));
+    cr_assert_eq(txn_work_due(f.txn), IMAGE_REST);
+    OK(txn_checkpoint(f.txn)); /* when it is asked for */
     fixture_kill(&f);
     fixture_remove(&f);
 }

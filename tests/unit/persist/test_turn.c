@@ -17,21 +17,6 @@ TestSuite(txn_turn, .timeout = 300);
 #define PAGES 256
 #define BYTES (PAGES * PAGE_BYTES)
 
-/* Another process's handle on the same store: no `first`, its own mapping and descriptors. */
-static void join(struct fixture *f, struct fixture *mine)
-{
-    uint64_t bytes;
-    *mine = *f;
-    mine->options.first = false;
-    OK(file_resolve(&mine->file, f->path));
-    OK(file_open(&mine->file, true));
-    OK(superblock_read(&mine->file, &mine->super));
-    OK(file_size(mine->file.fd, &bytes));
-    OK(map_open(&mine->map, mine->file.fd, MAP_IMAGE_PRIVATE, NULL, round_down(format_image_bytes(bytes), UNIT_BYTES),
-                UINT64_C(256) << 20, false));
-    OK(txn_open(&mine->txn, &mine->map, &mine->file, &mine->super, &mine->options));
-}
-
 /* One turn: the counter at the start of a page, and a copy of it far away. */
 static int take_turn(struct fixture *f, bool pass_on, bool checkpoint)
 {
@@ -69,7 +54,7 @@ static void pass_turns(void)
     fixture_create(&a, BYTES, BYTES);
     a.options.turns = true;
     OK(fixture_open(&a));
-    join(&a, &b);
+    fixture_join(&a, &b);
     for (uint32_t i = 0; i < 200; i++) {
         turn = random_next(&random) % 2 == 0 ? &a : &b;
         /* Sometimes the turn passes without a word, as if its holder had been killed after its unlock. */
@@ -115,7 +100,7 @@ static bool die_in_turn(struct fixture *a, long n, enum dying where, uint32_t *c
     int status;
     pid_t child = fork();
     if (child == 0) {
-        join(a, &b);
+        fixture_join(a, &b);
         if ((where == IN_CHECKPOINT ? txn_refresh(b.txn, &changed) : take_turn(&b, true, false)) != 0)
             _exit(1);
         die_at_call(n);
@@ -167,7 +152,7 @@ static void fail_to_take_the_turn(long skip, long count, bool *spent)
     fixture_create(&a, BYTES, BYTES);
     a.options.turns = true;
     OK(fixture_open(&a));
-    join(&a, &b);
+    fixture_join(&a, &b);
     OK(take_turn(&a, true, false));
     for (int i = 0; i < 3; i++)
         OK(take_turn(&b, false, false));
@@ -236,7 +221,7 @@ Test(txn_turn, locked_memory_shows_what_others_committed)
     a.options.turns = true;
     OK(fixture_open(&a));
     OK(take_turn(&a, true, false));
-    join(&a, &b);
+    fixture_join(&a, &b);
     if (mlock(b.map.base, BYTES) != 0)
         cr_skip_test("no permission to mlock");
     OK(take_turn(&a, true, true));
@@ -270,7 +255,7 @@ Test(txn_turn, nobody_writes_zeros_over_anothers_records)
     fixture_create(&a, BYTES, BYTES);
     a.options.turns = true;
     OK(fixture_open(&a));
-    join(&a, &b);
+    fixture_join(&a, &b);
     for (int turn = 0; turn < 12; turn++) { /* the log grows past what either of them knows to be reserved */
         struct fixture *f = turn % 4 == 3 ? &a : &b;
         OK(txn_refresh(f->txn, &changed));
@@ -310,7 +295,7 @@ Test(txn_turn, a_section_found_undone_never_comes_back)
         OK(take_turn(&a, true, false));
         pid_t child = fork();
         if (child == 0) {
-            join(&a, &b);
+            fixture_join(&a, &b);
             if (txn_refresh(b.txn, &changed) != 0)
                 _exit(1);
             die_at_call(n);
@@ -345,7 +330,7 @@ static bool die_while_growing(uint64_t pages, long n)
     OK(take_turn(&a, true, false));
     pid_t child = fork();
     if (child == 0) {
-        join(&a, &b);
+        fixture_join(&a, &b);
         if (txn_refresh(b.txn, &changed) != 0)
             _exit(1);
         fixture_extend(&b, longer);
@@ -394,7 +379,7 @@ Test(txn_turn, new_pages_of_a_failed_commit_harm_nobody_elses)
     fixture_create(&a, BYTES, BYTES);
     a.options.turns = true;
     OK(fixture_open(&a));
-    join(&a, &b);
+    fixture_join(&a, &b);
     OK(txn_refresh(a.txn, &changed));
     fixture_extend(&a, longer);
     memset(a.map.base + BYTES, 1, 100 * PAGE_BYTES);

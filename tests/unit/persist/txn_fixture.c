@@ -79,6 +79,20 @@ close_file:
     return rc;
 }
 
+void fixture_join(const struct fixture *f, struct fixture *mine)
+{
+    uint64_t bytes;
+    *mine = *f;
+    mine->options.first = false;
+    OK(file_resolve(&mine->file, f->path));
+    OK(file_open(&mine->file, true));
+    OK(superblock_read(&mine->file, &mine->super));
+    OK(file_size(mine->file.fd, &bytes));
+    OK(map_open(&mine->map, mine->file.fd, MAP_IMAGE_PRIVATE, NULL, round_down(format_image_bytes(bytes), UNIT_BYTES),
+                UINT64_C(256) << 20, false));
+    OK(txn_open(&mine->txn, &mine->map, &mine->file, &mine->super, &mine->options));
+}
+
 void fixture_kill(struct fixture *f)
 {
     txn_close(f->txn);

@@ -40,7 +40,9 @@ struct fixture {
 };
 
 void fixture_create(struct fixture *f, uint64_t file_image_bytes, uint64_t used_bytes);
-int fixture_open(struct fixture *f);  /* recovers if needed */
+int fixture_open(struct fixture *f); /* recovers if needed */
+/* Another process's handle on the same store: no `first`, its own mapping and descriptors. */
+void fixture_join(const struct fixture *f, struct fixture *mine);
 void fixture_kill(struct fixture *f); /* as SIGKILL would: closes everything, writes nothing */
 void fixture_remove(struct fixture *f);
 /* Makes file and mapping longer. */
