@@ -104,7 +104,7 @@ static int open_kind(struct dirty *dirty, enum dirty_kind kind)
         if (kind == DIRTY_PAGEMAP)
             rc = dirty_scan_bits(dirty->pagemap_fd, dirty->base, 0, UNIT_BYTES, &none);
         else /* asked about the range itself: whatever it answers, it is implemented */
-            rc = dirty_scan_ioctl(dirty->pagemap_fd, dirty->base, 0, UNIT_BYTES, false, &none);
+            rc = dirty_scan_ioctl(dirty->pagemap_fd, dirty->base, 0, UNIT_BYTES, false, false, &none);
         page_list_free(&none);
         if (rc != 0)
             return rc == ENOMEM ? ENOMEM : ENOTSUP;
@@ -182,13 +182,16 @@ static void compare_from_now_on(struct dirty *dirty)
     dirty->hot_count = 0;
 }
 
-static int scan(struct dirty *dirty, uint64_t from, uint64_t to, bool only_written, struct page_list *list)
+/* fresh: it is of the fresh range; pages that are protected lie before that. */
+static int scan(struct dirty *dirty, uint64_t from, uint64_t to, bool fresh, struct page_list *list)
 {
     int rc = 0;
+    if (from >= to)
+        return 0;
     if (dirty->kind == DIRTY_PAGEMAP)
         rc = dirty_scan_bits(dirty->pagemap_fd, dirty->base, from, to, list);
     else if (dirty->kind != DIRTY_COMPARE)
-        rc = dirty_scan_ioctl(dirty->pagemap_fd, dirty->base, from, to, only_written, list);
+        rc = dirty_scan_ioctl(dirty->pagemap_fd, dirty->base, from, to, !fresh && dirty->protect.fd >= 0, fresh, list);
     if (rc == ENOMEM)
         return rc;
     if (rc != 0)
@@ -196,20 +199,21 @@ static int scan(struct dirty *dirty, uint64_t from, uint64_t to, bool only_writt
     return dirty->kind == DIRTY_COMPARE ? page_list_add_range(list, from / PAGE_BYTES, to / PAGE_BYTES) : 0;
 }
 
-static int scan_all(struct dirty *dirty, uint64_t bytes, struct page_list *list)
+static int scan_all(struct dirty *dirty, uint64_t bytes, uint64_t fresh_from, struct page_list *list)
 {
     dirty->scans++;
-    return scan(dirty, 0, bytes, dirty->protect.fd >= 0, list);
+    int rc = scan(dirty, 0, min_u64(fresh_from, bytes), false, list);
+    return rc == 0 ? scan(dirty, fresh_from, bytes, true, list) : rc;
 }
 
 /* The reports were not complete: the page tables tell, and the count of faults begins anew. */
-static int scan_instead(struct dirty *dirty, uint64_t bytes, struct page_list *list)
+static int scan_instead(struct dirty *dirty, uint64_t bytes, uint64_t fresh_from, struct page_list *list)
 {
     if (dirty->kind != DIRTY_FAULTS)
-        return scan_all(dirty, bytes, list);
+        return scan_all(dirty, bytes, fresh_from, list);
     bool confirmed = true;
     dirty_faults_rebase(dirty->faults);
-    int rc = scan_all(dirty, bytes, list);
+    int rc = scan_all(dirty, bytes, fresh_from, list);
     if (rc == 0 && dirty->faults != NULL) /* not compared from now on */
         rc = dirty_faults_confirm(dirty->faults, dirty->base, bytes, list, &confirmed);
     dirty->scan_next = !confirmed;
@@ -228,7 +232,7 @@ static int add_fresh(struct dirty *dirty, uint64_t from, uint64_t to, size_t fir
     if (!dirty->fresh_touched)
         return 0;
     size_t before = list->count;
-    int rc = scan(dirty, from, to, false, list);
+    int rc = scan(dirty, from, to, true, list);
     if (rc == 0 && list->count == before)
         dirty->fresh_touched = false;
     return rc;
@@ -257,7 +261,7 @@ int dirty_collect_fresh(struct dirty *dirty, uint64_t bytes, uint64_t fresh_from
     complete = complete && !dirty->scan_next;
     dirty->scan_next = false;
     if (rc == 0 && !complete) {
-        rc = scan_instead(dirty, bytes, list);
+        rc = scan_instead(dirty, bytes, fresh_from, list);
         dirty->fresh_touched = fresh_from < bytes;
     } else {
         dirty->misses = 0;

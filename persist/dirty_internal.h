@@ -7,8 +7,10 @@
 /* ---- dirty_scan.c: what the page tables say.  fd is /proc/self/pagemap. ---- */
 
 /* Adds every page of [base + from, base + to) that is private: present or swapped, and not the file's own.  With
- * only_written also: not write-protected by userfaultfd.  ENOTTY, EINVAL: this kernel has no PAGEMAP_SCAN. */
-int dirty_scan_ioctl(int fd, uint8_t *base, uint64_t from, uint64_t to, bool only_written, struct page_list *list);
+ * only_written also: not write-protected by userfaultfd.  anonymous: no file lies under it, and pages that were only read are
+ * none.  ENOTTY, EINVAL: this kernel has no PAGEMAP_SCAN. */
+int dirty_scan_ioctl(int fd, uint8_t *base, uint64_t from, uint64_t to, bool only_written, bool anonymous,
+                     struct page_list *list);
 int dirty_scan_bits(int fd, uint8_t *base, uint64_t from, uint64_t to, struct page_list *list);
 
 /* ---- dirty_protect.c: userfaultfd in its asynchronous write-protection mode ---- */

@@ -2,7 +2,10 @@
  * dirty_scan.c -- private pages by asking the page tables.
  *
  * A page of a private file mapping that is present (or swapped out) and not file-backed has its own copy: somebody
- * wrote to it, or mlock or MAP_POPULATE made the copy without a write.  Guard and zero-page entries are none.
+ * wrote to it, or mlock or MAP_POPULATE made the copy without a write.  Guard entries are none.
+ *
+ * The kernel's page of zeros is what a read finds in anonymous memory, and no change there.  Over a file it is one: KSM puts
+ * it in the place of a private page that was written full of zeros (use_zero_pages), without a write, a fault or a mark.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -34,16 +37,18 @@ struct scan_argument {
 #define BIT_SWAPPED (UINT64_C(1) << 62)
 #define BIT_FILE (UINT64_C(1) << 61)
 
-int dirty_scan_ioctl(int fd, uint8_t *base, uint64_t from, uint64_t to, bool only_written, struct page_list *list)
+int dirty_scan_ioctl(int fd, uint8_t *base, uint64_t from, uint64_t to, bool only_written, bool anonymous,
+                     struct page_list *list)
 {
+    const uint64_t none = SCAN_FILE | (anonymous ? SCAN_ZERO_PAGE : 0);
     struct scan_region region[SCAN_REGIONS] = {0}; /* checkers of memory do not know that this ioctl fills it */
     struct scan_argument scan = {.size = sizeof scan,
                                  .start = (uintptr_t)base + from,
                                  .end = (uintptr_t)base + to,
                                  .regions = (uintptr_t)region,
                                  .region_count = SCAN_REGIONS,
-                                 .category_inverted = SCAN_FILE | SCAN_ZERO_PAGE,
-                                 .category_mask = SCAN_FILE | SCAN_ZERO_PAGE | (only_written ? SCAN_WRITTEN : 0),
+                                 .category_inverted = none,
+                                 .category_mask = none | (only_written ? SCAN_WRITTEN : 0),
                                  .category_anyof_mask = SCAN_PRESENT | SCAN_SWAPPED,
                                  .return_mask = SCAN_PRESENT};
     while (scan.start < scan.end) {

@@ -8,12 +8,15 @@
 #include <errno.h>
 #include <stdatomic.h>
 #include <fcntl.h>
+#include <linux/userfaultfd.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -338,6 +341,55 @@ Test(txn_dirty, fault_reports_survive_mlock)
 Test(txn_dirty, pagemap_scan_survives_mlock)
 {
     survives_mlock(DIRTY_SCAN);
+}
+
+/* Makes a page of the range the kernel's page of zeros, as KSM does with one that was written full of zeros (use_zero_pages):
+ * private, and changed.  Only a range over a file in memory lets a test do that; false: not here. */
+static bool merge_into_zeros(struct range *r, uint64_t page)
+{
+    int file = memfd_create("stead-dirty", MFD_CLOEXEC);
+    cr_assert_eq(pwrite(file, r->shadow, BYTES, 0), (ssize_t)BYTES);
+    cr_assert_eq((void *)mmap(r->base, BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, file, 0),
+                 (void *)r->base);
+    close(file);
+    int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY);
+    struct uffdio_api api = {.api = UFFD_API};
+    struct uffdio_register range = {.range = {.start = (uintptr_t)r->base, .len = BYTES},
+                                    .mode = UFFDIO_REGISTER_MODE_MISSING};
+    struct uffdio_zeropage zeros = {.range = {.start = (uintptr_t)r->base + page * PAGE_BYTES, .len = PAGE_BYTES}};
+    bool done = fd >= 0 && ioctl(fd, UFFDIO_API, &api) == 0 && ioctl(fd, UFFDIO_REGISTER, &range) == 0 &&
+                ioctl(fd, UFFDIO_ZEROPAGE, &zeros) == 0;
+    if (fd >= 0)
+        close(fd);
+    return done;
+}
+
+static void finds_merged_zeros(enum dirty_kind kind)
+{
+    struct range r;
+    if (range_open(&r, kind)) {
+        if (merge_into_zeros(&r, 5)) {
+            cr_assert_eq(r.base[5 * PAGE_BYTES + 77], 0);
+            check_and_settle(&r, BYTES, "a merge into the page of zeros");
+        } else {
+            (void)fprintf(stderr, "no page of zeros to be had\n");
+        }
+    }
+    range_close(&r);
+}
+
+Test(txn_dirty, pagemap_scan_finds_pages_merged_into_zeros)
+{
+    finds_merged_zeros(DIRTY_SCAN);
+}
+Test(txn_dirty, pagemap_bits_find_pages_merged_into_zeros)
+{
+    finds_merged_zeros(DIRTY_PAGEMAP);
+}
+/* No write and no fault tells of it: what the first collect does, which always asks the page tables. */
+Test(txn_dirty, fault_reports_find_pages_merged_into_zeros)
+{
+    finds_merged_zeros(DIRTY_FAULTS);
 }
 
 /* Paged out or not, a page that was settled and is written again is reported. */
