@@ -209,7 +209,7 @@ const struct alloc_peer alloc_peers[] = {
     {"mimalloc", mimalloc_open, call_allocate, call_release, NULL, NULL},
     {"jemalloc", jemalloc_open, call_allocate, call_release, NULL, NULL},
     {"glibc", glibc_open, glibc_allocate, glibc_release, NULL, NULL},
-#if BENCH_BOOST
+#if defined(BENCH_BOOST)
     {"boost", boost_open, boost_allocate, boost_release, boost_used, NULL},
 #endif
 };

@@ -27,7 +27,7 @@ struct alloc_peer {
 extern const struct alloc_peer alloc_peers[];
 extern const unsigned alloc_peer_count;
 
-#if BENCH_BOOST
+#if defined(BENCH_BOOST)
 /* peers/alloc_boost.cc */
 bool boost_open(const char *directory, uint64_t capacity);
 void *boost_allocate(size_t bytes);
