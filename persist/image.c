@@ -154,7 +154,7 @@ static bool ended(const struct file *file, const struct superblock *super)
 }
 
 /* Steps 2 to 4; *bytes: the image to map. */
-static int prepare_first(struct image *image, uint64_t *bytes)
+static int prepare_first(struct image *image, uint64_t *bytes, struct txn_replaced *replaced)
 {
     int rc;
     const struct image_options *options = &image->options;
@@ -175,7 +175,7 @@ static int prepare_first(struct image *image, uint64_t *bytes)
             return rc;
     }
     if (found == SUPER_OPEN_LOGGED) {
-        rc = txn_recover(image->file, super, options->shared, &image->recovered);
+        rc = txn_recover(image->file, super, options->shared, &image->recovered, replaced);
         if (rc != 0)
             return rc;
     }
@@ -261,6 +261,7 @@ int image_open(struct image **out, struct file *file, struct superblock *super, 
 {
     int rc;
     uint64_t bytes = 0;
+    struct txn_replaced replaced = {.count = 0};
     struct image *image = calloc(1, sizeof *image);
     *out = NULL;
     if (image == NULL)
@@ -273,7 +274,7 @@ int image_open(struct image **out, struct file *file, struct superblock *super, 
     if (rc != 0)
         goto free_image;
     if (options->first)
-        rc = prepare_first(image, &bytes);
+        rc = prepare_first(image, &bytes, &replaced);
     else
         rc = held_bytes(file, super->capacity_bytes, &bytes);
     if (rc != 0)
@@ -290,6 +291,9 @@ int image_open(struct image **out, struct file *file, struct superblock *super, 
         rc = begin_writing(image);
     if (rc != 0)
         goto close_map;
+    if (image->txn != NULL)
+        txn_retire(image->txn, &replaced);
+    txn_close_replaced(&replaced);
     *out = image;
     return 0;
 close_map:
@@ -300,6 +304,7 @@ close_map:
 destroy_mutex:
     (void)pthread_mutex_destroy(&image->mutex);
 free_image:
+    txn_close_replaced(&replaced);
     free(image);
     return rc;
 }
@@ -412,6 +417,8 @@ static int extend_locked(struct image *image, uint64_t bytes)
     target = min_u64(target, image->map.capacity);
     bool at_end = held_bytes(image->file, image->map.capacity, &held) == 0 && held == mapped;
     rc = reserve_image(image, mapped, target);
+    if ((rc == ENOSPC || rc == EDQUOT) && image->txn != NULL && txn_free_retired(image->txn))
+        rc = reserve_image(image, mapped, target);
     if ((rc == ENOSPC || rc == EDQUOT || rc == EFBIG) && target != wanted) {
         target = wanted;
         rc = reserve_image(image, mapped, target);

@@ -323,9 +323,9 @@ static int write_log(const struct file *file, const struct superblock *super, co
     return kept != NULL ? 0 : verify_copy(file, super, prefix, new_fd);
 }
 
-/* Steps 2 and 3: *fd is the new log then. */
+/* Steps 2 and 3: *fd is the new log then, and the old one the caller's. */
 static int rewrite_log(const struct file *file, const struct superblock *super, const struct prefix *prefix, int *fd,
-                       const uint8_t *kept)
+                       const uint8_t *kept, struct txn_replaced *replaced)
 {
     const char *path = file->log_next_path;
     struct stat facts;
@@ -350,7 +350,7 @@ static int rewrite_log(const struct file *file, const struct superblock *super, 
         error_set(rc, "cannot replace the log %s: %s", file->log_path, error_text(rc));
         goto remove;
     }
-    file_calls.close(*fd);
+    replaced->fd[replaced->count++] = *fd;
     *fd = new_fd;
     return 0;
 remove:
@@ -450,19 +450,21 @@ int txn_clear_tail(const struct file *file, uint64_t used_bytes)
     return rc != 0 ? error_set(rc, "cannot clear the unused end of %s: %s", file->path, error_text(rc)) : 0;
 }
 
-int txn_recover(const struct file *file, struct superblock *super, struct image_shared *shared, bool *replayed)
+int txn_recover(const struct file *file, struct superblock *super, struct image_shared *shared, bool *replayed,
+                struct txn_replaced *replaced)
 {
     struct wal_scan scan;
     struct prefix prefix = {0};
     struct replay_notes *notes = NULL;
     int fd;
     *replayed = false;
+    replaced->count = 0;
     int rc = find_log(file, super, true, &fd);
     if (rc != 0)
         return rc;
     rc = open_scan(&scan, fd, super);
     if (rc != 0)
-        goto close_log;
+        goto release;
     const uint8_t *kept = wal_scan_keep(&scan, replay_window_bytes) ? scan.buffer : NULL;
     notes = replay_notes_open(kept, scan.file_bytes);
     rc = measure(&scan, super->used_bytes, file->fd, &prefix, notes);
@@ -471,7 +473,7 @@ int txn_recover(const struct file *file, struct superblock *super, struct image_
             memset(scan.buffer, 0, WAL_FIRST_RECORD);
             memcpy(scan.buffer, &scan.header, sizeof scan.header);
         }
-        rc = rewrite_log(file, super, &prefix, &fd, kept);
+        rc = rewrite_log(file, super, &prefix, &fd, kept, replaced);
         if (rc == 0) {
             tell_readers(shared, super, &prefix, false);
             rc = apply_prefix(file, super, &prefix, fd, notes);
@@ -485,10 +487,10 @@ int txn_recover(const struct file *file, struct superblock *super, struct image_
     if (rc == 0)
         rc = txn_clear_tail(file, super->used_bytes);
     wal_scan_close(&scan);
-close_log:
+release:
     replay_notes_close(notes);
     release_prefix(&prefix);
-    file_calls.close(fd);
+    replaced->fd[replaced->count++] = fd; /* by the new, empty log; after a failure it is just to be closed */
     return error_keep(rc);
 }
 

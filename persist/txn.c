@@ -276,6 +276,29 @@ int txn_open(struct txn **out, struct map *map, const struct file *file, struct 
     return txn_open_with(out, map, file, super, options, DIRTY_BEST);
 }
 
+void txn_close_replaced(struct txn_replaced *replaced)
+{
+    while (replaced->count > 0)
+        file_calls.close(replaced->fd[--replaced->count]);
+}
+
+void txn_retire(struct txn *txn, struct txn_replaced *replaced)
+{
+    pthread_mutex_lock(&txn->engine);
+    for (unsigned i = 0; i < replaced->count; i++)
+        wal_take_retired(&txn->wal, replaced->fd[i]);
+    replaced->count = 0;
+    pthread_mutex_unlock(&txn->engine);
+}
+
+bool txn_free_retired(struct txn *txn)
+{
+    pthread_mutex_lock(&txn->engine);
+    bool freed = wal_free_retired(&txn->wal);
+    pthread_mutex_unlock(&txn->engine);
+    return freed;
+}
+
 void txn_close(struct txn *txn)
 {
     if (txn == NULL)

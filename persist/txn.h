@@ -27,15 +27,24 @@ extern size_t txn_overlay_limit_pages;
  * as suit the machine's memory. */
 extern size_t txn_resident_limit_pages;
 
+/* Logs that a recovery replaced, still open: closing one waits until its blocks are freed (wal_retire.c). */
+struct txn_replaced {
+    int fd[2];
+    unsigned count;
+};
+void txn_close_replaced(struct txn_replaced *replaced);
+
 /*
  * txn_recover -- bring the file to the last commit of its log; alone, gate held, nothing mapped.
  * super->state must be SUPER_OPEN_LOGGED.  On success the file is synced, *super holds the commit's number and length
  * and has been written with the number of a new, empty log; *replayed says whether the log held commits.
  * Bytes of the file past used_bytes are zero afterwards, their page checksums too.  shared: the words that the dead left,
- * by which attached readers go; NULL if there are none.
+ * by which attached readers go; NULL if there are none.  replaced receives the caller's descriptors, also on failure: for
+ * txn_retire() or txn_close_replaced().
  * STEAD_LOG_MISSING (no log, or another one's), STEAD_CORRUPT, EIO, ENOSPC: the old log is as it was.
  */
-int txn_recover(const struct file *file, struct superblock *super, struct image_shared *shared, bool *replayed);
+int txn_recover(const struct file *file, struct superblock *super, struct image_shared *shared, bool *replayed,
+                struct txn_replaced *replaced);
 
 /*
  * txn_private_replay -- the same in memory for a reader of a crashed store nobody recovers: applies the log to the
@@ -48,6 +57,10 @@ int txn_private_replay(const struct file *file, struct superblock *super, struct
 /* See above.  map (kind MAP_IMAGE_PRIVATE, its `bytes` may grow), file and super must outlive the transaction engine. */
 int txn_open(struct txn **out, struct map *map, const struct file *file, struct superblock *super,
              const struct image_options *options);
+/* Takes over the logs that a recovery replaced: their space comes back little by little. */
+void txn_retire(struct txn *txn, struct txn_replaced *replaced);
+/* The disk is full: the space of replaced logs comes back now.  False: there is none. */
+bool txn_free_retired(struct txn *txn);
 /* Unmaps nothing, writes nothing. */
 void txn_close(struct txn *txn);
 void txn_forget(struct txn *txn); /* fork child: frees memory and closes descriptors of its own copy */

@@ -89,6 +89,16 @@ int wal_switch(struct wal *wal, int fd, const struct wal_position *at)
     return 0;
 }
 
+void wal_take_retired(struct wal *wal, int fd)
+{
+    wal_retire(wal->build, fd);
+}
+
+bool wal_free_retired(struct wal *wal)
+{
+    return wal_retire_end(wal->build);
+}
+
 void wal_seek(struct wal *wal, const struct wal_position *at)
 {
     if (at->end != wal->at.end) /* another process wrote, perhaps new pages, which all lie past this */

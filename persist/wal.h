@@ -94,6 +94,10 @@ int wal_open(struct wal *wal, const uint8_t id[16]);
 void wal_close(struct wal *wal);
 /* From now on this file (closing the former one), behind *at.  Takes fd over, also when it fails. */
 int wal_switch(struct wal *wal, int fd, const struct wal_position *at);
+/* A log that was replaced before this one was opened; takes fd over, the only descriptor of it (wal_retire.c). */
+void wal_take_retired(struct wal *wal, int fd);
+/* The space of replaced logs, now; false: there was none. */
+bool wal_free_retired(struct wal *wal);
 /* Another position in the same file, as another process left it. */
 void wal_seek(struct wal *wal, const struct wal_position *at);
 

@@ -21,6 +21,7 @@
 #include "persist/xxh3.h"
 
 #define WAL_BUILD_BYTES (UINT64_C(1) << 20)
+#define WAL_RETIRED_MAX 2
 
 struct wal_build {
     uint8_t *buffer[2]; /* WAL_BUILD_BYTES + WAL_BLOCK each, page aligned                            */
@@ -40,8 +41,11 @@ struct wal_build {
     _Atomic uint64_t synced;   /* ... and how many of them a sync covered                                   */
     const uint8_t *zeros;      /* ZERO_STEP_BYTES of them                                                   */
 
-    int retired_fd; /* the log before this one, its length so far; -1: none                      */
-    uint64_t retired_bytes;
+    struct wal_retired { /* logs before this one, the oldest first: their length so far */
+        int fd;
+        uint64_t bytes;
+    } retired[WAL_RETIRED_MAX];
+    unsigned retired_count;
 };
 
 /* ---- wal_write.c ---- */
@@ -62,6 +66,6 @@ void wal_rebase(struct wal *wal);
 /* Takes over fd, the only descriptor of a log that was replaced. */
 void wal_retire(struct wal_build *build, int fd);
 void wal_retire_some(struct wal_build *build);
-void wal_retire_end(struct wal_build *build);
+bool wal_retire_end(struct wal_build *build); /* at once; were there any? */
 
 #endif

@@ -3,7 +3,10 @@
  *
  * The last one to close a file without a name waits until its blocks are freed, and 64 MiB of them take 20 ms where the
  * file system tells the disk (mount option `discard`): the longest wait in the life of a store, and it would hit the
- * commit that made the checkpoint.  So the old log stays open, and each commit from then on cuts RETIRE_BYTES off its end.
+ * commit that made the checkpoint, or twice the open that recovers: it leaves two, the log as it was found and the one into
+ * which the valid prefix was written.  So an old log stays open, and each commit from then on cuts RETIRE_BYTES off its end.
+ * Of more than WAL_RETIRED_MAX the oldest is closed at once.  What they hold is given back sooner where space is short:
+ * whoever finds the disk full, for the log or for the image, ends them all and tries again (wal_retire_end).
  *
  * Nobody may miss what is cut off:
  *   - the superblock that names the new log is durable, so no opener and no recovery looks for this one; if a power
@@ -17,6 +20,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -25,11 +29,12 @@
 
 #define RETIRE_BYTES (UINT64_C(128) << 10) /* 0.1 ms */
 
+/* The oldest. */
 static void finish(struct wal_build *build)
 {
-    if (build->retired_fd >= 0)
-        file_calls.close(build->retired_fd);
-    build->retired_fd = -1;
+    file_calls.close(build->retired[0].fd);
+    build->retired_count--;
+    memmove(build->retired, build->retired + 1, build->retired_count * sizeof build->retired[0]);
 }
 
 static bool is_ours_alone(int fd)
@@ -42,26 +47,34 @@ static bool is_ours_alone(int fd)
 
 void wal_retire(struct wal_build *build, int fd)
 {
-    finish(build);
-    build->retired_fd = fd;
-    if (!is_ours_alone(fd) || file_size(fd, &build->retired_bytes) != 0)
+    uint64_t bytes;
+    if (!is_ours_alone(fd) || file_size(fd, &bytes) != 0) {
+        file_calls.close(fd);
+        return;
+    }
+    if (build->retired_count == WAL_RETIRED_MAX)
         finish(build);
+    build->retired[build->retired_count++] = (struct wal_retired){.fd = fd, .bytes = bytes};
 }
 
 void wal_retire_some(struct wal_build *build)
 {
-    if (build->retired_fd < 0)
+    struct wal_retired *oldest = &build->retired[0];
+    if (build->retired_count == 0)
         return;
-    if (build->retired_bytes <= WAL_FIRST_RECORD + RETIRE_BYTES) {
+    if (oldest->bytes <= WAL_FIRST_RECORD + RETIRE_BYTES) {
         finish(build); /* the header stays to the end: what a power cut brings back is known for a log */
         return;
     }
-    build->retired_bytes -= RETIRE_BYTES;
-    if (file_truncate(build->retired_fd, build->retired_bytes) != 0)
+    oldest->bytes -= RETIRE_BYTES;
+    if (file_truncate(oldest->fd, oldest->bytes) != 0)
         finish(build);
 }
 
-void wal_retire_end(struct wal_build *build)
+bool wal_retire_end(struct wal_build *build)
 {
-    finish(build);
+    bool any = build->retired_count != 0;
+    while (build->retired_count != 0)
+        finish(build);
+    return any;
 }

@@ -82,7 +82,7 @@ int wal_build_open(struct wal *wal)
     struct wal_build *build = calloc(1, sizeof *build);
     if (build == NULL)
         return ENOMEM;
-    build->direct_fd = build->retired_fd = -1;
+    build->direct_fd = -1;
     build->hash = XXH3_createState();
     if (build->hash == NULL || pthread_mutex_init(&build->io, NULL) != 0)
         goto free_build;
@@ -105,7 +105,7 @@ void wal_build_close(struct wal *wal)
         return;
     if (build->direct_fd >= 0)
         file_calls.close(build->direct_fd);
-    wal_retire_end(build);
+    (void)wal_retire_end(build);
     munmap(range_of(build), RANGE_BYTES);
     pthread_mutex_destroy(&build->io);
     XXH3_freeState(build->hash);
@@ -115,6 +115,11 @@ void wal_build_close(struct wal *wal)
 
 /* ---- space ---- */
 
+static bool is_no_room(int rc)
+{
+    return rc == ENOSPC || rc == EDQUOT;
+}
+
 int wal_reserve_to(struct wal *wal, uint64_t end)
 {
     if (end <= wal->reserved_end)
@@ -122,7 +127,9 @@ int wal_reserve_to(struct wal *wal, uint64_t end)
     uint64_t step = min_u64(max_u64(wal->reserved_end, WAL_RESERVE_FIRST_BYTES), RESERVE_STEP_MAX_BYTES);
     uint64_t want = round_up(max_u64(end, wal->reserved_end + step), WAL_BLOCK);
     int rc = file_reserve_fresh(wal->fd, wal->reserved_end, want - wal->reserved_end);
-    if ((rc == ENOSPC || rc == EDQUOT || rc == EFBIG) && end < want) { /* no room for the slack: what is needed, then */
+    if (is_no_room(rc) && wal_retire_end(wal->build))
+        rc = file_reserve_fresh(wal->fd, wal->reserved_end, want - wal->reserved_end);
+    if ((is_no_room(rc) || rc == EFBIG) && end < want) { /* no room for the slack: what is needed, then */
         want = round_up(end, WAL_BLOCK);
         rc = file_reserve_fresh(wal->fd, wal->reserved_end, want - wal->reserved_end);
     }

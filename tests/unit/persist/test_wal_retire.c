@@ -1,5 +1,6 @@
 /* test_wal_retire.c -- a replaced log gives its blocks back piece by piece, unless somebody might miss them (W25). */
 #include <criterion/criterion.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -79,9 +80,9 @@ Test(txn_wal_retire, a_nameless_log_goes_piece_by_piece)
     file_calls.ftruncate = watched_truncate;
     OK(txn_checkpoint(f.txn));
     const struct wal_build *build = f.txn->wal.build;
-    cr_assert_geq(build->retired_fd, 0, "%s cannot tell who has a file open", f.directory);
-    cr_assert_eq(build->retired_bytes, log_bytes);
-    while (build->retired_fd >= 0) {
+    cr_assert_eq(build->retired_count, 1, "%s cannot tell who has a file open", f.directory);
+    cr_assert_eq(build->retired[0].bytes, log_bytes);
+    while (build->retired_count != 0) {
         commit_byte(&f, (uint8_t)++commits);
         cr_assert_lt(commits, 1000);
     }
@@ -91,6 +92,60 @@ Test(txn_wal_retire, a_nameless_log_goes_piece_by_piece)
     fixture_kill(&f);
     OK(fixture_open(&f));
     cr_assert_eq(f.map.base[8 * PAGE_BYTES], (uint8_t)commits);
+    fixture_kill(&f);
+    fixture_remove(&f);
+}
+
+/* The log as it was found and the one that holds what was verified; neither is waited for by the open. */
+Test(txn_wal_retire, the_logs_of_a_recovery_go_piece_by_piece)
+{
+    struct fixture f;
+    unsigned commits = 0;
+    open_with_a_long_log(&f);
+    commit_byte(&f, 77);
+    fixture_kill(&f);
+    OK(fixture_open(&f));
+    cr_assert(f.replayed);
+    cr_assert_eq(f.map.base[8 * PAGE_BYTES], 77);
+    const struct wal_build *build = f.txn->wal.build;
+    cr_assert_eq(build->retired_count, 2, "%s cannot tell who has a file open", f.directory);
+    cr_assert_gt(build->retired[0].bytes, UINT64_C(4) << 20);
+    cr_assert_gt(build->retired[1].bytes, UINT64_C(4) << 20);
+    file_calls.ftruncate = watched_truncate;
+    while (build->retired_count != 0) {
+        commit_byte(&f, (uint8_t)++commits);
+        cr_assert_lt(commits, 1000);
+    }
+    cr_assert_leq(largest_cut, UINT64_C(1) << 20, "too much at once");
+    file_calls = file_calls_system;
+    fixture_kill(&f);
+    OK(fixture_open(&f));
+    cr_assert_eq(f.map.base[8 * PAGE_BYTES], (uint8_t)commits);
+    fixture_kill(&f);
+    fixture_remove(&f);
+}
+
+/* What they hold is free space as soon as somebody needs it. */
+Test(txn_wal_retire, a_full_disk_ends_them)
+{
+    struct fixture f;
+    uint64_t seq;
+    open_with_a_long_log(&f);
+    OK(txn_checkpoint(f.txn));
+    cr_assert_eq(f.txn->wal.build->retired_count, 1);
+    faults = (struct faults){.fallocate = true, .fault = FAULT_ERROR, .error = ENOSPC, .count = 1};
+    faults_install();
+    memset(f.map.base, 5, BYTES);
+    OK(txn_commit(f.txn, BYTES, &seq));
+    cr_assert_geq(faults.seen, 2);
+    faults_remove();
+    cr_assert_eq(f.txn->wal.build->retired_count, 0);
+    cr_assert_not(txn_free_retired(f.txn));
+    fixture_kill(&f);
+    OK(fixture_open(&f));
+    cr_assert_eq(f.map.base[0], 5);
+    cr_assert(txn_free_retired(f.txn));
+    cr_assert_eq(f.txn->wal.build->retired_count, 0);
     fixture_kill(&f);
     fixture_remove(&f);
 }
@@ -105,7 +160,7 @@ Test(txn_wal_retire, a_log_that_somebody_reads_stays_whole)
     cr_assert_geq(fd, 0);
     uint8_t *before = read_all(fd, &bytes);
     OK(txn_checkpoint(f.txn));
-    cr_assert_lt(f.txn->wal.build->retired_fd, 0);
+    cr_assert_eq(f.txn->wal.build->retired_count, 0);
     for (unsigned i = 0; i < 50; i++)
         commit_byte(&f, (uint8_t)(i + 1));
     expect_unchanged(fd, before, bytes);
@@ -128,7 +183,7 @@ Test(txn_wal_retire, a_log_with_another_name_stays_whole)
     uint8_t *before = read_all(fd, &bytes);
     close(fd);
     OK(txn_checkpoint(f.txn));
-    cr_assert_lt(f.txn->wal.build->retired_fd, 0);
+    cr_assert_eq(f.txn->wal.build->retired_count, 0);
     for (unsigned i = 0; i < 50; i++)
         commit_byte(&f, (uint8_t)(i + 1));
     fd = open(other, O_RDONLY | O_CLOEXEC);

@@ -51,6 +51,7 @@ void fixture_create(struct fixture *f, uint64_t file_image_bytes, uint64_t used_
 int fixture_open(struct fixture *f)
 {
     uint64_t bytes;
+    struct txn_replaced replaced = {.count = 0};
     f->txn = NULL;
     f->replayed = false;
     memset(f->options.shared, 0, IMAGE_SHARED_BYTES);
@@ -61,7 +62,7 @@ int fixture_open(struct fixture *f)
         return rc;
     rc = superblock_read(&f->file, &f->super);
     if (rc == 0 && f->super.state == SUPER_OPEN_LOGGED)
-        rc = txn_recover(&f->file, &f->super, NULL, &f->replayed);
+        rc = txn_recover(&f->file, &f->super, NULL, &f->replayed, &replaced);
     if (rc == 0)
         rc = file_size(f->file.fd, &bytes);
     if (rc != 0)
@@ -71,10 +72,13 @@ int fixture_open(struct fixture *f)
     if (rc != 0)
         goto close_file;
     rc = txn_open_with(&f->txn, &f->map, &f->file, &f->super, &f->options, f->kind);
-    if (rc == 0)
+    if (rc == 0) {
+        txn_retire(f->txn, &replaced);
         return 0;
+    }
     map_close(&f->map);
 close_file:
+    txn_close_replaced(&replaced);
     file_close(&f->file);
     return rc;
 }
