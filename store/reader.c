@@ -31,6 +31,8 @@
 #include "store/call.h"
 
 #define GIVE_UP_MS 50 /* a wait looks this often whether the store is abandoned */
+#define LOOK_AGAIN_NS 200000
+#define TRY_AGAIN_NS 10000
 #define PATIENCE_MOST_NS INT64_C(60000000000)
 #define REST 9
 
@@ -41,18 +43,21 @@ static int gives_up(void)
     return error_set(ECANCELED, "the store was abandoned by another thread while this one waited for its lock");
 }
 
-/* Contended only while another thread's section begins, which may wait for a writer: then by looking again, because a wait
- * with a deadline on CLOCK_MONOTONIC (pthread_mutex_clocklock) is unknown to the thread sanitizers of older compilers. */
+/* Contended while another thread's section begins, which may wait for a writer, or ends: then by looking again, because a
+ * wait with a deadline on CLOCK_MONOTONIC (pthread_mutex_clocklock) is unknown to the thread sanitizers of older compilers.
+ * Who only tries is refused where a writer is waited for, not because another reader comes or goes. */
 static int lock_reader_mutex(struct stead *s, int64_t deadline_ns)
 {
     for (;;) {
         if (pthread_mutex_trylock(&s->reader_mutex) == 0)
             return 0;
-        if (deadline_ns == 0 || deadline_over(deadline_ns))
-            return deadline_ns == 0 ? EBUSY : ETIMEDOUT;
+        if (deadline_ns == 0 && atomic_load(&s->reader_turn.waits_outside))
+            return EBUSY;
+        if (deadline_ns != 0 && deadline_over(deadline_ns))
+            return ETIMEDOUT;
         if (atomic_load(&s->leaving))
             return gives_up();
-        sleep_ns(200000);
+        sleep_ns(deadline_ns == 0 ? TRY_AGAIN_NS : LOOK_AGAIN_NS);
     }
 }
 
@@ -82,14 +87,22 @@ static int take_outside_once(struct stead *s, int64_t deadline_ns)
 /* In slices: stead_abandon sends away who waits. */
 static int take_outside(struct stead *s, int64_t deadline_ns)
 {
+    int rc = take_outside_once(s, 0);
+    if (rc != EBUSY || deadline_ns == 0)
+        return rc;
+    atomic_store(&s->reader_turn.waits_outside, true);
     for (;;) {
-        int64_t slice = deadline_ns == 0 ? 0 : deadline_after_ms(GIVE_UP_MS);
-        int rc = take_outside_once(s, slice < deadline_ns ? slice : deadline_ns);
+        int64_t slice = deadline_after_ms(GIVE_UP_MS);
+        rc = take_outside_once(s, slice < deadline_ns ? slice : deadline_ns);
         if (rc != ETIMEDOUT || deadline_over(deadline_ns))
-            return rc;
-        if (atomic_load(&s->leaving))
-            return gives_up();
+            break;
+        if (atomic_load(&s->leaving)) {
+            rc = gives_up();
+            break;
+        }
     }
+    atomic_store(&s->reader_turn.waits_outside, false);
+    return rc;
 }
 
 /* LIVE and nobody attached, although the superblock says "open": is that an end without close?  Not if somebody comes or

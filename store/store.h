@@ -113,6 +113,7 @@ struct stead {
         int64_t wait_until_ns, rest_until_ns; /* 0: no attempt, no rest                 */
         int64_t patience_ns;                  /* of the next attempt; 0: the first      */
         _Atomic uint32_t ended;               /* futex */
+        _Atomic bool waits_outside;           /* who has reader_mutex waits for a writer          */
     } reader_turn;
     struct outside outside; /* without a slot */
 };

@@ -9,6 +9,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <unistd.h>
 
 #include "store/store.h"
@@ -246,4 +247,42 @@ Test(view, who_waits_for_the_others_is_sent_away_by_abandon)
     tell(UINT32_MAX);
     REAP_OK(writer.pid);
     OK(stead_remove(writer.path));
+}
+
+#define TRIERS 3
+#define TRIES 1500
+
+static void *try_often(void *refused)
+{
+    for (int i = 0; i < TRIES; i++) {
+        int rc = stead_lock(reader, STEAD_SHARED, 0);
+        if (rc == 0)
+            OK(stead_unlock(reader));
+        else
+            atomic_fetch_add((_Atomic unsigned *)refused, 1);
+    }
+    return NULL;
+}
+
+/* Nobody owns the lock: a try must not find it busy because another thread's section begins or ends this moment. */
+static void a_try_is_granted_beside_others(bool slot)
+{
+    pthread_t thread[TRIERS];
+    _Atomic unsigned refused = 0;
+    start(STEAD_SOLE, slot);
+    for (int i = 0; i < TRIERS; i++)
+        cr_assert_eq(pthread_create(&thread[i], NULL, try_often, &refused), 0);
+    for (int i = 0; i < TRIERS; i++)
+        pthread_join(thread[i], NULL);
+    cr_assert_eq(refused, 0, "%u of %d tries", refused, TRIERS * TRIES);
+    finish();
+}
+
+Test(view, a_try_is_granted_beside_other_threads)
+{
+    a_try_is_granted_beside_others(true);
+}
+Test(view, a_try_is_granted_beside_other_threads_without_a_slot)
+{
+    a_try_is_granted_beside_others(false);
 }
