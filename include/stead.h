@@ -120,8 +120,9 @@ typedef struct {
     unsigned permissions;  /* of a new file; 0 = 0600                                              */
     int timeout_ms;        /* waiting for a busy store, at open and at close; see stead_open, stead_commit */
     stead_layout layout;
-    uint64_t max_private_bytes; /* SOLE, TURNS: memory uncommitted changes may pin; 0 = no limit (a second open in
-                                 * one process: the first one's) */
+    uint64_t max_private_bytes; /* SOLE, TURNS: memory that changes may pin until they are in the file, counted as
+                                 * stead_status.private_bytes; 0 = no limit (a second open in one process: the first
+                                 * one's); see stead_commit */
 } stead_options;
 
 typedef struct {
@@ -135,6 +136,9 @@ typedef struct {
     uint64_t bad_frees;     /* double, foreign and interior frees reported by this process           */
     uint64_t private_bytes; /* memory pinned by changes not yet written to the file (SOLE, TURNS)    */
     uint64_t log_bytes;     /* length of the log's live part                                         */
+    uint64_t waiting_bytes; /* the writer's memory that waits for commits to be written to the file  */
+    pid_t held_off_pid;     /* the process whose section or backup is in the way of that; 0: one that has no slot */
+    time_t held_off_since;  /* 0: nobody is; else when the writer first found it so                  */
     unsigned attached;      /* processes that have the store open                                    */
     pid_t creator_pid, last_change_pid;
     time_t created, last_attach, last_detach, last_change;
@@ -300,7 +304,11 @@ STEAD_API int stead_make_consistent(stead *store);
  * intact, try again or roll back.  STEAD_FAILED: a sync failed, now or before; reopen to recover.
  * ETIMEDOUT: the log has come to its limit of 64 MiB, and for longer than options.timeout_ms a section of a read-only process
  * held off its application; stead_last_error_text names the process, stead_each_lock lists it ("application").
- * Until then the writer keeps the pages that wait in memory (private_bytes).
+ * Until then the writer keeps the pages that wait in memory (waiting_bytes).
+ * STEAD_LIMIT, if options.max_private_bytes is set: the commit would make private_bytes more than that (a changed page counts
+ * twice, until it is in the file; one that is new and among many new ones, once).  Nothing happened, memory is intact: roll
+ * back, or undo a part; where a reader holds off what was committed before, the sentence says who, and the commit
+ * succeeds once he has gone.  It waits for him as for a log at its limit.
  * LIVE: msync of the used range and a fresh header.
  */
 STEAD_API int stead_commit(stead *store, stead_durability durability) STEAD_MUST_CHECK;
@@ -361,7 +369,8 @@ typedef struct {
     bool waiting;   /* else: holding                                                  */
     bool exclusive;
     bool alive;
-    int64_t waiting_ns; /* how long; 0 for holders, whose "since when" is not kept    */
+    int64_t waiting_ns; /* how long; 0 for holders, whose "since when" is not kept ... */
+    time_t attached;    /* ... but they have the store open since then                */
     const char *lock;   /* "store", in TURNS "turn"; "application" of commits to the file, which readers hold off */
 } stead_lock_info;
 STEAD_API int stead_each_lock(stead *store, int (*visit)(const stead_lock_info *info, void *arg), void *arg);

@@ -30,6 +30,8 @@ static void info_fill(const struct looker *looker, uint64_t owner, struct rwlock
     bool own = looker->process_private || (info->id != 0 && info->id == looker->id);
     info->alive = own || presence_alive_in(looker->region, looker->fd, info->id);
     info->pid = own ? getpid() : presence_pid(looker->region, info->id);
+    if (!looker->process_private)
+        info->attached_s = presence_attached_s(looker->region, info->id);
 }
 
 static int look(const struct looker *looker, int (*visit)(const struct rwlock_info *, void *arg), void *arg)

@@ -86,6 +86,7 @@ struct record_view {
     uint32_t id;
     unsigned role;
     pid_t pid; /* as that process sees itself: for people, not for decisions */
+    int64_t attached_s;
 };
 
 /* One consistent look at a record.  False: free, or changing under our eyes (then its owner is at work: alive, but
@@ -98,6 +99,7 @@ static bool record_read(const struct presence_record *record, struct record_view
     info->id = id;
     info->role = atomic_load(&record->role);
     info->pid = atomic_load(&record->pid);
+    info->attached_s = atomic_load(&record->attached_s);
     uint64_t seen = atomic_load(&record->nonce);
     if (nonce != NULL)
         *nonce = seen;
@@ -140,6 +142,15 @@ pid_t presence_pid(const struct lock_region *region, uint32_t id)
     if (index >= PRESENCE_SLOTS || !record_read(&region->records[index], &info, NULL) || info.id != id)
         return 0;
     return info.pid;
+}
+
+int64_t presence_attached_s(const struct lock_region *region, uint32_t id)
+{
+    unsigned index = id & ID_INDEX_MASK;
+    struct record_view info;
+    if (index >= PRESENCE_SLOTS || !record_read(&region->records[index], &info, NULL) || info.id != id)
+        return 0;
+    return info.attached_s;
 }
 
 /* Fills the record whose byte we hold. */

@@ -38,6 +38,8 @@ int presence_fd(const struct presence *presence);
 bool presence_alive(const struct presence *presence, uint32_t id);
 /* The same, asked by who is not attached there. */
 bool presence_alive_in(const struct lock_region *region, int fd, uint32_t id);
+/* When it attached, CLOCK_REALTIME; 0: it is no more. */
+int64_t presence_attached_s(const struct lock_region *region, uint32_t id);
 /* Live attachments, this one included; those without a slot count as one together. */
 unsigned presence_count(const struct presence *presence);
 unsigned presence_count_role(const struct presence *presence, enum presence_role role); /* others only */

@@ -73,7 +73,8 @@ struct rwlock_info {
     uint32_t id; /* attachment */
     pid_t pid, tid;
     bool waiting, exclusive, alive;
-    int64_t since_ns; /* CLOCK_MONOTONIC; waiters only, else 0 */
+    int64_t since_ns;   /* CLOCK_MONOTONIC; waiters only, else 0 */
+    int64_t attached_s; /* CLOCK_REALTIME; 0: of a lock in private memory, or unknown */
 };
 int rwlock_each(const struct rwlock *lock, int (*visit)(const struct rwlock_info *, void *arg), void *arg);
 /* The same for a lock that is not open here.  The region may be mapped for reading only; somebody is attached to it. */

@@ -58,6 +58,7 @@ struct parts {
     size_t compared, fresh; /* [0, compared) [compared, fresh) [fresh, count) */
     bool straight;
     size_t changed_pages;
+    size_t added; /* changed ones that the overlay does not have, new ones left out */
 };
 
 static size_t first_at_or_past(const struct page_list *list, uint64_t page)
@@ -71,12 +72,6 @@ static size_t first_at_or_past(const struct page_list *list, uint64_t page)
             high = middle;
     }
     return low;
-}
-
-static bool list_has(const struct page_list *list, uint64_t page)
-{
-    size_t i = first_at_or_past(list, page);
-    return i < list->count && list->page[i] == page;
 }
 
 static uint8_t *image_page(const struct txn *txn, uint64_t page)
@@ -184,7 +179,8 @@ static int compare_pages(struct txn *txn, struct parts *parts)
     for (size_t i = 0; i < parts->compared; i++) {
         uint64_t page = list->page[i];
         const uint8_t *base = overlay_get(&txn->overlay, page);
-        const bool whole = base == NULL && page * PAGE_BYTES >= txn->wal.straight_from; /* W27 */
+        const bool waiting = base != NULL;
+        const bool whole = !waiting && page * PAGE_BYTES >= txn->wal.straight_from; /* W27 */
         if (base == NULL) {
             if (page - scratch_page >= in_scratch) {
                 in_scratch = base_run(txn, i, parts->compared);
@@ -200,6 +196,7 @@ static int compare_pages(struct txn *txn, struct parts *parts)
         if (rc != 0)
             return rc;
         parts->changed_pages += txn->changed[i];
+        parts->added += txn->changed[i] && !waiting;
     }
     return 0;
 }
@@ -259,56 +256,40 @@ static int make_length_durable(struct txn *txn, const struct parts *parts, uint6
     return 0;
 }
 
-static int refuse_too_many(const struct txn *txn, size_t changed_pages)
+/* Is the private copy of an applied page what the file has, and nobody in need of it?  What is no candidate was not written
+ * since; of the others the first `compared` are known, and settled.  Where nothing is protected all private pages are
+ * candidates; else these are the ones in constant use. */
+static bool may_drop(const struct txn *txn, uint64_t page, size_t compared, bool pressed)
 {
-    if (txn->max_private_bytes == 0 || changed_pages * PAGE_BYTES <= txn->max_private_bytes)
-        return 0;
-    return error_set(STEAD_LIMIT, "%zu changed pages are more than the limit of %llu bytes of private memory",
-                     changed_pages, (unsigned long long)txn->max_private_bytes);
+    const struct page_list *list = &txn->candidates;
+    size_t i = first_at_or_past(list, page);
+    if (i == list->count || list->page[i] != page)
+        return true;
+    return i < compared && !txn->changed[i] && (pressed || !dirty_protects(txn->dirty));
 }
 
-static int build_record(struct txn *txn, struct parts *parts, uint64_t used_bytes)
-{
-    struct page_list *list = &txn->candidates;
-    parts->fresh = first_at_or_past(list, used_bytes / PAGE_BYTES);
-    parts->compared = first_at_or_past(list, min_u64(txn->named_bytes, used_bytes) / PAGE_BYTES);
-    parts->fresh -= fresh_skip_zeros(txn, list, parts->compared, parts->fresh);
-    parts->straight = parts->fresh - parts->compared >= STRAIGHT_PAGES;
-    parts->changed_pages = 0;
-    int rc = overlay_reserve(&txn->overlay, parts->straight ? parts->compared : parts->fresh);
-    if (rc == 0) /* what is left from here is remembered without asking for memory */
-        rc = page_list_reserve(&txn->carry, list->count);
-    if (rc != 0)
-        return error_set(rc, "no memory to commit %zu pages", parts->fresh);
-    wal_begin(&txn->wal);
-    rc = compare_pages(txn, parts);
-    if (rc == 0)
-        rc = refuse_too_many(txn, parts->changed_pages + parts->fresh - parts->compared);
-    if (rc == 0)
-        rc = write_fresh_pages(txn, parts);
-    if (rc == 0)
-        rc = make_length_durable(txn, parts, used_bytes);
-    return rc;
-}
-
-/* Private copies of pages that were applied long ago go back to the file, a few at each commit: what is not a candidate
- * now was not written since it was applied. */
-static void drop_some_residents(struct txn *txn)
+/* Private copies of pages that were applied long ago go back to the file: a few at each commit; under a limit of memory as
+ * many as must make way for what the commit adds. */
+static void drop_residents(struct txn *txn, size_t compared, size_t added, size_t straight)
 {
     struct page_list *resident = &txn->resident;
-    size_t kept = resident->count - txn->resident_head;
+    size_t kept = resident->count - txn->resident_head, limit = limit_residents(txn, added, straight), gone = 0;
+    bool pressed = limit < txn->resident_limit;
     size_t drops = max_u64(DROPS_PER_COMMIT, DROPS_PER_CHANGE * txn->last_pages);
+    drops = pressed && kept > limit ? kept - limit : drops;
     txn->work.count = 0;
-    if (kept <= txn->resident_limit || page_list_reserve(&txn->work, drops) != 0)
+    if (kept <= limit || page_list_reserve(&txn->work, drops) != 0)
         return;
-    for (size_t i = 0; i < drops && txn->resident_head < resident->count; i++) {
+    for (size_t i = 0, looks = pressed ? kept : drops;
+         i < looks && gone < drops && txn->resident_head < resident->count; i++) {
         uint64_t page = resident->page[txn->resident_head++];
-        if (overlay_get(&txn->overlay, page) == NULL && page < txn->map->fresh_from / PAGE_BYTES) {
-            if (!list_has(&txn->candidates, page))
-                txn->work.page[txn->work.count++] = page;
-            else if (page_list_add(resident, page) != 0)
-                break;
-        }
+        bool given = overlay_get(&txn->overlay, page) == NULL && page < txn->map->fresh_from / PAGE_BYTES;
+        bool wanted = given && !may_drop(txn, page, compared, pressed);
+        if (given && !wanted)
+            txn->work.page[txn->work.count++] = page;
+        if (wanted && page_list_add(resident, page) != 0)
+            break;
+        gone += !wanted;
     }
     page_list_sort(&txn->work);
     (void)dirty_drop(txn->dirty, &txn->work);
@@ -318,6 +299,41 @@ static void drop_some_residents(struct txn *txn)
         resident->count -= txn->resident_head;
         txn->resident_head = 0;
     }
+}
+
+/* The limit of private memory, once it is known what the commit needs. */
+static int make_way(struct txn *txn, const struct parts *parts)
+{
+    size_t fresh = parts->fresh - parts->compared, straight = parts->straight ? fresh : 0;
+    size_t added = parts->added + fresh - straight;
+    int rc = limit_admit(txn, added, straight);
+    if (rc == 0 && txn->max_private_bytes != 0)
+        drop_residents(txn, 0, added, straight); /* not yet settled: no candidate */
+    return rc;
+}
+
+static int build_record(struct txn *txn, struct parts *parts, uint64_t used_bytes)
+{
+    struct page_list *list = &txn->candidates;
+    parts->fresh = first_at_or_past(list, used_bytes / PAGE_BYTES);
+    parts->compared = first_at_or_past(list, min_u64(txn->named_bytes, used_bytes) / PAGE_BYTES);
+    parts->fresh -= fresh_skip_zeros(txn, list, parts->compared, parts->fresh);
+    parts->straight = parts->fresh - parts->compared >= STRAIGHT_PAGES;
+    parts->changed_pages = parts->added = 0;
+    int rc = overlay_reserve(&txn->overlay, parts->straight ? parts->compared : parts->fresh);
+    if (rc == 0) /* what is left from here is remembered without asking for memory */
+        rc = page_list_reserve(&txn->carry, list->count);
+    if (rc != 0)
+        return error_set(rc, "no memory to commit %zu pages", parts->fresh);
+    wal_begin(&txn->wal);
+    rc = compare_pages(txn, parts);
+    if (rc == 0)
+        rc = make_way(txn, parts);
+    if (rc == 0)
+        rc = write_fresh_pages(txn, parts);
+    if (rc == 0)
+        rc = make_length_durable(txn, parts, used_bytes);
+    return rc;
 }
 
 /* The record exists: memory follows.  Nothing here may fail. */
@@ -370,7 +386,7 @@ static void settle(struct txn *txn, const struct parts *parts)
     (void)dirty_settle(txn->dirty, list, txn->changed); /* on failure the next collect scans */
     if (txn->turns)
         drop_unchanged(txn, list);
-    drop_some_residents(txn);
+    drop_residents(txn, logged, 0, 0);
     list->count = count;
 }
 

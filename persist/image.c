@@ -522,6 +522,16 @@ bool image_wants_checkpoint(const struct image *image)
     return image->txn != NULL && txn_wants_checkpoint(image->txn);
 }
 
+bool image_limit_waits(const struct image *image)
+{
+    return image->txn != NULL && txn_limit_waits(image->txn);
+}
+
+uint64_t image_waiting_bytes(const struct image *image)
+{
+    return image->txn != NULL ? txn_waiting_bytes(image->txn) : 0;
+}
+
 int image_checkpoint(struct image *image)
 {
     return image->txn != NULL ? txn_checkpoint(image->txn) : refuse_transaction(image);

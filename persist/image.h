@@ -111,6 +111,10 @@ int image_apply(struct image *image);
 bool image_has_unapplied(const struct image *image);
 /* Log over its limit: no commit before a checkpoint. */
 bool image_wants_checkpoint(const struct image *image);
+/* image_commit() was refused (STEAD_LIMIT) because of what waits to be applied: image_apply() helps. */
+bool image_limit_waits(const struct image *image);
+/* Memory of commits that are not in the file yet; any thread. */
+uint64_t image_waiting_bytes(const struct image *image);
 /* What should be done next, a small piece at a time, so that no commit pays for all of a checkpoint (slice.c). */
 enum image_work {
     IMAGE_REST,

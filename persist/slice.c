@@ -75,7 +75,7 @@ enum image_work txn_work_due(const struct txn *txn)
             return IMAGE_APPLY;
         return atomic_load(&txn->seen_unsynced) > 2 * few ? IMAGE_SYNC : IMAGE_CHECKPOINT;
     }
-    return overlay > txn_overlay_limit_pages ? IMAGE_APPLY : IMAGE_REST;
+    return overlay > limit_overlay(txn) ? IMAGE_APPLY : IMAGE_REST;
 }
 
 /* ---- applying ---- */
@@ -146,6 +146,8 @@ static int apply_slice(struct txn *txn, size_t pages)
         txn->applied_at = round->at;
         txn->applied_used_bytes = round->used_bytes;
     }
+    if (txn->overlay.count == 0)
+        overlay_clear(&txn->overlay); /* much memory, if it was held off for long */
     txn_publish(txn);
     return 0;
 }

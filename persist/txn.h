@@ -76,6 +76,8 @@ bool txn_has_unapplied(const struct txn *txn);
 bool txn_log_named(struct txn *txn);              /* Is the log under its name? */
 bool txn_untouched(struct txn *txn);              /* opened sealed, and nothing was committed since */
 bool txn_wants_checkpoint(const struct txn *txn); /* the log is over its limit */
+bool txn_limit_waits(const struct txn *txn);
+uint64_t txn_waiting_bytes(const struct txn *txn); /* any thread */
 enum image_work txn_work_due(const struct txn *txn);
 int txn_apply_some(struct txn *txn);
 int txn_sync_some(struct txn *txn);

@@ -39,6 +39,7 @@ struct txn {
     struct superblock *super;
     struct image_shared *shared; /* may be NULL: nobody else looks */
     uint64_t max_private_bytes;
+    bool limit_waits; /* the last commit was refused for it, and only because of what waits in the overlay */
     bool turns;
     bool at_once;    /* no record waits in memory: a file system where its write, too, may find the disk full */
     bool drop_all;   /* TURNS: private pages may exist that no list knows: the next turn drops the whole range */
@@ -112,6 +113,14 @@ void slice_forget_load(struct txn *txn);  /* its checkpoint failed: not again wi
 void unsynced_add(struct txn *txn, const struct page_list *list, size_t from, size_t to);
 void unsynced_clear(struct txn *txn); /* the file was synced */
 void slice_release(struct txn *txn);
+
+/* ---- limit.c ---- */
+/* May a commit add `more` pages to the overlay, and write `straight` ones into the file?  0 or STEAD_LIMIT. */
+int limit_admit(struct txn *txn, size_t more, size_t straight);
+/* So many applied pages may stay private beside all that. */
+size_t limit_residents(const struct txn *txn, size_t more, size_t straight);
+/* The overlay has more pages: slices of it go home.  Any thread. */
+size_t limit_overlay(const struct txn *txn);
 
 /* ---- commit.c ---- */
 int txn_rollback_locked(struct txn *txn);

@@ -25,6 +25,7 @@ static int visit_lock(const struct rwlock_info *info, void *arg)
                            .waiting = info->waiting,
                            .exclusive = info->exclusive,
                            .alive = info->alive,
+                           .attached = (time_t)info->attached_s,
                            .lock = to->lock};
     if (info->waiting && info->since_ns != 0)
         out.waiting_ns = clock_ns() - info->since_ns;

@@ -34,12 +34,15 @@ struct lock_unit {
     _Atomic uint32_t accepted_unclean;
     _Atomic uint32_t last_change_pid;
     _Atomic int64_t last_attach_s, last_detach_s, last_change_s; /* CLOCK_REALTIME, seconds */
-    uint8_t reserved1[512 - 88];
+    _Atomic uint64_t waiting_bytes;   /* the writer's memory that waits for application                  */
+    _Atomic int64_t held_off_since_s; /* CLOCK_REALTIME: the first of the last tries to apply, in vain; 0: it was not */
+    uint8_t reserved1[512 - 104];
     uint8_t image_shared[IMAGE_SHARED_BYTES];
     uint8_t reserved2[LOCK_UNIT_HEAD_BYTES - 1024];
     uint8_t region[LOCK_REGION_BYTES];
 };
 static_assert(sizeof(struct lock_unit) == UNIT_BYTES, "the lock unit is one unit");
+static_assert(offsetof(struct lock_unit, waiting_bytes) == 88, "frozen");
 static_assert(offsetof(struct lock_unit, image_shared) == 512, "frozen");
 static_assert(offsetof(struct lock_unit, region) == LOCK_UNIT_HEAD_BYTES, "frozen");
 

@@ -123,10 +123,13 @@ static int turn_begin(struct stead *s, bool after_death, int64_t deadline_ns)
     bool changed = false;
     bool behind = after_death || !turn_is_current(s);
     int rc = behind ? store_apply_lock(s, true, deadline_ns) : 0;
+    if (behind)
+        held_off_note(s, rc != 0);
     if (rc != 0)
         return rc;
     rc = image_refresh(s->image, &changed);
     if (behind) {
+        held_off_publish(s);
         if (rc == 0) {
             change_publish(&s->unit->commit_seq, &s->unit->commit_word, image_commit_seq(s->image));
             change_publish(&s->unit->durable_seq, &s->unit->durable_word, image_commit_seq(s->image));

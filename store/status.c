@@ -79,6 +79,7 @@ int stead_stat(stead *store, stead_status *status)
     status->bad_frees = heap.bad_frees;
     status->private_bytes = image.private_bytes;
     status->log_bytes = image.log_bytes;
+    held_off_fill(store, status);
     status->attached = presence_count(store->presence);
     status->owner = st.st_uid;
     status->group = st.st_gid;

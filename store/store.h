@@ -97,11 +97,10 @@ struct stead {
 
     /* Under the store lock held exclusively. */
     struct superblock super;
-    bool making_root;          /* stead_root_once is in its init */
-    bool seal_failed;          /* a close got as far as sealing, and failed at it */
-    bool rolled_back;          /* TURNS: nothing was changed since the last rollback, as far as commits know */
-    bool apply_dead;           /* the apply lock was inherited from the dead */
-    int64_t held_off_since_ns; /* the first of the last tries to apply, all in vain; 0: the last one was not */
+    bool making_root; /* stead_root_once is in its init */
+    bool seal_failed; /* a close got as far as sealing, and failed at it */
+    bool rolled_back; /* TURNS: nothing was changed since the last rollback, as far as commits know */
+    bool apply_dead;  /* the apply lock was inherited from the dead */
 
     bool accepted_unclean; /* opened what a LIVE session left unclean, at super.sequence */
 
@@ -206,6 +205,13 @@ int store_rollback_locked(struct stead *s);
 bool store_readers_attached(const struct stead *s); /* other processes' */
 int store_make_room(struct stead *s); /* before a commit: a log over its limit is checkpointed, or ETIMEDOUT */
 uint64_t store_commit_seq(const struct stead *s); /* of the last commit that this handle can see */
+
+/* ---- held_off.c: store lock held exclusively, but for the last two */
+void held_off_note(struct stead *s, bool in_vain); /* the apply lock was tried */
+void held_off_publish(struct stead *s);            /* there is more, or less, that waits to be applied */
+/* Sets the last error: what is the matter, who holds off the file, and since when.  Returns code. */
+int held_off_explain(const struct stead *s, int code, const char *what);
+void held_off_fill(const struct stead *s, stead_status *status);
 
 /* ---- page.c: the first page of the image */
 void page_format(void *page);

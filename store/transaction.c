@@ -10,7 +10,8 @@
  *   6 readers attached: apply; a piece of the next        store lock + apply lock, both only tried
  *     checkpoint due (slice.c): that
  * A failure before the end of step 3 leaves everything as it was.  If it was for want of room (ENOSPC, EDQUOT, EFBIG) and the
- * log is long, a checkpoint gives most of it back and step 3 is tried once more.  After it the commit stands in the log whatever
+ * log is long, a checkpoint gives most of it back and step 3 is tried once more; if it was for options.max_private_bytes, an
+ * application does, which may have to wait as step 2 does (then: STEAD_LIMIT).  After it the commit stands in the log whatever
  * happens later; a failure of step 5 poisons the store; step 6 never fails a commit: what could not be applied now is
  * applied by the next one, by close, or by recovery.
  *
@@ -43,10 +44,7 @@ static void publish_commit(struct stead *s)
 static int apply_now(struct stead *s, int (*work)(struct image *), int64_t deadline_ns)
 {
     int rc = store_apply_lock(s, true, deadline_ns);
-    if (rc == 0)
-        s->held_off_since_ns = 0;
-    else if (s->held_off_since_ns == 0)
-        s->held_off_since_ns = clock_ns();
+    held_off_note(s, rc != 0);
     if (rc != 0)
         return rc;
     heap_guard_pause(s->heap);
@@ -56,6 +54,7 @@ static int apply_now(struct stead *s, int (*work)(struct image *), int64_t deadl
     image_stat(s->image, &stat);
     change_publish(&s->unit->durable_seq, &s->unit->durable_word, stat.durable_seq);
     store_apply_unlock(s, rc == 0);
+    held_off_publish(s);
     return rc;
 }
 
@@ -78,15 +77,37 @@ static bool log_is_in_the_way(struct stead *s, int rc)
     return stat.log_bytes > LOG_WORTH_BYTES;
 }
 
+/* The most that a commit waits for who holds off the file.  While this process makes a backup it waits for its next piece. */
+static int64_t room_deadline(const struct stead *s)
+{
+    if (s->timeout_ms == 0)
+        return atomic_load(&s->backups) != 0 ? deadline_after_ms(BACKUP_PIECE_MS) : 0;
+    return deadline_after_ms(s->timeout_ms);
+}
+
+/* The limit of private memory is met with commits that are not in the file yet: they go there now, or somebody is in the way. */
+static int commit_after_applying(struct stead *s, bool durable, uint64_t *seq)
+{
+    int rc = apply_now(s, image_apply, room_deadline(s));
+    if (rc == EBUSY || rc == ETIMEDOUT)
+        return held_off_explain(
+            s, STEAD_LIMIT,
+            "the commit and those that are not in the file yet need more private memory than the limit,");
+    return rc != 0 ? rc : commit_image(s, durable, seq);
+}
+
 /* durable: the caller goes on to store_make_durable(). */
 static int commit_locked(struct stead *s, bool durable, uint64_t *seq)
 {
     int rc = commit_image(s, durable, seq);
     if (log_is_in_the_way(s, rc) && apply_now(s, image_checkpoint, 0) == 0)
         rc = commit_image(s, durable, seq);
+    else if (rc == STEAD_LIMIT && image_limit_waits(s->image))
+        rc = commit_after_applying(s, durable, seq);
     if (rc != 0)
         return error_about(rc, s->file.path);
     s->rolled_back = false;
+    held_off_publish(s);
     publish_commit(s);
     return 0;
 }
@@ -104,28 +125,6 @@ int store_make_durable(struct stead *s, uint64_t seq)
     return error_about(rc, s->file.path);
 }
 
-static int find_holder(const struct rwlock_info *info, void *pid)
-{
-    if (info->waiting || !info->alive || info->pid == getpid())
-        return 0;
-    *(pid_t *)pid = info->pid;
-    return 1;
-}
-
-/* Who keeps the file as it is, and since when commits found it so. */
-static int explain_held_off(const struct stead *s)
-{
-    pid_t pid = 0;
-    char who[40] = "who has no slot"; /* holds a lock of the kernel's, which names nobody */
-    (void)rwlock_each_in(lock_unit_region(s->unit), RWLOCK_APPLY, s->presence, s->lock_fd, find_holder, &pid);
-    if (pid != 0)
-        (void)snprintf(who, sizeof who, "process %ld", (long)pid);
-    return error_set(ETIMEDOUT,
-                     "%s: the log is over its limit and the section of a reader (%s) holds off its application, for "
-                     "%lld s by now",
-                     s->file.path, who, (long long)((clock_ns() - s->held_off_since_ns) / 1000000000));
-}
-
 int store_make_room(struct stead *s)
 {
     if (!image_wants_checkpoint(s->image))
@@ -135,7 +134,7 @@ int store_make_room(struct stead *s)
         return rc == EBUSY || rc == ETIMEDOUT ? 0 : rc;
     }
     int rc = apply_now(s, image_checkpoint, s->timeout_ms == 0 ? 0 : deadline_after_ms(s->timeout_ms));
-    return rc == EBUSY || rc == ETIMEDOUT ? explain_held_off(s) : rc;
+    return rc == EBUSY || rc == ETIMEDOUT ? held_off_explain(s, ETIMEDOUT, "the log is over its limit") : rc;
 }
 
 bool store_readers_attached(const struct stead *s)
@@ -147,6 +146,17 @@ bool store_readers_attached(const struct stead *s)
 static bool readers_wait(const struct stead *s, bool durable)
 {
     return durable && image_has_unapplied(s->image) && store_readers_attached(s);
+}
+
+/* The last tries were in vain, and so would this one be: not worth a sync of the log. */
+static bool still_held_off(struct stead *s)
+{
+    if (atomic_load_explicit(&s->unit->held_off_since_s, memory_order_relaxed) == 0)
+        return false;
+    int rc = store_apply_lock(s, true, 0);
+    if (rc == 0)
+        store_apply_unlock(s, false);
+    return rc != 0;
 }
 
 /* Store lock held exclusively. */
@@ -163,7 +173,7 @@ void store_settle(struct stead *s, bool durable)
         bool all = readers_wait(s, durable);
         if (due == IMAGE_REST && !all)
             return;
-        if (!durable && store_make_durable(s, image_commit_seq(s->image)) != 0)
+        if (!durable && (still_held_off(s) || store_make_durable(s, image_commit_seq(s->image)) != 0))
             return;
         /* A store without a name is read without its log: the file must be a commit whenever nobody changes it. */
         all = all || !file_is_current(&s->file);

@@ -32,6 +32,7 @@ static int info_take_lock(const stead_lock_info *lock, void *arg)
 
 static void info_print_locks(const struct info_locks *locks, bool sole)
 {
+    char text[OUTPUT_TEXT_BYTES];
     if (sole)
         printf("locks            of the writer's threads: in its own memory, not seen from outside\n");
     else if (locks->count == 0)
@@ -42,6 +43,8 @@ static void info_print_locks(const struct info_locks *locks, bool sole)
                lock->waiting ? "waits for" : "holds", lock->exclusive ? "exclusive" : "shared");
         if (lock->waiting)
             printf(", for %.3f s", (double)lock->waiting_ns / 1e9);
+        else if (lock->attached != 0)
+            printf(", attached since %s", output_time(text, lock->attached));
         if (strcmp(lock->lock, "store") != 0)
             printf(" (%s)", lock->lock);
         puts(lock->alive ? "" : " (died)");
@@ -62,6 +65,8 @@ static void info_json_locks(struct json *json, const struct info_locks *locks)
         json_flag(json, "alive", lock->alive);
         if (lock->waiting)
             json_number(json, "waiting_ns", (uint64_t)lock->waiting_ns);
+        if (lock->attached != 0)
+            json_time(json, "attached", lock->attached);
         json_end(json, '}');
     }
     json_end(json, ']');
@@ -93,6 +98,19 @@ static void info_line_time(const char *label, time_t when)
     printf("%-16s %s\n", label, output_time(text, when));
 }
 
+/* The writer's memory that waits for the file, and who is in the way. */
+static void info_print_waiting(const stead_status *status)
+{
+    char text[OUTPUT_TEXT_BYTES];
+    info_line_bytes("waiting", status->waiting_bytes);
+    if (status->held_off_pid != 0)
+        printf("held off         by process %ld, since %s\n", (long)status->held_off_pid,
+               output_time(text, status->held_off_since));
+    else if (status->held_off_since != 0)
+        printf("held off         by a process that may only read, since %s\n",
+               output_time(text, status->held_off_since));
+}
+
 static void info_print(const char *name, const struct look *look, const stead_status *status)
 {
     char text[OUTPUT_TEXT_BYTES];
@@ -111,6 +129,7 @@ static void info_print(const char *name, const struct look *look, const stead_st
     printf("live blocks      %" PRIu64 "\n", status->live_blocks);
     printf("commits          %" PRIu64 "\n", status->commit_seq);
     info_line_bytes("log", status->log_bytes);
+    info_print_waiting(status);
     printf("creator          process %ld\n", (long)status->creator_pid);
     printf("last change by   process %ld\n", (long)status->last_change_pid);
     info_line_time("created", status->created);
@@ -143,6 +162,11 @@ static void info_json(const char *name, const struct look *look, const stead_sta
     json_number(&json, "live_blocks", status->live_blocks);
     json_number(&json, "commit_seq", status->commit_seq);
     json_number(&json, "log_bytes", status->log_bytes);
+    json_number(&json, "waiting_bytes", status->waiting_bytes);
+    if (status->held_off_since != 0) {
+        json_number(&json, "held_off_pid", (uint32_t)status->held_off_pid);
+        json_time(&json, "held_off_since", status->held_off_since);
+    }
     json_number(&json, "creator_pid", (uint32_t)status->creator_pid);
     json_number(&json, "last_change_pid", (uint32_t)status->last_change_pid);
     json_time(&json, "created", status->created);

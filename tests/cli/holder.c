@@ -1,13 +1,14 @@
 /*
  * holder.c -- the neighbour: opens a store, does what its arguments say in their order, then waits to be told to end.
  *
- *   holder STORE sole|turns|live ACTION...
+ *   holder STORE sole|turns|live|read ACTION...      (read: read-only, in whatever mode the store is)
  *
  *   alloc N BYTES    N blocks of BYTES; the first becomes the root
  *   bind NAME        a block of 24 bytes under a name (printf escapes: \033)
  *   commit           durably
  *   share | lock     takes the store's lock, shared or exclusive
  *   give-up          takes the lock exclusively after a writer's death, and gives it up without repair
+ *   line             prints "ready" and waits for a line
  *   wait             prints "ready" and waits for the end of its input
  *   close            ends so; without it the store is abandoned
  *   crash            ends by SIGKILL
@@ -59,12 +60,12 @@ static int holder_bind(stead *s, const char *escaped)
     return block == NULL ? stead_last_error() : stead_bind(s, name, block);
 }
 
-static void holder_wait(void)
+static void holder_wait(bool one_line)
 {
-    char byte;
+    char byte = 0;
     puts("ready");
     fflush(stdout);
-    while (read(STDIN_FILENO, &byte, 1) > 0)
+    while (read(STDIN_FILENO, &byte, 1) > 0 && !(one_line && byte == '\n'))
         ;
 }
 
@@ -90,6 +91,8 @@ int main(int argc, char **argv)
     options.sharing = strcmp(argv[2], "live") == 0    ? STEAD_LIVE
                       : strcmp(argv[2], "turns") == 0 ? STEAD_TURNS
                                                       : STEAD_SOLE;
+    if (strcmp(argv[2], "read") == 0)
+        options.flags |= STEAD_READ_ONLY;
     stead *s;
     int rc = stead_open(&s, argv[1], &options);
     if (rc != 0)
@@ -111,7 +114,9 @@ int main(int argc, char **argv)
         } else if (strcmp(action, "unlock") == 0) {
             rc = stead_unlock(s);
         } else if (strcmp(action, "wait") == 0) {
-            holder_wait();
+            holder_wait(false);
+        } else if (strcmp(action, "line") == 0) {
+            holder_wait(true);
         } else if (strcmp(action, "close") == 0) {
             rc = stead_close(s);
             s = NULL;

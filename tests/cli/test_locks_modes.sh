@@ -5,7 +5,7 @@
 # TURNS: the turn is listed, and keeps nobody from looking.
 hold t.stead turns lock alloc 1 16 wait unlock close
 run 0 "$stead" info --locks --timeout 100 t.stead
-out_has "^lock +process $hold_pid thread [0-9]+ holds exclusive \(turn\)$"
+out_has "^lock +process $hold_pid thread [0-9]+ holds exclusive, attached since 20[0-9: -]+ \(turn\)$"
 "$holder" t.stead turns lock unlock close </dev/null >waiter.out 2>&1 8>&- &
 waiter=$!
 test_pids="$test_pids $waiter"
@@ -28,6 +28,32 @@ json 'all_locks_seen' IS OFF
 release || fail "the holder failed: $(cat hold.err)"
 run 0 "$stead" info --locks s.stead
 out_has '^locks +none held$'
+
+# SOLE: a reader stays in its section, and what the writer commits waits.
+hold w.stead sole alloc 1 16 commit line alloc 1 100 commit line close
+writer=$hold_pid
+exec 7>&8 # its standard input
+run 0 "$stead" info w.stead
+grep -q '^held off' out && fail "nobody is in the way"
+hold w.stead read share wait unlock close
+reader=$hold_pid
+echo >&7
+held_off() { "$stead" info w.stead | grep -Eq "^held off +by process $reader, since 20"; }
+wait_for held_off
+run 0 "$stead" info w.stead
+out_has '^waiting +[0-9.]+ KiB '
+run 0 "$stead" info --json --locks w.stead
+json 'held_off_pid' IS "$reader"
+json 'held_off_since' TYPE STRING
+json 'locks;0;lock' IS application
+json 'locks;0;attached' TYPE STRING
+run 0 "$stead" info --locks w.stead
+out_has "^lock +process $reader thread [0-9]+ holds shared, attached since 20.* \(application\)$"
+release || fail "the reader failed: $(cat hold.err)"
+run 0 "$stead" info w.stead
+grep -q '^held off' out && fail "the reader has gone: $(cat out)"
+exec 7>&-
+wait $writer || fail "the writer failed: $(cat hold.err)"
 
 # LIVE: dead inside, not repaired.
 hold l.stead live alloc 3 16 bind one wait close

@@ -354,7 +354,7 @@ Test(txn_commit, more_changed_pages_than_the_limit_are_refused_and_can_be_rolled
     struct fixture f;
     uint64_t seq;
     fixture_create(&f, BYTES, BYTES);
-    f.options.max_private_bytes = 20 * PAGE_BYTES;
+    f.options.max_private_bytes = 2 * 20 * PAGE_BYTES;
     OK(fixture_open(&f));
     for (uint64_t i = 0; i < 21; i++)
         f.map.base[i * PAGE_BYTES] = 7;

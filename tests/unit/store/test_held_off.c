@@ -6,6 +6,8 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <time.h>
 
 #include "persist/txn.h"
 #include "support/support.h"
@@ -83,5 +85,139 @@ Test(held_off, a_log_at_its_limit_says_who_is_in_the_way_and_goes_on_when_he_goe
     OK(stead_close(s));
     OK(stead_open(&s, path_in("s"), NULL));
     cr_assert_eq(((uint64_t *)stead_root(s))[WORDS - 1], value);
+    OK(stead_close(s));
+}
+
+/* ---- the limit of memory */
+
+#define PAGES 1024
+#define PAGE 4096u
+#define LIMIT_BYTES (256 * PAGE)
+
+/* From outside: the same as the writer says. */
+static void look_from_outside(void *arg)
+{
+    stead *r;
+    stead_status status;
+    const pid_t *reader = arg;
+    CHILD(stead_open(&r, path_in("s"), &(stead_options){.flags = STEAD_READ_ONLY, .timeout_ms = 10000}) == 0);
+    CHILD(stead_stat(r, &status) == 0);
+    CHILD(status.waiting_bytes > LIMIT_BYTES / 2 && status.held_off_pid == *reader && status.held_off_since != 0);
+    CHILD(stead_close(r) == 0);
+}
+
+static int find_attached(const stead_lock_info *info, void *arg)
+{
+    stead_lock_info *want = arg;
+    if (info->pid != want->pid || info->waiting || strcmp(info->lock, "application") != 0)
+        return 0;
+    *want = *info;
+    return 1;
+}
+
+static void expect_nobody(stead *s)
+{
+    stead_status status;
+    OK(stead_stat(s, &status));
+    cr_assert(status.held_off_pid == 0 && status.held_off_since == 0, "%ld", (long)status.held_off_pid);
+}
+
+/* One page a commit, each another one, until one is refused; how many were not. */
+static unsigned commit_until_refused(stead *s, char *bytes, stead_durability durability, int *rc)
+{
+    unsigned n = 0;
+    do
+        bytes[(size_t)n * PAGE]++;
+    while ((*rc = stead_commit(s, durability)) == 0 && ++n < PAGES);
+    return n;
+}
+
+/* A reader is stopped in its section (SIGSTOP).  What the writer keeps in memory for it comes to the limit; then commits say who it is, and
+ * change nothing; when he goes on and leaves, so do they. */
+static void meet_the_limit(stead_durability durability)
+{
+    stead *s;
+    stead_status status;
+    int rc, wstatus;
+    char who[40];
+    time_t begun = time(NULL);
+    stage = shared_words(4);
+    OK(stead_open(&s, path_in("s"), &(stead_options){.max_private_bytes = LIMIT_BYTES}));
+    char *bytes = stead_calloc(s, PAGES, PAGE);
+    OK(stead_set_root(s, bytes));
+    OK(stead_commit(s, STEAD_DURABLE));
+    pid_t reader = spawn(stay_inside, NULL);
+    cr_assert(await(&stage[0], 1));
+    cr_assert_eq(kill(reader, SIGSTOP), 0);
+    cr_assert_eq(waitpid(reader, &wstatus, WUNTRACED), reader);
+    expect_nobody(s);
+    unsigned made = commit_until_refused(s, bytes, durability, &rc);
+    cr_assert_eq(rc, STEAD_LIMIT, "%d after %u commits", rc, made);
+    (void)snprintf(who, sizeof who, "process %ld)", (long)reader);
+    cr_assert_not_null(strstr(stead_last_error_text(), who), "%s", stead_last_error_text());
+    OK(stead_stat(s, &status));
+    cr_assert_leq(status.waiting_bytes, LIMIT_BYTES);
+    cr_assert_geq(status.waiting_bytes, 2 * made * PAGE);
+    cr_assert_gt(status.waiting_bytes + 4 * PAGE, LIMIT_BYTES, "after %u commits there was room", made);
+    cr_assert_eq(status.held_off_pid, reader);
+    cr_assert(status.held_off_since >= begun && status.held_off_since <= time(NULL));
+    stead_lock_info info = {.pid = reader};
+    cr_assert_eq(stead_each_lock(s, find_attached, &info), 1);
+    cr_assert(info.attached >= begun && info.attached <= time(NULL), "%lld", (long long)info.attached);
+    REAP_OK(spawn(look_from_outside, &reader));
+    FAILS(stead_commit(s, STEAD_DURABLE), STEAD_LIMIT); /* nothing is lost by another try ... */
+    cr_assert_eq(bytes[(size_t)made * PAGE], 1, "memory is intact");
+    OK(stead_rollback(s)); /* ... nor by giving up */
+    cr_assert_eq(bytes[(size_t)made * PAGE], 0);
+    bytes[8] = 5; /* a page that waits already needs no more */
+    OK(stead_commit(s, durability));
+    bytes[(size_t)made * PAGE] = 2;
+    FAILS(stead_commit(s, durability), STEAD_LIMIT);
+    cr_assert_eq(kill(reader, SIGCONT), 0);
+    stage[1] = 1;
+    cr_assert(await(&stage[2], 1));
+    expect_nobody(s);
+    OK(stead_commit(s, durability));
+    OK(stead_stat(s, &status));
+    cr_assert_leq(status.waiting_bytes, 8 * PAGE, "it was brought home");
+    stage[3] = 1;
+    REAP_OK(reader);
+    OK(stead_close(s));
+    OK(stead_open(&s, path_in("s"), NULL));
+    bytes = stead_root(s);
+    cr_assert(bytes[(size_t)made * PAGE] == 2 && bytes[8] == 5 && bytes[(size_t)(made - 1) * PAGE] == 1);
+    OK(stead_close(s));
+}
+
+Test(held_off, a_stopped_reader_costs_no_more_memory_than_the_limit_durable)
+{
+    meet_the_limit(STEAD_DURABLE);
+}
+
+Test(held_off, a_stopped_reader_costs_no_more_memory_than_the_limit_buffered)
+{
+    meet_the_limit(STEAD_BUFFERED);
+}
+
+/* Nobody is in the way: what waits goes home, however small the limit; a commit too large for it is refused for good. */
+Test(held_off, a_limit_that_nobody_is_in_the_way_of_refuses_large_commits_only)
+{
+    stead *s;
+    stead_status status;
+    int rc;
+    OK(stead_open(&s, path_in("s"), &(stead_options){.max_private_bytes = LIMIT_BYTES}));
+    char *bytes = stead_calloc(s, PAGES, PAGE);
+    OK(stead_set_root(s, bytes));
+    OK(stead_commit(s, STEAD_BUFFERED));
+    for (unsigned round = 0; round < 3; round++) {
+        cr_assert_eq(commit_until_refused(s, bytes, STEAD_BUFFERED, &rc), PAGES, "%s", stead_last_error_text());
+        OK(stead_stat(s, &status));
+        cr_assert_leq(status.private_bytes, LIMIT_BYTES);
+    }
+    for (unsigned i = 0; i < PAGES; i++)
+        bytes[(size_t)i * PAGE] = 9;
+    FAILS(stead_commit(s, STEAD_BUFFERED), STEAD_LIMIT);
+    OK(stead_rollback(s));
+    cr_assert_eq(bytes[0], 3);
     OK(stead_close(s));
 }

@@ -1,0 +1,118 @@
+/*
+ * test_limit.c -- options.max_private_bytes: what commits leave in memory never exceeds it (W28), whoever holds off their
+ * application, and a commit that is refused has changed nothing.
+ */
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "txn_fixture.h"
+
+TestSuite(txn_limit, .timeout = 120);
+
+#define PAGES 512
+#define BYTES (PAGES * PAGE_BYTES)
+#define LIMIT_PAGES 200
+
+static void write_pages(struct fixture *f, uint8_t *model, unsigned count, uint64_t *random)
+{
+    for (unsigned i = 0; i < count; i++) {
+        uint64_t at = (random_next(random) % PAGES) * PAGE_BYTES + random_next(random) % PAGE_BYTES;
+        f->map.base[at] = model[at] = (uint8_t)(model[at] + 1 + random_next(random) % 255);
+    }
+}
+
+static uint64_t private_bytes(struct fixture *f)
+{
+    struct image_stat stat;
+    txn_stat(f->txn, &stat);
+    return stat.private_bytes;
+}
+
+static void run(struct fixture *f)
+{
+    uint64_t random = random_seed(), seq;
+    unsigned refused = 0, alone = 0;
+    uint8_t *model = calloc(1, BYTES), *committed = calloc(1, BYTES);
+    for (long round = random_rounds(400); round > 0; round--) {
+        unsigned pages = (unsigned)(random_next(&random) % 8 == 0 ? 300 : 1 + random_next(&random) % 60);
+        write_pages(f, model, pages, &random);
+        int rc = txn_commit(f->txn, BYTES, &seq);
+        if (rc == STEAD_LIMIT) {
+            cr_assert_geq(2 * (f->txn->overlay.count + pages), LIMIT_PAGES, "there was room for %u pages", pages);
+            if (txn_limit_waits(f->txn)) {
+                refused++;
+                OK(txn_apply(f->txn));
+                OK(txn_commit(f->txn, BYTES, &seq));
+            } else {
+                alone++;
+                cr_assert_geq(2 * pages, LIMIT_PAGES, "%u pages", pages);
+                OK(txn_rollback(f->txn));
+                memcpy(model, committed, BYTES);
+            }
+        } else {
+            OK(rc);
+        }
+        memcpy(committed, model, BYTES);
+        cr_assert_leq(private_bytes(f), LIMIT_PAGES * PAGE_BYTES, "after a commit of %u pages", pages);
+        cr_assert_eq(memcmp(f->map.base, model, BYTES), 0);
+        if (random_next(&random) % 5 == 0)
+            OK(txn_apply_some(f->txn));
+    }
+    cr_assert(refused > 3 && alone > 3, "refused %u for others' pages, %u for their own", refused, alone);
+    fixture_kill(f);
+    OK(fixture_open(f));
+    cr_assert_eq(memcmp(f->map.base, committed, BYTES), 0);
+    OK(txn_checkpoint(f->txn));
+    cr_assert_eq(fixture_bad_checksums(f, BYTES), 0);
+    fixture_kill(f);
+    free(model);
+    free(committed);
+}
+
+static void run_on(enum dirty_kind kind)
+{
+    struct fixture f;
+    fixture_skip_syncs();
+    fixture_create(&f, BYTES, BYTES);
+    f.kind = kind;
+    f.options.max_private_bytes = LIMIT_PAGES * PAGE_BYTES;
+    int rc = fixture_open(&f);
+    if (rc != ENOTSUP) { /* not on this system */
+        OK(rc);
+        run(&f);
+    }
+    fixture_remove(&f);
+}
+
+Test(txn_limit, holds_after_every_commit)
+{
+    static const enum dirty_kind kinds[] = {DIRTY_BEST, DIRTY_SCAN, DIRTY_PAGEMAP, DIRTY_COMPARE};
+    for (unsigned i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
+        run_on(kinds[i]);
+}
+
+/* Of what is applied long ago as much stays private as is allowed, and no more; of what waits slices are due in time. */
+Test(txn_limit, applied_pages_make_way_and_slices_come_early)
+{
+    struct fixture f;
+    uint64_t random = random_seed(), seq;
+    uint8_t *model = calloc(1, BYTES);
+    fixture_skip_syncs();
+    fixture_create(&f, BYTES, BYTES);
+    f.options.max_private_bytes = LIMIT_PAGES * PAGE_BYTES;
+    OK(fixture_open(&f));
+    for (unsigned i = 0; i < 12; i++) {
+        write_pages(&f, model, 60, &random);
+        OK(txn_commit(f.txn, BYTES, &seq));
+        cr_assert_eq(txn_work_due(f.txn) == IMAGE_APPLY, f.txn->overlay.count > LIMIT_PAGES / 4);
+        OK(txn_apply(f.txn));
+        cr_assert_eq(txn_waiting_bytes(f.txn), 0);
+        cr_assert_gt(private_bytes(&f), 0, "nothing stays for the next write");
+        cr_assert_leq(private_bytes(&f), LIMIT_PAGES * PAGE_BYTES);
+    }
+    fixture_kill(&f);
+    fixture_remove(&f);
+    free(model);
+}
