@@ -26,17 +26,17 @@ static __attribute__((noinline)) void *malloc_class(struct heap *heap, unsigned 
     struct owner *owner = owner_get(heap);
     if (owner == NULL)
         return fail(error_last());
-    struct bin *bin = &owner->bins[class];
-    void *block = slab_take_hint(heap, bin, size);
-    if (block == NULL)
-        block = bin_take(heap, bin, size);
-    while (UNLIKELY(block == NULL)) {
+    for (;;) {
+        struct bin *bin = &owner->bins[class];
+        void *block = slab_take_hint(owner, bin, size);
+        if (block == NULL)
+            block = bin_take(owner, bin, size);
+        if (block != NULL)
+            return block;
         int rc = slab_refill(heap, owner, &class, may_borrow);
         if (rc != 0)
             return fail(rc);
-        block = bin_take(heap, &owner->bins[class], size);
     }
-    return block;
 }
 
 /* A block of whole pages.  zero: only what was ever handed out needs it. */
@@ -152,15 +152,12 @@ static int free_other(struct heap *heap, struct owner *owner, void *p)
 
 /* The caller holds a live block in the slab, so its note does not change; where it does not, the second look at the owner
  * notices. */
-bool heap_free_remote(struct heap *heap, void *p)
+static bool free_remote(struct heap *heap, const struct owner *owner, void *p)
 {
-    uint64_t offset = (uint64_t)((uintptr_t)p - (uintptr_t)heap->base);
-    if (UNLIKELY(!owner_is_cached(heap)))
-        return false;
-    const struct note *note = &heap->notes[offset >> SLOT_SHIFT];
+    uint64_t offset = (uint64_t)((uintptr_t)p - (uintptr_t)owner->base);
+    const struct note *note = &owner->notes[offset >> SLOT_SHIFT];
     uint32_t token = atomic_load_explicit(&note->owner, memory_order_acquire);
-    if (UNLIKELY(token <= atomic_load_explicit(&heap->token_floor, memory_order_relaxed) ||
-                 token == owner_last.owner->token))
+    if (UNLIKELY(token <= atomic_load_explicit(&heap->token_floor, memory_order_relaxed) || token == owner->token))
         return false;
     uint64_t product = slab_divide(note, offset);
     uint32_t index = (uint32_t)(product >> 32);
@@ -172,6 +169,13 @@ bool heap_free_remote(struct heap *heap, void *p)
     return slab_free_bit(heap, descriptor, p, note->bytes, index) == 0;
 }
 
+bool heap_free_remote_by(void *p)
+{
+    const struct owner *owner = owner_last.owner;
+    uint64_t offset = (uint64_t)((uintptr_t)p - (uintptr_t)owner->base);
+    return offset < atomic_load_explicit(&owner->span, memory_order_relaxed) && free_remote(owner->heap, owner, p);
+}
+
 static bool is_inside(const struct heap *heap, const void *p)
 {
     return (uint64_t)((uintptr_t)p - (uintptr_t)heap->base) < heap->capacity;
@@ -181,8 +185,9 @@ static bool is_inside(const struct heap *heap, const void *p)
 static __attribute__((noinline)) int free_slowly(struct heap *heap, void *p)
 {
     int saved_errno = errno;
-    struct owner *owner = owner_cached(heap);
-    int rc = is_inside(heap, p) && heap_free_remote(heap, p) ? 0 : free_other(heap, owner, p);
+    struct owner *owner = owner_known(heap); /* perhaps this thread used another heap last */
+    bool done = owner != NULL && is_inside(heap, p) && (heap_free_fast(heap, p) || free_remote(heap, owner, p));
+    int rc = done ? 0 : free_other(heap, owner, p);
     errno = saved_errno;
     return rc;
 }

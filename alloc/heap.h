@@ -41,6 +41,9 @@ struct heap_host {
     /* LIVE: is the attachment with this id still there?  Ids are unique among all attachments since `first`. */
     bool (*alive)(void *ctx, uint32_t id);
     uint32_t self; /* LIVE: this process's attachment id, never 0 */
+    /* What stands for this heap in heap_malloc_by() and, with any address in it, in heap_free_by(): as long as the heap
+     * is attached, every thread may allocate and free at any time.  NULL: not so, or nobody asks. */
+    const void *handle;
     /* In builds with AddressSanitizer or STEAD_VALGRIND: free blocks are poisoned.  The host promises that whoever
      * reads whole pages of the heap does so between heap_guard_pause() and heap_guard_resume(), and that no other
      * process allocates from it (what is poisoned is each process's own knowledge): so not in LIVE, unless alone. */

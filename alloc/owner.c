@@ -5,12 +5,25 @@
  * by the heap's serial: a number used once in a process.  A heap that is detached, or reloaded, has another serial, so
  * that every thread's entry and every token in the notes goes stale at once, in O(1), without a look at other threads.
  *
+ * The public calls are spared even that: they compare what they were given with the front of the owner this thread used last,
+ * the handle, or the address with base and span.  The front is what the heap's serial says, said in the owner itself:
+ *   set      by owner_start(), by the thread whose owner it is, when it has the heap's serial
+ *   cleared  by whoever gives the heap another serial or detaches it, for all of the heap's owners; in a fork child for all
+ *            owners of all heaps; by the thread when it ends: it uses owner_nobody from then on
+ * All of it under the registry lock, and read without it.  Why that is enough: reload and detach are called while no other
+ * call is running (heap.h), so a call that reads the front began either before, when it was true, or after somebody told its
+ * thread that a rollback or close is over; that orders the reading behind the clearing.  A block handed out before a
+ * close and freed after it, in the same range, by the store that is mapped there now, is a wrong pointer of that
+ * store; the caller's front is cleared, and the search through the stores finds the other one.  `base` and `notes` never
+ * change in an owner.  One that is cleared stays readable: only its own thread frees it, and not while owner_last names it.
+ *
  *   tokens:  floor (nobody's, listed in heap->orphans or left) < every owner's token of this serial
  *
  * Tokens have 32 bits, and a reload (each turn that another process had) takes one, and one for each thread: some 2^30 turns
  * use half of them up.  Then all notes are cleared and they start anew.
  *
- * Invariant: O2  floor < heap->token_next, and no note holds a token that will be given out again
+ * Invariants: O2  floor < heap->token_next, and no note holds a token that will be given out again
+ *             O3  an owner whose serial is not its heap's has no span and no handle
  *
  * The registry lock orders threads that end against heaps that go: an owner is freed by its thread, a heap only sets
  * owner->heap to NULL.  Order of locks: registry, heap->mutex.
@@ -29,7 +42,8 @@
 
 #define TOKENS_MAX (UINT32_MAX / 2) /* the rest is for the threads of the last serial */
 
-_Thread_local struct owner_tls owner_last;
+struct owner owner_nobody = {.handle = &owner_nobody};
+_Thread_local struct owner_tls owner_last = {.owner = &owner_nobody};
 static _Thread_local struct owner_tls owner_lately[OWNER_TLS_SLOTS];
 static _Thread_local struct owner *thread_owners; /* of all heaps; this thread only */
 
@@ -40,6 +54,27 @@ static unsigned tls_index_next; /* registry lock */
 static pthread_key_t thread_end_key;
 static int key_error;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+/* The public calls do not know this owner any more; registry lock. */
+static void front_clear(struct owner *owner)
+{
+    atomic_store_explicit(&owner->handle, &owner_nobody, memory_order_relaxed);
+    atomic_store_explicit(&owner->span, 0, memory_order_relaxed);
+}
+
+static void fronts_clear(struct heap *heap)
+{
+    for (struct owner *owner = heap->owners; owner != NULL; owner = owner->next_of_heap)
+        front_clear(owner);
+}
+
+static void front_set(struct owner *owner, const struct heap *heap)
+{
+    if (heap->host.handle == NULL)
+        return;
+    atomic_store_explicit(&owner->handle, heap->host.handle, memory_order_relaxed);
+    atomic_store_explicit(&owner->span, heap->capacity, memory_order_relaxed);
+}
 
 static void owner_unlink(struct owner *owner)
 {
@@ -66,7 +101,7 @@ static void thread_ends(void *unused)
         }
         free(owner);
     }
-    memset(&owner_last, 0, sizeof owner_last);
+    owner_last = (struct owner_tls){.owner = &owner_nobody};
     memset(owner_lately, 0, sizeof owner_lately);
     pthread_mutex_unlock(&registry);
 }
@@ -83,8 +118,10 @@ static void fork_parent(void)
 
 static void fork_child(void)
 {
-    for (struct heap *heap = heaps; heap != NULL; heap = heap->next)
+    for (struct heap *heap = heaps; heap != NULL; heap = heap->next) {
         heap->forked = true;
+        fronts_clear(heap);
+    }
     pthread_mutex_unlock(&registry);
 }
 
@@ -104,8 +141,10 @@ static void tokens_restart(struct heap *heap)
     heap->token_next = 1;
 }
 
+/* Registry lock. */
 static void new_serial(struct heap *heap)
 {
+    fronts_clear(heap);
     pthread_mutex_lock(&heap->mutex);
     if (heap->token_next > TOKENS_MAX)
         tokens_restart(heap);
@@ -140,6 +179,7 @@ void owner_unregister(struct heap *heap, bool give_back)
     for (struct owner *owner = heap->owners; owner != NULL; owner = owner->next_of_heap) {
         if (give_back && owner->serial == atomic_load(&heap->serial))
             slab_give_back(heap, owner);
+        front_clear(owner);
         owner->heap = NULL;
         owner->serial = 0;
     }
@@ -172,9 +212,11 @@ void owner_forget_all(struct heap *heap)
 /* Nothing owned, under the heap's present serial. */
 static int owner_start(struct heap *heap, struct owner *owner)
 {
-    memset(owner->bins, 0, sizeof owner->bins);
-    for (unsigned class = 0; class < CLASS_COUNT; class ++)
+    for (unsigned class = 0; class < CLASS_COUNT; class ++) {
+        memset(&owner->bins[class], 0,
+               offsetof(struct bin, hints)); /* hint_count says that none of them means anything */
         owner->bins[class].pair = &slab_no_pair;
+    }
     for (unsigned i = 0; i <= CLASS_SMALL_MAX / 8; i++)
         owner->by_8[i] = &owner->bins[class_by_8[i]];
     pthread_mutex_lock(&heap->mutex);
@@ -184,24 +226,32 @@ static int owner_start(struct heap *heap, struct owner *owner)
     if (exhausted)
         return error_set(ENOMEM, "More than 4 billion threads used this heap since it was opened: reopen the store");
     owner->serial = atomic_load(&heap->serial);
+    front_set(owner, heap);
     return 0;
+}
+
+struct owner *owner_known(struct heap *heap)
+{
+    const struct owner_tls *lately = &owner_lately[heap->tls_index];
+    uint64_t serial = atomic_load_explicit(&heap->serial, memory_order_relaxed);
+    if (owner_last.serial != serial && lately->serial == serial)
+        owner_last = *lately;
+    return owner_cached(heap);
 }
 
 struct owner *owner_get(struct heap *heap)
 {
-    struct owner *owner = owner_cached(heap);
+    struct owner *owner = owner_known(heap);
+    struct owner_tls *lately = &owner_lately[heap->tls_index];
     if (owner != NULL)
         return owner;
-    struct owner_tls *lately = &owner_lately[heap->tls_index];
-    if (lately->serial == atomic_load_explicit(&heap->serial, memory_order_relaxed)) {
-        owner_last = *lately;
-        return lately->owner;
-    }
     pthread_mutex_lock(&registry);
     struct owner **link = &thread_owners;
     while ((owner = *link) != NULL && owner->heap != heap) {
         if (owner->heap == NULL) { /* its heap is gone */
             *link = owner->next_of_thread;
+            if (owner == owner_last.owner)
+                owner_last = (struct owner_tls){.owner = &owner_nobody};
             free(owner);
         } else {
             link = &owner->next_of_thread;
@@ -215,8 +265,11 @@ struct owner *owner_get(struct heap *heap)
             error_set(ENOMEM, "No memory for a thread's part of the heap");
             return NULL;
         }
-        memset(owner, 0, sizeof *owner);
+        memset(owner, 0, offsetof(struct owner, bins)); /* owner_start() */
+        front_clear(owner);
         owner->heap = heap;
+        owner->base = heap->base;
+        owner->notes = heap->notes;
         owner->next_of_thread = thread_owners;
         thread_owners = owner;
         owner->next_of_heap = heap->owners;

@@ -7,6 +7,9 @@
 /* The calling thread's owner, made if need be; NULL with a sentence (ENOMEM). */
 struct owner *owner_get(struct heap *heap);
 
+/* The calling thread's owner if it used the heap lately; NULL: perhaps it has one nevertheless.  Makes it owner_last. */
+struct owner *owner_known(struct heap *heap);
+
 /* Registers a new heap, and gives it its first serial. */
 int owner_register(struct heap *heap);
 

@@ -27,8 +27,11 @@
  *   it finds the bit set and there is no hint for it then; the other way to be handed out is the word that the bin holds in
  *   free_bits, and taking up a word drops the hints for its blocks (bin_drop_hints_of).  So every hint is taken unlooked at.
  *
- * Borrowing: a class whose slabs are all full takes a block of the nearest wider class that has a slab with room, up to
- * half as wide again, before a slab is made for it.  The numbers of live blocks of the classes rise and fall one by one;
+ *   Many hints cost no room (borrowing takes them, too): with 64 a bin instead of 16, a churn leaves the fast paths a quarter
+ * less often and has 0.10 mispredicted branches an operation instead of 0.37 (by simulation).
+ *
+ * Borrowing: a class whose slabs are all full takes a block of the nearest wider class that has one to spare, hinted or in a
+ * slab with room, up to half as wide again, before a slab is made for it.  The numbers of live blocks of the classes rise and fall one by one;
  * without this each class keeps the room for its own highest number (measured: what is free in slabs falls by 2 to 3 % of
  * what is live in a churn, and what is lost inside blocks rises by 0.1 %).  The block is the wider class's in all respects.
  *
@@ -69,11 +72,11 @@ void bin_clear(struct bin *bin)
 }
 
 /* The bin takes the free blocks of a word as they are: hints for them say the same and go. */
-static void bin_drop_hints_of(struct bin *bin, const struct map_pair *pair)
+static void bin_drop_hints_of(struct bin *bin, const struct note *note, unsigned pair)
 {
     unsigned kept = 0;
     for (unsigned i = 0; i < bin->hint_count; i++)
-        if (bin->hints[i].pair != pair)
+        if (hint_note(&bin->hints[i]) != note || hint_index(&bin->hints[i]) / 64 != pair)
             bin->hints[kept++] = bin->hints[i];
     bin->hint_count = kept;
 }
@@ -91,7 +94,7 @@ static bool bin_advance(struct heap *heap, struct bin *bin, struct note *note)
             ~atomic_load_explicit(&descriptor->map[at].allocated, memory_order_relaxed) & slab_valid_bits(geometry, at);
         if (free_bits == 0)
             continue;
-        bin_drop_hints_of(bin, &descriptor->map[at]);
+        bin_drop_hints_of(bin, note, at);
         bin->free_bits = free_bits;
         note->used = (uint16_t)(note->used + (unsigned)__builtin_popcountll(free_bits));
         bin->pair = &descriptor->map[at];
@@ -109,7 +112,7 @@ static void bin_drop_hints(struct bin *bin, const struct note *note)
 {
     unsigned kept = 0;
     for (unsigned i = 0; i < bin->hint_count; i++)
-        if (bin->hints[i].note != note)
+        if (hint_note(&bin->hints[i]) != note)
             bin->hints[kept++] = bin->hints[i];
     bin->hint_count = kept;
 }
@@ -252,9 +255,10 @@ static int refill_wider(struct heap *heap, struct owner *owner, unsigned *class,
         if (wide >= CLASS_COUNT || class_table[wide].bytes > widest)
             break;
         struct bin *bin = &owner->bins[wide];
-        if (bin->partial.first == 0 || class_table[wide].bytes % 16 > class_table[*class].bytes % 16)
+        if ((bin->partial.first == 0 && bin->hint_count == 0) ||
+            class_table[wide].bytes % 16 > class_table[*class].bytes % 16)
             continue; /* none, or none aligned to 16 as the class's own are */
-        *ready = bin->free_bits != 0;
+        *ready = bin->hint_count != 0 || bin->free_bits != 0;
         if (!*ready)
             rc = refill_from_own(heap, bin, ready);
         if (rc == 0 && *ready) {
@@ -301,7 +305,7 @@ static void bin_spill_hints(struct heap *heap, struct bin *bin)
     unsigned kept = 0;
     for (unsigned i = 0; i <= BIN_HINTS; i++) {
         if (i < BIN_HINTS / 2)
-            slab_relist(heap, bin, bin->hints[i].note);
+            slab_relist(heap, bin, hint_note(&bin->hints[i]));
         else if (kept < BIN_HINTS)
             bin->hints[kept++] = bin->hints[i];
     }
@@ -351,7 +355,8 @@ int slab_free_shared(struct heap *heap, struct owner *owner, const struct run *r
             return rc != 0 ? rc : STEAD_WRONG_POINTER;
     }
     if (owner != NULL && atomic_load_explicit(&note->owner, memory_order_acquire) == owner->token)
-        return slab_free_own(heap, note, heap->base + (run->slot << SLOT_SHIFT) + (uint64_t)index * note->bytes, index);
+        return slab_free_own(owner, note, heap->base + (run->slot << SLOT_SHIFT) + (uint64_t)index * note->bytes,
+                             index);
     uint32_t bytes = class_table[head_class(run->head)].bytes;
     return slab_free_bit(heap, run->descriptor, heap->base + (run->slot << SLOT_SHIFT) + (uint64_t)index * bytes, bytes,
                          index);

@@ -53,31 +53,32 @@ static inline uint64_t slab_divide(const struct note *note, uint64_t offset)
 
 /* Frees a block of the calling thread's own slab, whose head was just proved: no lock, no atomic read-modify-write.
  * STEAD_WRONG_POINTER: not allocated. */
-static inline int slab_free_own(struct heap *heap, struct note *note, void *block, uint32_t index)
+static inline int slab_free_own(struct owner *owner, struct note *note, void *block, uint32_t index)
 {
     struct map_pair *pair = &note->descriptor->map[index / 64];
     uint64_t allocated = atomic_load_explicit(&pair->allocated, memory_order_relaxed);
-    uint64_t bit = UINT64_C(1) << index % 64;
-    if (UNLIKELY((allocated & ~atomic_load_explicit(&pair->freed, memory_order_relaxed) & bit) == 0))
+    uint64_t live = allocated & ~atomic_load_explicit(&pair->freed, memory_order_relaxed);
+    if (UNLIKELY((live >> index % 64 & 1) == 0))
         return STEAD_WRONG_POINTER;
-    if (GUARD_ACTIVE && heap->guards)
+    if (GUARD_ACTIVE && owner->heap->guards)
         GUARD_HIDE(block, note->bytes);
     struct bin *bin = note->bin; /* loaded before anything is stored: see slab_take_hint() */
     uint16_t used = (uint16_t)(note->used - 1);
     uint32_t hints = bin->hint_count;
-    atomic_store_explicit(&pair->allocated, allocated ^ bit, memory_order_relaxed);
+    atomic_store_explicit(&pair->allocated, allocated & ~(UINT64_C(1) << index % 64), memory_order_relaxed);
     note->used = used;
-    bin->hints[hints] = (struct hint){block, note, pair, bit}; /* perhaps not counted */
+    bin->hints[hints] =
+        (struct hint){block, (uint64_t)index << HINT_INDEX_SHIFT | (uintptr_t)note}; /* perhaps not counted */
     hints += used >= note->hint_from;
     if (UNLIKELY(hints > BIN_HINTS || used == note->look_at))
-        slab_after_free(heap, note);
+        slab_after_free(owner->heap, note);
     else
         bin->hint_count = hints;
     return 0;
 }
 
 /* The block freed last of those the bin has hints for, handed out again; NULL: none. */
-static inline void *slab_take_hint(struct heap *heap, struct bin *bin, size_t size)
+static inline void *slab_take_hint(const struct owner *owner, struct bin *bin, size_t size)
 {
     uint32_t hints = bin->hint_count;
     if (hints == 0)
@@ -86,16 +87,17 @@ static inline void *slab_take_hint(struct heap *heap, struct bin *bin, size_t si
      * behind them waits if the processor once saw it overtake one of them wrongly. */
     const struct hint *hint = &bin->hints[--hints];
     void *block = hint->block;
-    struct note *note = hint->note;
-    struct map_pair *pair = hint->pair;
-    uint64_t bit = hint->bit;
+    struct note *note = hint_note(hint);
+    uint32_t index = hint_index(hint);
+    struct map_pair *pair = &note->descriptor->map[index / 64];
+    uint64_t bit = UINT64_C(1) << index % 64;
     bin->hint_count = hints;
     atomic_store_explicit(&pair->allocated, atomic_load_explicit(&pair->allocated, memory_order_relaxed) | bit,
                           memory_order_relaxed);
     note->used++;
-    if (GUARD_ACTIVE && heap->guards)
+    if (GUARD_ACTIVE && owner->heap->guards)
         GUARD_SHOW(block, size);
-    (void)heap;
+    (void)owner;
     (void)size;
     if (block == NULL)
         __builtin_unreachable(); /* slab_free_own() notes blocks */

@@ -56,11 +56,21 @@ struct slab_list {
  * process and to all others: a hint only saves looking for it.  None is stale: slab.c. */
 struct hint {
     void *block;
-    struct note *note;
-    struct map_pair *pair; /* its bit is in this word's */
-    uint64_t bit;          /* a mask                    */
+    uint64_t place; /* index in the slab << 48 | address of the slab's note: notes_map() has it below 2^48 */
 };
-#define BIN_HINTS 16u
+#define BIN_HINTS 64u
+#define HINT_INDEX_SHIFT 48
+#define HINT_NOTE_MASK ((UINT64_C(1) << HINT_INDEX_SHIFT) - 1)
+
+static inline struct note *hint_note(const struct hint *hint)
+{
+    return (struct note *)(uintptr_t)(hint->place & HINT_NOTE_MASK);
+}
+
+static inline uint32_t hint_index(const struct hint *hint)
+{
+    return (uint32_t)(hint->place >> HINT_INDEX_SHIFT);
+}
 
 /*
  * Where a thread takes blocks of one class from: the hints, newest first; then one word of the current slab's
@@ -80,9 +90,16 @@ struct bin {
     struct hint hints[BIN_HINTS + 1]; /* oldest first; the last one is only ever written                   */
 };
 
-/* One thread's part of one heap. */
+/*
+ * One thread's part of one heap.  What the public calls compare comes first, in one line: the handle that malloc was given,
+ * or the pointer that free was given, and the slab's token; nothing else is asked.  owner.c says who writes it when.
+ */
 struct owner {
-    uint32_t token; /* unique among all owners this heap ever had in this process */
+    const void *_Atomic handle; /* heap_host.handle; owner_nobody: no call may rely on this owner (any more)   */
+    uint8_t *base;              /* of the heap                                                               */
+    _Atomic uint64_t span;      /* bytes from base in which free need ask for nothing but the note; 0: nowhere */
+    struct note *notes;         /* of the heap                                                               */
+    uint32_t token;             /* unique among all owners this heap ever had in this process                */
     uint64_t serial;
     struct heap *heap; /* NULL: the heap is gone.  Under registry lock                     */
     struct owner *next_of_heap, *previous_of_heap; /* registry lock                      */
@@ -94,10 +111,11 @@ struct owner {
 /* The owner this thread used last, and some others it used lately. */
 #define OWNER_TLS_SLOTS 16u
 struct owner_tls {
-    uint64_t serial; /* of the heap the owner belongs to; serials are never used twice */
-    struct owner *owner;
+    uint64_t serial;     /* of the heap the owner belongs to; serials are never used twice */
+    struct owner *owner; /* owner_last's is never NULL                                     */
 };
 extern _Thread_local struct owner_tls owner_last;
+extern struct owner owner_nobody; /* before a thread's first one, and after its last: knows no handle and no address */
 
 struct heap {
     /* read by every call */

@@ -265,6 +265,8 @@ int store_attach_heap(struct stead *s, bool first, bool inspect)
                              .extend = store_host_extend,
                              .alive = store_host_alive,
                              .self = s->has_slot ? presence_id(s->presence) : 0,
+                             .handle =
+                                 s->sharing == STEAD_TURNS || s->read_only ? NULL : s, /* where the gate stays 0 */
                              .guards = s->sharing == STEAD_SOLE && !s->read_only};
     int rc = page_verify(s);
     if (rc != 0)

@@ -1,8 +1,9 @@
 /*
  * memory.c -- stead_malloc and its family: the gate, then straight into the heap.
  *
- * The fast path is one relaxed load of s->gate (0 in SOLE and LIVE) and the heap's own, inline; stead_free adds the
- * search of the address table, usually its first entry.
+ * The fast paths are the heap's own, inline.  They ask one thing: is this the handle, or an address, of the store that this
+ * thread used last, and may it write there at any time?  What they do not do is asked again from the start: handle or pointer
+ * to store, the store's gate (0 in SOLE and LIVE), the heap.
  */
 #include <errno.h>
 
@@ -40,12 +41,8 @@ static __attribute__((noinline)) void *malloc_slowly(struct stead *s, size_t siz
 
 void *stead_malloc(stead *store, size_t size)
 {
-    if (LIKELY(store != NULL && atomic_load_explicit(&store->gate, memory_order_relaxed) == 0)) {
-        void *block = heap_malloc_fast(store->heap, size);
-        if (LIKELY(block != NULL))
-            return block;
-    }
-    return malloc_slowly(store, size);
+    void *block = heap_malloc_by(store, size);
+    return LIKELY(block != NULL) ? block : malloc_slowly(store, size);
 }
 
 void *stead_calloc(stead *store, size_t n, size_t size)
@@ -93,19 +90,16 @@ static __attribute__((noinline)) void free_slowly(void *block)
 
 /* Not of a slab of this thread: perhaps of another one's.  Every call of stead_free() is its last act, so that it saves no
  * register. */
-static __attribute__((noinline)) void free_others(struct heap *heap, void *block)
+static __attribute__((noinline)) void free_others(void *block)
 {
-    if (!heap_free_remote(heap, block))
+    if (!heap_free_remote_by(block))
         free_slowly(block);
 }
 
 void stead_free(void *block)
 {
-    struct stead *s = registry_find_first(block);
-    if (UNLIKELY(s == NULL || atomic_load_explicit(&s->gate, memory_order_relaxed) != 0))
-        free_slowly(block);
-    else if (UNLIKELY(!heap_free_fast(s->heap, block)))
-        free_others(s->heap, block);
+    if (UNLIKELY(!heap_free_by(block)))
+        free_others(block);
 }
 
 size_t stead_usable_size(const void *block)

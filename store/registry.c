@@ -9,7 +9,8 @@
  *    waits for visitors; they take a handle, and it is not the last any more, or go.
  *  - The list, phases and handle counts are under one mutex, never held across a wait for another process: an open
  *    or close in progress is a phase, and others wait for it on a condition variable (CLOCK_MONOTONIC).
- *  - The address table is read without a lock by every stead_free().  A slot is published by storing its range, one
+ *  - The address table is read without a lock: by stead_free() where the pointer is not of the store that the thread used last
+ *    (alloc/owner.c), and by the other calls that are given a pointer.  A slot is published by storing its range, one
  *    word, after the store, and withdrawn by storing 0 there first.  A reader that finds its pointer in a range and then
  *    no store, or another one, is a free() that races with the close of its own store: the caller's error, for ranges
  *    of open stores do not overlap.
@@ -29,20 +30,21 @@
 
 #define REGISTRY_SLOTS 1024
 
+/* `where` is one word, so that whoever reads it has a base and a length that belong together: base / 64 KiB in the upper
+ * half, length / 64 KiB in the lower; 0 = empty.  Addresses have 48 bits, capacities 46. */
+struct range {
+    _Atomic uint64_t where;
+    struct stead *_Atomic store; /* written before `where`, cleared after it */
+};
+
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t phase_changed;
 static unsigned fork_holds; /* forks wait until there are none */
 static pthread_cond_t fork_released;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static struct stead *list;
-struct registry_range registry_first;
-static struct registry_range further[REGISTRY_SLOTS - 1];
-static _Atomic unsigned range_limit; /* slots below were used; slot 0 is registry_first */
-
-static struct registry_range *range_at(unsigned i)
-{
-    return i == 0 ? &registry_first : &further[i - 1];
-}
+static struct range ranges[REGISTRY_SLOTS];
+static _Atomic unsigned range_limit; /* slots below were used */
 
 static void condition_init(void)
 {
@@ -74,7 +76,7 @@ static void after_fork_child(void)
     }
     list = NULL;
     for (unsigned i = 0; i < REGISTRY_SLOTS; i++)
-        atomic_store(&range_at(i)->where, 0);
+        atomic_store(&ranges[i].where, 0);
     condition_init();
     pthread_mutex_unlock(&mutex);
 }
@@ -158,10 +160,10 @@ int registry_wait(const struct file *file, int64_t deadline_ns)
 static int publish_range(struct stead *s)
 {
     for (unsigned i = 0; i < REGISTRY_SLOTS; i++) {
-        if (atomic_load(&range_at(i)->where) != 0)
+        if (atomic_load(&ranges[i].where) != 0)
             continue;
-        atomic_store(&range_at(i)->store, s);
-        atomic_store(&range_at(i)->where, (uint64_t)((uintptr_t)s->base / UNIT_BYTES) << 32 | s->capacity / UNIT_BYTES);
+        atomic_store(&ranges[i].store, s);
+        atomic_store(&ranges[i].where, (uint64_t)((uintptr_t)s->base / UNIT_BYTES) << 32 | s->capacity / UNIT_BYTES);
         if (atomic_load(&range_limit) <= i)
             atomic_store(&range_limit, i + 1);
         return 0;
@@ -182,9 +184,9 @@ void registry_unpublish(struct stead *s)
 {
     pthread_mutex_lock(&mutex);
     for (unsigned i = 0; i < atomic_load(&range_limit); i++)
-        if (atomic_load(&range_at(i)->store) == s) {
-            atomic_store(&range_at(i)->where, 0);
-            atomic_store(&range_at(i)->store, NULL);
+        if (atomic_load(&ranges[i].store) == s) {
+            atomic_store(&ranges[i].where, 0);
+            atomic_store(&ranges[i].store, NULL);
         }
     pthread_mutex_unlock(&mutex);
 }
@@ -272,11 +274,13 @@ void registry_cancel_close(struct stead *s)
     pthread_mutex_unlock(&mutex);
 }
 
-struct stead *registry_find_further(const void *p)
+struct stead *registry_find(const void *p)
 {
     unsigned limit = atomic_load_explicit(&range_limit, memory_order_acquire);
-    for (unsigned i = 0; i < limit; i++)
-        if (registry_covers(atomic_load_explicit(&range_at(i)->where, memory_order_acquire), p))
-            return atomic_load_explicit(&range_at(i)->store, memory_order_relaxed);
+    for (unsigned i = 0; i < limit; i++) {
+        uint64_t where = atomic_load_explicit(&ranges[i].where, memory_order_acquire);
+        if ((uint64_t)((uintptr_t)p >> 16) - (where >> 32) < (uint32_t)where)
+            return atomic_load_explicit(&ranges[i].store, memory_order_relaxed);
+    }
     return NULL;
 }
