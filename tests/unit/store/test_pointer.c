@@ -119,7 +119,7 @@ Test(pointer, those_of_several_stores_find_their_own)
     static struct mix mix;
     pthread_t thread;
     for (unsigned i = 0; i < STORES; i++) {
-        const stead_options options = {.sharing = i == 1 ? STEAD_LIVE : STEAD_SOLE};
+        const stead_options options = {.sharing = i == 1 ? STEAD_LIVE : STEAD_SOLE, .capacity_bytes = 64u << 20};
         char name[] = {(char)('a' + i), 0};
         OK(stead_open(&mix.store[i], path_in(name), &options));
     }
