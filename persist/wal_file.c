@@ -38,9 +38,10 @@
 static void share_with(int fd, const struct stat *store)
 {
     struct stat made;
-    if (fstat(fd, &made) == 0 && (made.st_uid != store->st_uid || made.st_gid != store->st_gid) &&
-        fchown(fd, store->st_uid, store->st_gid) != 0)
-        (void)fchown(fd, (uid_t)-1, store->st_gid);
+    if (fstat(fd, &made) == 0 && (made.st_uid != store->st_uid || made.st_gid != store->st_gid)) {
+        bool given = fchown(fd, store->st_uid, store->st_gid) == 0 || fchown(fd, (uid_t)-1, store->st_gid) == 0;
+        (void)given; /* who may not, keeps it */
+    }
     (void)fchmod(fd, store->st_mode & 0777);
 }
 
