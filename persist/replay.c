@@ -9,9 +9,7 @@
  *   notes   {page, offset in it, count, place in bytes}    16 bytes each, in the order of the log
  *
  * When the window is full or the log at its end, the notes are sorted by page - a stable sort, so that the runs of one page
- * stay in the order of their commits - and page after page is read, changed and written, neighbours in one call of up
- * to PIECE_PAGES.  A page that begins from zeros, or whose first run is all of it, is not read.  Pages to be read soon are
- * asked for ahead: after a power cut nothing is cached, and one read at a time would wait for the disk each time.
+ * stay in the order of their commits - and written page after page (replay_write.c).
  *
  * A recovery reads the log once, to verify it: it notes the runs meanwhile (struct replay_notes).  A log that fits one window
  * stays in memory, and the notes say where in it the runs stand; nothing is copied.
@@ -33,11 +31,8 @@
 
 #include "base/error.h"
 #include "base/units.h"
-#include "persist/map.h"
+#include "persist/replay_internal.h"
 
-#define PIECE_PAGES 64   /* 256 KiB: the processor's cache holds it while it is read, changed, written, checksummed */
-#define AHEAD_PAGES 1024 /* asked for ahead of the page in hand */
-#define GAP_PAGES 16     /* so far apart they are asked for together */
 #define FIRST_NOTES 1024
 #define FIRST_BYTES (UINT64_C(64) << 10)
 #define DIGIT_BITS 11
@@ -46,26 +41,9 @@
 
 size_t replay_window_bytes = (size_t)128 << 20;
 
-struct note {
-    uint64_t page;
-    uint32_t at;            /* in window.bytes              */
-    uint16_t offset, count; /* in the page; count 0: zeros  */
-};
-static_assert(sizeof(struct note) == 16, "two words");
-
-struct window {
-    struct note *note, *spare; /* the spare is the sort's    */
-    size_t notes, note_room;
-    uint8_t *bytes;
-    const uint8_t *kept; /* in place of these: the log itself; `filled` is its length */
-    size_t filled, byte_room;
-    uint64_t last_page; /* the highest in it */
-};
-
 struct replay {
     const struct replay_target *target;
     struct window window;
-    uint8_t *piece; /* PIECE_PAGES pages */
 };
 
 /* ---- filling the window ---- */
@@ -180,119 +158,20 @@ static void sort_notes(struct window *window)
     }
 }
 
-/* ---- writing it ---- */
-
-/* The notes of one page: [at, result). */
-static size_t notes_of_page(const struct window *window, size_t at)
-{
-    uint64_t page = window->note[at].page;
-    while (at < window->notes && window->note[at].page == page)
-        at++;
-    return at;
-}
-
-/* Nothing of the old page remains. */
-static bool begins_anew(const struct note *note)
-{
-    return note->count == 0 || note->count == PAGE_BYTES;
-}
-
-static void change_page(const struct window *window, size_t from, size_t to, uint8_t *page)
-{
-    const uint8_t *bytes = window->kept != NULL ? window->kept : window->bytes;
-    for (size_t i = from; i < to; i++) {
-        const struct note *note = &window->note[i];
-        if (note->count == 0)
-            memset(page, 0, PAGE_BYTES);
-        else
-            memcpy(page + note->offset, bytes + note->at, note->count);
-    }
-}
-
-/* The pages that follow the one at note `at` in the file without a gap, at most PIECE_PAGES, those that must be read read.
- * *next: the first note after them. */
-static int read_piece(struct replay *replay, size_t at, size_t *count, size_t *next)
-{
-    const struct window *window = &replay->window;
-    uint64_t first = window->note[at].page, read_from = 0;
-    uint64_t most = min_u64(format_contiguous(first * PAGE_BYTES) / PAGE_BYTES, PIECE_PAGES);
-    uint64_t pages = 0, wanted = 0; /* wanted: pages up to here, from read_from on, are still to be read */
-    int rc = 0;
-    while (rc == 0 && pages < most && at < window->notes && window->note[at].page == first + pages) {
-        if (!begins_anew(&window->note[at])) {
-            if (wanted == 0)
-                read_from = pages;
-            wanted++;
-        } else if (wanted != 0) {
-            rc = replay->target->read(replay->target->ctx, first + read_from, wanted,
-                                      replay->piece + read_from * PAGE_BYTES);
-            wanted = 0;
-        }
-        at = notes_of_page(window, at);
-        pages++;
-    }
-    if (rc == 0 && wanted != 0)
-        rc = replay->target->read(replay->target->ctx, first + read_from, wanted,
-                                  replay->piece + read_from * PAGE_BYTES);
-    *count = pages;
-    *next = at;
-    return rc;
-}
-
-/* Asks for what is to be read from note `at` on, up to a number of pages; returns the first note not asked for. */
-static size_t ask_ahead(const struct replay *replay, size_t at, uint64_t pages)
-{
-    const struct window *window = &replay->window;
-    while (pages > 0 && at < window->notes) {
-        uint64_t first = window->note[at].page, end = first;
-        uint64_t limit = first + min_u64(format_contiguous(first * PAGE_BYTES) / PAGE_BYTES, PIECE_PAGES);
-        while (at < window->notes && pages > 0 && window->note[at].page < limit &&
-               window->note[at].page <= end + GAP_PAGES) {
-            end = window->note[at].page + 1;
-            at = notes_of_page(window, at);
-            pages--;
-        }
-        replay->target->soon(replay->target->ctx, first, end - first);
-    }
-    return at;
-}
+/* ---- the whole ---- */
 
 static int write_window(struct replay *replay)
 {
     struct window *window = &replay->window;
-    const struct replay_target *target = replay->target;
-    size_t ahead = 0;
-    int rc = 0;
     sort_notes(window);
-    for (size_t at = 0; rc == 0 && at < window->notes;) {
-        size_t count, next;
-        if (target->soon != NULL && ahead <= at)
-            ahead = ask_ahead(replay, at, AHEAD_PAGES);
-        rc = read_piece(replay, at, &count, &next);
-        uint8_t *page = replay->piece;
-        while (rc == 0 && at < next) {
-            size_t end = notes_of_page(window, at);
-            change_page(window, at, end, page);
-            page += PAGE_BYTES;
-            at = end;
-        }
-        if (rc == 0)
-            rc = target->write(target->ctx, window->note[at - 1].page + 1 - count, count, replay->piece);
-    }
+    int rc = replay_write_window(window, replay->target);
     window->notes = window->filled = 0;
     window->last_page = 0;
     return rc;
 }
 
-static bool replay_init(struct replay *replay)
-{
-    *replay = (struct replay){.piece = aligned_alloc(PAGE_BYTES, PIECE_PAGES * PAGE_BYTES)};
-    return replay->piece != NULL;
-}
-
 static void replay_release(struct replay *replay)
 {
-    free(replay->piece);
     free(replay->window.note);
     free(replay->window.spare);
     free(replay->window.bytes);
@@ -301,9 +180,8 @@ static void replay_release(struct replay *replay)
 
 int replay_records(struct wal_scan *scan, uint64_t end_seq, const struct replay_target *target)
 {
-    struct replay replay;
-    int rc = replay_init(&replay) ? 0 : error_set(ENOMEM, "no memory to replay the log");
-    replay.target = target;
+    struct replay replay = {.target = target};
+    int rc = 0;
     while (rc == 0 && scan->at.next_seq <= end_seq) {
         struct wal_record record;
         rc = wal_scan_next(scan, &record);
@@ -330,7 +208,7 @@ struct replay_notes *replay_notes_open(const uint8_t *kept, uint64_t kept_bytes)
     struct replay_notes *notes = calloc(1, sizeof *notes);
     if (notes == NULL)
         return NULL;
-    notes->complete = replay_init(&notes->replay);
+    notes->complete = true;
     notes->replay.window.kept = kept;
     notes->replay.window.filled = kept != NULL ? (size_t)kept_bytes : 0;
     return notes;

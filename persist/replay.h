@@ -20,7 +20,13 @@ struct replay_target {
     int (*read)(void *ctx, uint64_t page, size_t count, uint8_t *to); /* as they are now */
     int (*write)(void *ctx, uint64_t page, size_t count, const uint8_t *bytes);
     void (*soon)(void *ctx, uint64_t page, size_t count); /* these will be read; a hint; may be NULL */
+    /* Another one, for a thread of the replay's own: called at the same time, for pages of other blocks of the checksum table
+     * (replay_write.c).  NULL: there is no such thread. */
+    const struct replay_target *helper;
 };
+
+/* A window with fewer notes than this is written by one thread; a variable so that a test needs no long log. */
+extern size_t replay_helper_notes;
 
 /* Memory for notes and bytes of one window (replay.c); a variable so that a test has many windows in a short log. */
 extern size_t replay_window_bytes;

@@ -114,8 +114,10 @@ int replay_into_file(struct wal_scan *scan, int fd, uint64_t end_seq)
 
 int replay_notes_into_file(struct replay_notes *notes, int fd)
 {
-    struct table table = {.fd = fd};
-    struct replay_target target = file_target;
+    struct table table = {.fd = fd}, helpers_table = {.fd = fd};
+    struct replay_target target = file_target, helper = file_target;
+    helper.ctx = &helpers_table;
     target.ctx = &table;
-    return finish_table(&table, replay_notes_write(notes, &target));
+    target.helper = &helper;
+    return finish_table(&helpers_table, finish_table(&table, replay_notes_write(notes, &target)));
 }

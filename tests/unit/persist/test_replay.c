@@ -6,6 +6,9 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -278,6 +281,121 @@ Test(txn_replay, a_file_gets_pages_and_checksums)
         }
     }
     replay_window_bytes = whole;
+    free(model);
+    log_remove(&log);
+    file_close(&f.file);
+    fixture_remove(&f);
+}
+
+/* ---- two threads ---- */
+
+#define MANY_PAGES 16384 /* 32 blocks of the checksum table */
+#define MANY_RUNS 40000
+
+static pthread_t test_thread;
+static atomic_uint helper_writes, own_writes;
+static atomic_uchar written[MANY_PAGES];
+static bool wait_for_helper, helper_fails;
+
+static ssize_t watched_pwrite(int fd, const void *buffer, size_t bytes, off_t offset)
+{
+    bool helper = pthread_equal(pthread_self(), test_thread) == 0;
+    atomic_fetch_add(helper ? &helper_writes : &own_writes, 1);
+    if (helper && helper_fails) {
+        errno = EIO;
+        return -1;
+    }
+    for (unsigned i = 0; !helper && wait_for_helper && atomic_load(&helper_writes) == 0 && i < 10000; i++)
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    uint64_t image = format_image_bytes((uint64_t)offset); /* whole pages are none of the table's: those are less */
+    if (bytes % PAGE_BYTES == 0 && format_file_offset(image) == (uint64_t)offset)
+        for (uint64_t page = image / PAGE_BYTES; page < (image + bytes) / PAGE_BYTES; page++)
+            atomic_fetch_add(&written[page], 1);
+    return file_calls_system.pwrite(fd, buffer, bytes, offset);
+}
+
+/* A log with many runs, and what it makes of the zeros that the file has. */
+static void log_many(struct log *log, uint8_t *model)
+{
+    uint64_t random = random_seed();
+    log_create(log);
+    for (uint64_t n = 0; n < 30; n++) {
+        wal_begin(&log->wal);
+        for (int i = 0; i < MANY_RUNS / 30; i++) {
+            uint64_t word = random_next(&random), at = random_next(&random) % (MANY_PAGES * PAGE_BYTES / 8) * 8;
+            OK(wal_add_run(&log->wal, at, &word, sizeof word));
+            memcpy(model + at, &word, sizeof word);
+        }
+        OK(wal_finish(&log->wal, CAPACITY, 0));
+    }
+}
+
+static int replay_watched(struct log *log, int fd)
+{
+    struct wal_scan scan;
+    struct wal_record record;
+    test_thread = pthread_self();
+    atomic_store(&helper_writes, 0);
+    atomic_store(&own_writes, 0);
+    memset((void *)written, 0, sizeof written);
+    OK(wal_scan_open(&scan, log->wal.fd, test_id, 1, 1, CAPACITY));
+    cr_assert(wal_scan_keep(&scan, replay_window_bytes));
+    struct replay_notes *notes = replay_notes_open(scan.buffer, scan.file_bytes);
+    while (wal_scan_next(&scan, &record) == 0)
+        OK(wal_scan_runs(&scan, &record, take_note, notes));
+    cr_assert(replay_notes_complete(notes));
+    file_calls.pwrite = watched_pwrite;
+    int rc = replay_notes_into_file(notes, fd);
+    file_calls = file_calls_system;
+    replay_notes_close(notes);
+    wal_scan_close(&scan);
+    return rc;
+}
+
+static void expect_model(struct fixture *f, const uint8_t *model)
+{
+    for (uint64_t page = 0; page < MANY_PAGES; page++) {
+        uint8_t bytes[PAGE_BYTES];
+        OK(file_read_at(f->file.fd, bytes, sizeof bytes, format_file_offset(page * PAGE_BYTES)));
+        cr_assert_eq(memcmp(bytes, model + page * PAGE_BYTES, sizeof bytes), 0, "page %llu", (unsigned long long)page);
+        cr_assert_leq(atomic_load(&written[page]), 1, "page %llu was written twice", (unsigned long long)page);
+    }
+    cr_assert_eq(fixture_bad_checksums(f, CAPACITY), 0);
+}
+
+Test(txn_replay, two_threads_leave_what_one_leaves)
+{
+    struct fixture f;
+    struct log log;
+    cpu_set_t before, one;
+    uint8_t *model = calloc(MANY_PAGES, PAGE_BYTES);
+    cr_assert_not_null(model);
+    cr_assert_eq(sched_getaffinity(0, sizeof before, &before), 0);
+    fixture_create(&f, CAPACITY, CAPACITY);
+    OK(file_open(&f.file, true));
+    log_many(&log, model);
+    for (unsigned threads = 2; threads > 0; threads--) {
+        OK(file_write_zeros(f.file.fd, GROUP0_OFFSET, format_file_bytes(CAPACITY) - GROUP0_OFFSET));
+        if (threads == 1) {
+            CPU_ZERO(&one);
+            for (size_t cpu = 0; cpu < CPU_SETSIZE && CPU_COUNT(&one) == 0; cpu++)
+                if (CPU_ISSET(cpu, &before))
+                    CPU_SET(cpu, &one);
+            cr_assert_eq(sched_setaffinity(0, sizeof one, &one), 0);
+        }
+        wait_for_helper = threads == 2 && CPU_COUNT(&before) > 1;
+        OK(replay_watched(&log, f.file.fd));
+        cr_assert_eq(atomic_load(&helper_writes) != 0, wait_for_helper);
+        cr_assert_neq(atomic_load(&own_writes), 0);
+        expect_model(&f, model);
+    }
+    cr_assert_eq(sched_setaffinity(0, sizeof before, &before), 0);
+    if (CPU_COUNT(&before) > 1) { /* what the other thread met is this one's error */
+        wait_for_helper = helper_fails = true;
+        error_clear();
+        FAILS(EIO, replay_watched(&log, f.file.fd));
+        cr_assert_not_null(strstr(error_last_text(), "cannot write recovered pages"), "%s", error_last_text());
+    }
     free(model);
     log_remove(&log);
     file_close(&f.file);
