@@ -95,6 +95,7 @@ static int enter_gate(struct stead *s)
         rc = superblock_read(&s->file, &s->super);
         if (rc != 0)
             return rc;
+        s->created = s->created && s->super.sequence == s->created_sequence;
         if (s->unit == NULL)
             rc = lock_unit_map(&s->unit, s->lock_fd, writable);
         if (rc != 0)

@@ -172,6 +172,7 @@ static int create_file(struct stead *s, const stead_options *o)
     page_format(unit);
     int rc = image_create(&s->file, &super, unit, o->permissions == 0 ? STORE_DEFAULT_PERMISSIONS : o->permissions);
     free(unit);
+    s->created_sequence = super.sequence;
     return rc;
 }
 
@@ -233,6 +234,16 @@ static int second_handle(struct stead *s, const char *path, const stead_options 
     return rc;
 }
 
+/* A file that this very call made and could not open: nobody else has it, or had it; the gate is held. */
+static bool undo_create(struct stead *s)
+{
+    if (!s->created || !s->has_slot || presence_count(s->presence) != 1 || !file_is_current(&s->file))
+        return false;
+    (void)wal_name_remove(&s->file, s->super.id);
+    (void)file_unlink(s->file.path);
+    return true;
+}
+
 /* A failed open by the first writer: the store goes back to what it was, as if closed.  The gate is held. */
 static void undo_open(struct stead *s)
 {
@@ -241,16 +252,6 @@ static void undo_open(struct stead *s)
     if (s->sharing != STEAD_LIVE && s->heap != NULL)
         (void)store_rollback_locked(s);
     (void)store_finish(s);
-}
-
-/* A file that this very call made and could not open: nobody else has it, the gate is held. */
-static void undo_create(struct stead *s)
-{
-    if (s->created && s->image == NULL && s->has_slot && presence_count(s->presence) == 1 &&
-        file_is_current(&s->file)) {
-        (void)wal_name_remove(&s->file, s->super.id);
-        (void)file_unlink(s->file.path);
-    }
 }
 
 /* The file is open and s in the registry; or *existing is the store that this process has open already, and s->file is
@@ -307,10 +308,8 @@ static int open_once(stead **out, const char *path, const stead_options *o, int6
         rc = layout_settle(s, &o->layout, patience_ns);
     if (rc != 0) {
         registry_unpublish(s);
-        if (s->presence != NULL) {
+        if (s->presence != NULL && !undo_create(s))
             undo_open(s);
-            undo_create(s);
-        }
         store_detach(s);
         registry_withdraw(s);
         goto free_handle;

@@ -77,9 +77,10 @@ struct stead {
     struct rwlock *apply_lock; /* SOLE and TURNS with has_slot */
     struct image *image;
     bool recovered;
-    uint64_t opened_seq; /* the last commit when this process came */
-    bool first_writer;   /* no writer was attached when this one came  */
-    bool created;        /* by this very open                          */
+    uint64_t opened_seq;       /* the last commit when this process came */
+    bool first_writer;         /* no writer was attached when this one came  */
+    bool created;              /* by this very open, and nobody else had it before the gate was taken */
+    uint64_t created_sequence; /* of its superblock then */
     char layout_name[64];
     uint32_t layout_version;
     bool private_replay; /* reads a crashed store through its own replay: nobody else changes it */
