@@ -161,6 +161,29 @@ Test(txn_slice, private_copies_of_applied_pages_are_bounded)
 }
 
 /* Unless a test says so: at least 64 MiB, at most 256, more than the least only in SOLE and where protection works. */
+/* As many small changes as fill little of the log: they would wait in memory, twice, for a log that is not full for long. */
+Test(txn_slice, what_a_large_commit_keeps_in_memory_goes_with_it)
+{
+    enum { MANY = 16384 };
+    struct fixture f;
+    uint64_t seq;
+    fixture_skip_syncs();
+    txn_log_limit_bytes = 64 << 20;
+    fixture_create(&f, MANY * PAGE_BYTES, MANY * PAGE_BYTES);
+    OK(fixture_open(&f));
+    for (unsigned round = 0; round < 3; round++) {
+        for (unsigned i = 0; i < MANY; i++)
+            f.map.base[i * PAGE_BYTES + 8] ^= 1;
+        OK(txn_commit(f.txn, MANY * PAGE_BYTES, &seq));
+        cr_assert_eq(txn_work_due(f.txn), IMAGE_APPLY);
+        OK(txn_apply_some(f.txn));
+        cr_assert_eq(f.txn->overlay.count, 0, "%zu pages wait", f.txn->overlay.count);
+        cr_assert_null(f.txn->overlay.chunk, "their room was kept");
+    }
+    fixture_kill(&f);
+    fixture_remove(&f);
+}
+
 Test(txn_slice, how_many_private_pages_stay_suits_mode_and_machine)
 {
     struct fixture f;
