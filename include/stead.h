@@ -49,6 +49,23 @@ extern "C" {
 #define STEAD_MUST_CHECK
 #endif
 
+/* What the macros and inline functions below are made of, so that C++ programs may be compiled with -Wold-style-cast and
+ * -Wzero-as-null-pointer-constant. */
+#if defined(__cplusplus) && __cplusplus >= 201103L
+#define STEAD_NULL_ nullptr
+#else
+#define STEAD_NULL_ NULL
+#endif
+#ifdef __cplusplus
+#define STEAD_POINTER_(type, pointer) static_cast<type>(pointer)
+#define STEAD_ADDRESS_(type, address) reinterpret_cast<type>(address)
+#define STEAD_NUMBER_(type, number) static_cast<type>(number)
+#else
+#define STEAD_POINTER_(type, pointer) ((type)(pointer))
+#define STEAD_ADDRESS_(type, address) ((type)(address))
+#define STEAD_NUMBER_(type, number) ((type)(number))
+#endif
+
 #define STEAD_VERSION_MAJOR 0
 #define STEAD_VERSION_MINOR 1
 #define STEAD_VERSION_PATCH 0
@@ -255,7 +272,7 @@ STEAD_API void *stead_calloc(stead *store, size_t n, size_t size);
 STEAD_API void *stead_realloc(stead *store, void *block, size_t size);
 /* stead_aligned_alloc -- alignment a power of two up to 2 MiB, else EINVAL. */
 STEAD_API void *stead_aligned_alloc(stead *store, size_t alignment, size_t size);
-#define stead_new(s, T) ((T *)stead_calloc((s), 1, sizeof(T))) /* a zeroed T */
+#define stead_new(s, T) (STEAD_POINTER_(T *, stead_calloc((s), 1, sizeof(T)))) /* a zeroed T */
 
 /* stead_free -- finds its store; NULL is fine; preserves errno.  A double, foreign or interior free
  * changes nothing and is reported (stead_status.bad_frees, stead_last_error). */
@@ -396,7 +413,7 @@ STEAD_API stead *stead_locked_begin_(stead *store, stead_lock_mode mode);
 #define STEAD_LOCKED(s, mode) \
     for (stead * STEAD_CAT_(stead_held_, __LINE__) \
                      __attribute__((cleanup(stead_locked_end_))) = stead_locked_begin_((s), (mode)); \
-         STEAD_CAT_(stead_held_, __LINE__) != NULL; stead_locked_end_(&STEAD_CAT_(stead_held_, __LINE__)))
+         STEAD_CAT_(stead_held_, __LINE__) != STEAD_NULL_; stead_locked_end_(&STEAD_CAT_(stead_held_, __LINE__)))
 #endif
 
 /* ---- semaphores and events --------------------------------------------------------------------- */
@@ -439,16 +456,17 @@ STEAD_API int stead_event_remove(const char *name);
 static inline void *stead_ref_get_(const int64_t *offset)
 {
     if (*offset == 0)
-        return NULL;
-    return (void *)((uintptr_t)offset + (uintptr_t)(*offset == 1 ? 0 : *offset));
+        return STEAD_NULL_;
+    return STEAD_ADDRESS_(void *,
+                          STEAD_ADDRESS_(uintptr_t, offset) + STEAD_NUMBER_(uintptr_t, *offset == 1 ? 0 : *offset));
 }
 static inline void stead_ref_set_(int64_t *offset, const void *p)
 {
-    int64_t distance = (int64_t)((uintptr_t)p - (uintptr_t)offset);
-    *offset = p == NULL ? 0 : distance == 0 ? 1 : distance;
+    int64_t distance = STEAD_NUMBER_(int64_t, STEAD_ADDRESS_(uintptr_t, p) - STEAD_ADDRESS_(uintptr_t, offset));
+    *offset = p == STEAD_NULL_ ? 0 : distance == 0 ? 1 : distance;
 }
 #if defined(__GNUC__)
-#define stead_ref_get(r) ((__typeof__(&*(r)->stead_type[0]))stead_ref_get_(&(r)->stead_offset))
+#define stead_ref_get(r) (STEAD_POINTER_(__typeof__(&*(r)->stead_type[0]), stead_ref_get_(&(r)->stead_offset)))
 #define stead_ref_set(r, p) stead_ref_set_(&(r)->stead_offset, (p))
 #endif
 

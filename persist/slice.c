@@ -13,8 +13,9 @@
  * that was removed has a last checkpoint in it (wal_file.c), and a section should not be what brings it on.  If that checkpoint
  * fails (a full disk), it is not tried again with each commit: the log's length is what asks for the next one.
  *
- * A slice is a few times as many pages as the last commit changed (at least SLICE_PAGES; of a very large one, as many: its pages
- * would wait in memory, twice, for a log that small changes do not fill for long), so that slices outrun commits, and each phase leaves a fraction of what the one before left.  If they cannot keep up, or readers hold them
+ * A slice is a few times as many pages as the last commit changed (at least SLICE_PAGES; of a very large one, as many:
+ * its pages would wait in memory, twice, for a log that small changes do not fill for long), so that slices outrun
+ * commits, and each phase leaves a fraction of what the one before left.  If they cannot keep up, or readers hold them
  * off, the log comes to its limit, and the checkpoint does the rest at once, as it always could.  No thread, nothing to
  * fork or to be killed.
  *
@@ -48,8 +49,8 @@
 #include "base/units.h"
 #include "persist/txn_internal.h"
 
-#define SLICE_PAGES 64 /* at least: 0.5 ms of application, 1 ms of sync */
-#define SLICE_PAGES_MAX 8192 /* or as many as the last commit changed: it took longer than that takes */
+#define SLICE_PAGES 64           /* at least: 0.5 ms of application, 1 ms of sync */
+#define SLICE_PAGES_MAX 8192     /* or as many as the last commit changed: it took longer than that takes */
 #define OUTRUN 4                 /* pages of work for each page of the last commit */
 #define STRAIGHT_PAGES_MANY 1024 /* 4 MiB */
 #define STRETCH_PAGES 256        /* 1 MiB */

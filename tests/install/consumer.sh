@@ -28,6 +28,9 @@ uses() { # PROGRAM: three runs on one store of its own
 warnings="-Wall -Wextra -Werror"
 # shellcheck disable=SC2086,SC2046 # words
 if command -v pkg-config >/dev/null 2>&1; then
+    for standard in c99 c11 c17 gnu17 c2x; do
+        run 0 "$cc" -std=$standard $warnings -Wpedantic -Wconversion -Wshadow -Wcast-qual -Wundef -I"$prefix/include" -fsyntax-only "$here/consumer.c"
+    done
     run 0 "$cc" -std=c11 $warnings $(pkg-config --cflags stead) "$here/consumer.c" $(pkg-config --libs stead) -o c_shared
     uses ./c_shared
     ldd ./c_shared | grep -q libstead && run 0 env LD_LIBRARY_PATH="$lib" ./c_shared ./c_shared.store
@@ -44,6 +47,16 @@ if command -v pkg-config >/dev/null 2>&1; then
     if command -v c++ >/dev/null 2>&1; then
         run 0 c++ -std=c++17 $warnings -x c++ $(pkg-config --cflags stead) "$here/consumer.c" -x none $(pkg-config --libs stead) -o cxx
         uses ./cxx
+        strict="-Wpedantic -Wconversion -Wsign-conversion -Wshadow -Wundef -Wcast-qual -Wold-style-cast -Wzero-as-null-pointer-constant"
+        for compiler in c++ clang++; do
+            command -v $compiler >/dev/null 2>&1 || continue
+            for standard in c++20 c++11; do # -I: what pkg-config says may be a system's folder, and those hide warnings
+                run 0 $compiler -std=$standard $warnings $strict -I"$prefix/include" -fsyntax-only "$here/containers.cpp"
+            done
+            run 0 $compiler -std=c++17 -I"$prefix/include" "$here/containers.cpp" $(pkg-config --libs stead) -o containers
+            uses ./containers
+            rm ./containers.store
+        done
     else
         echo "no C++ compiler: not tried from C++"
     fi
