@@ -23,6 +23,8 @@
  * What is written in step 2 is what was verified in step 1: a log of one window (replay.c) is kept in memory, and never
  * read again.  A longer one is read and copied, and the copy verified before it is synced.
  *
+ * A reader does step 1, and then the same in memory of its own (private_replay.c).
+ *
  * Step 4 brings each page home once a window of the log, in the file's order (replay.c): the disk sees long reads and
  * writes, memory is bounded.  The runs of a log that is kept are noted in step 1 and taken from where they stand; of
  * a longer one the new log is read.  The file is never lengthened: a commit made its length durable before
@@ -39,6 +41,7 @@
 #include "base/error.h"
 #include "base/units.h"
 #include "persist/page_checksum.h"
+#include "persist/recover_internal.h"
 #include "persist/replay.h"
 #include "persist/scrub.h"
 #include "persist/shared.h"
@@ -49,24 +52,6 @@
 #define CHECK_PAGES 256 /* 1 MiB: read at once */
 
 /* ---- the valid prefix ---- */
-
-/* A page that a record says was written straight into the file, unless a later record names it. */
-struct straight_page {
-    uint64_t page, checksum;
-    bool superseded;
-};
-
-struct straight_list { /* ascending: a page can be written straight once in a log (W7), each later one lies past it */
-    struct straight_page *page;
-    size_t count, room;
-};
-
-struct prefix {
-    struct wal_position end;
-    uint64_t used_bytes; /* at its last commit                                */
-    uint64_t most_bytes; /* the longest any of its commits made the image     */
-    struct straight_list straight;
-};
 
 struct run_checker {
     uint64_t used_bytes;
@@ -178,19 +163,23 @@ static int write_straight_entries(int fd, const struct straight_list *list)
 }
 
 /* A plain copy may hold a former end's mark where the log's commits have pages: those that no record names are zeros there,
- * the others come from the log whole, but for straight ones, which were verified. */
-static int forget_marks(int fd, const struct superblock *super, const struct prefix *prefix)
+ * the others come from the log whole, but for straight ones, which were verified.  Where a group begins the end was in front
+ * of its table. */
+int recover_each_former_end(const struct superblock *super, const struct prefix *prefix, former_end_visit *visit,
+                            void *ctx)
 {
     const struct straight_list *list = &prefix->straight;
     size_t next = 0;
     int rc = 0;
     for (uint64_t at = round_up(super->used_bytes, UNIT_BYTES); at < prefix->most_bytes && rc == 0; at += UNIT_BYTES) {
+        if (format_file_bytes(at) != format_file_offset(at))
+            rc = visit(ctx, format_file_bytes(at), at / PAGE_BYTES, true);
         while (next < list->count && list->page[next].page < at / PAGE_BYTES)
             next++;
-        if (next == list->count || list->page[next].page != at / PAGE_BYTES)
-            rc = tail_forget(fd, format_file_offset(at), super->id);
+        if (rc == 0 && (next == list->count || list->page[next].page != at / PAGE_BYTES))
+            rc = visit(ctx, format_file_offset(at), at / PAGE_BYTES, false);
     }
-    return rc != 0 ? error_set(rc, "cannot clear a former end of the file: %s", error_text(rc)) : 0;
+    return rc;
 }
 
 /* The file must be as long as every commit of the log says. */
@@ -207,16 +196,14 @@ static int check_length(int store_fd, const struct prefix *prefix)
     return 0;
 }
 
-static void release_prefix(struct prefix *prefix)
+void recover_release(struct prefix *prefix)
 {
     free(prefix->straight.page);
     prefix->straight = (struct straight_list){0};
 }
 
-/* Verifies everything; the scan stands at its end then.  store_fd -1: the file's own pages were verified before.  notes: of
- * what is verified; may be NULL.  *prefix is to be released, whatever comes of it. */
-static int measure(struct wal_scan *scan, uint64_t used_bytes, int store_fd, struct prefix *prefix,
-                   struct replay_notes *notes)
+int recover_measure(struct wal_scan *scan, uint64_t used_bytes, int store_fd, struct prefix *prefix,
+                    struct replay_notes *notes)
 {
     struct wal_record record;
     *prefix = (struct prefix){.used_bytes = used_bytes, .most_bytes = used_bytes};
@@ -242,7 +229,7 @@ static int measure(struct wal_scan *scan, uint64_t used_bytes, int store_fd, str
     return rc;
 }
 
-static int open_scan(struct wal_scan *scan, int fd, const struct superblock *super)
+int recover_open_scan(struct wal_scan *scan, int fd, const struct superblock *super)
 {
     int rc = wal_scan_open(scan, fd, super->id, super->log_salt, super->checkpoint, super->capacity_bytes);
     if (rc == 0 && (scan->header.first_seq != super->commit_seq + 1 || scan->header.used_bytes != super->used_bytes)) {
@@ -253,7 +240,7 @@ static int open_scan(struct wal_scan *scan, int fd, const struct superblock *sup
     return rc;
 }
 
-static int find_log(const struct file *file, const struct superblock *super, bool writable, int *fd)
+int recover_find_log(const struct file *file, const struct superblock *super, bool writable, int *fd)
 {
     return wal_find(fd, file, writable, super->id, super->log_salt, super->checkpoint);
 }
@@ -295,11 +282,11 @@ static int verify_copy(const struct file *file, const struct superblock *super, 
 {
     struct wal_scan scan;
     struct prefix copy;
-    int rc = open_scan(&scan, fd, super);
+    int rc = recover_open_scan(&scan, fd, super);
     if (rc != 0)
         return rc;
-    rc = measure(&scan, super->used_bytes, -1, &copy, NULL);
-    release_prefix(&copy);
+    rc = recover_measure(&scan, super->used_bytes, -1, &copy, NULL);
+    recover_release(&copy);
     wal_scan_close(&scan);
     if (rc == 0 && memcmp(&copy.end, &prefix->end, sizeof copy.end) != 0)
         rc = error_set(EIO, "the log %s reads differently each time", file->log_path);
@@ -360,6 +347,19 @@ remove:
     return rc;
 }
 
+struct former_ends {
+    int fd;
+    const uint8_t *id;
+};
+
+static int forget_mark(void *ctx, uint64_t file_offset, uint64_t page, bool in_table)
+{
+    const struct former_ends *ends = ctx;
+    (void)page, (void)in_table;
+    int rc = tail_forget(ends->fd, file_offset, ends->id);
+    return rc != 0 ? error_set(rc, "cannot clear a former end of the file: %s", error_text(rc)) : 0;
+}
+
 /* What attached readers go by: the prefix is in the log and durable, and in the file, or about to be.  Words of another
  * session are let be: their log has been brought home. */
 static void tell_readers(struct image_shared *shared, const struct superblock *super, const struct prefix *prefix,
@@ -387,14 +387,15 @@ static int apply_prefix(const struct file *file, const struct superblock *super,
                         struct replay_notes *notes)
 {
     struct wal_scan scan;
-    int rc = open_scan(&scan, fd, super);
+    struct former_ends ends = {.fd = file->fd, .id = super->id};
+    int rc = recover_open_scan(&scan, fd, super);
     if (rc != 0)
         return rc;
     rc = tail_raise(file->fd, super->id, super->checkpoint, prefix->end.next_seq - 1);
     if (rc != 0)
         error_set(rc, "cannot write the end of %s: %s", file->path, error_text(rc));
     if (rc == 0)
-        rc = forget_marks(file->fd, super, prefix);
+        rc = recover_each_former_end(super, prefix, forget_mark, &ends);
     if (rc == 0)
         rc = write_straight_entries(file->fd, &prefix->straight);
     if (rc == 0)
@@ -459,15 +460,15 @@ int txn_recover(const struct file *file, struct superblock *super, struct image_
     int fd;
     *replayed = false;
     replaced->count = 0;
-    int rc = find_log(file, super, true, &fd);
+    int rc = recover_find_log(file, super, true, &fd);
     if (rc != 0)
         return rc;
-    rc = open_scan(&scan, fd, super);
+    rc = recover_open_scan(&scan, fd, super);
     if (rc != 0)
         goto release;
     const uint8_t *kept = wal_scan_keep(&scan, replay_window_bytes) ? scan.buffer : NULL;
     notes = replay_notes_open(kept, scan.file_bytes);
-    rc = measure(&scan, super->used_bytes, file->fd, &prefix, notes);
+    rc = recover_measure(&scan, super->used_bytes, file->fd, &prefix, notes);
     if (rc == 0 && prefix.end.next_seq != super->commit_seq + 1) {
         if (kept != NULL) { /* it was verified by itself, before the rest was read */
             memset(scan.buffer, 0, WAL_FIRST_RECORD);
@@ -489,74 +490,7 @@ int txn_recover(const struct file *file, struct superblock *super, struct image_
     wal_scan_close(&scan);
 release:
     replay_notes_close(notes);
-    release_prefix(&prefix);
+    recover_release(&prefix);
     replaced->fd[replaced->count++] = fd; /* by the new, empty log; after a failure it is just to be closed */
-    return error_keep(rc);
-}
-
-/* ---- readers ---- */
-
-/* The target of a private replay: a mapping, and the list of the pages that are its own then. */
-struct view {
-    struct map *map;
-    struct page_list *pages;
-};
-
-static int read_view_pages(void *ctx, uint64_t page, size_t count, uint8_t *to)
-{
-    const struct view *view = ctx;
-    if ((page + count) * PAGE_BYTES > view->map->bytes)
-        return error_set(STEAD_CORRUPT, "the log writes past the end of the file");
-    int rc = map_read(view->map, page * PAGE_BYTES, to, count * PAGE_BYTES);
-    return rc != 0 ? error_set(rc, "cannot read page %llu: %s", (unsigned long long)page, error_text(rc)) : 0;
-}
-
-static int write_view_pages(void *ctx, uint64_t page, size_t count, const uint8_t *bytes)
-{
-    struct view *view = ctx;
-    if ((page + count) * PAGE_BYTES > view->map->bytes)
-        return error_set(STEAD_CORRUPT, "the log writes past the end of the file");
-    if (page_list_add_range(view->pages, page, page + count) != 0)
-        return error_set(ENOMEM, "no memory to replay the log");
-    memcpy(view->map->base + page * PAGE_BYTES, bytes, count * PAGE_BYTES);
-    return 0;
-}
-
-int txn_private_replay(const struct file *file, struct superblock *super, struct map *map, struct page_list *pages,
-                       bool *replayed)
-{
-    struct wal_scan scan;
-    struct view view = {.map = map, .pages = pages};
-    const struct replay_target target = {.ctx = &view, .read = read_view_pages, .write = write_view_pages};
-    struct prefix prefix = {0};
-    int fd;
-    *replayed = false;
-    int rc = find_log(file, super, false, &fd);
-    if (rc != 0)
-        return rc;
-    rc = open_scan(&scan, fd, super);
-    if (rc != 0)
-        goto close_log;
-    rc = measure(&scan, super->used_bytes, file->fd, &prefix, NULL);
-    wal_scan_close(&scan);
-    if (rc == 0)
-        rc = open_scan(&scan, fd, super);
-    if (rc != 0)
-        goto close_log;
-    rc = replay_records(&scan, prefix.end.next_seq - 1, &target);
-    /* Judged by the log already: a copy may lack their entries in the table. */
-    for (size_t i = 0; i < prefix.straight.count && rc == 0; i++)
-        if (!prefix.straight.page[i].superseded)
-            rc = page_list_add_range(pages, prefix.straight.page[i].page, prefix.straight.page[i].page + 1);
-    page_list_sort(pages);
-    wal_scan_close(&scan);
-    if (rc == 0) {
-        *replayed = prefix.end.next_seq != super->commit_seq + 1;
-        super->commit_seq = prefix.end.next_seq - 1;
-        super->used_bytes = prefix.used_bytes;
-    }
-close_log:
-    release_prefix(&prefix);
-    file_calls.close(fd);
     return error_keep(rc);
 }

@@ -31,7 +31,8 @@
  *     are as they were.  (The new mark tells of the old place, so that in TURNS the next process finishes what a killed one
  *     began.)  A copier that passed the old place before it was cleared has the old mark in the middle and may have
  *     zeros at the end; the pages between were not in use before it came to the end, so it holds zeros there.
- *     If commits that use the old place are in the copy's log, recovery clears it first (recover.c).
+ *     If commits that use the old place are in the copy's log, recovery clears it first, and a reader that replays the log
+ *     in private does so in its own view (private_replay.c).  The place is the beginning of a unit of the image, or of a group's table.
  *   - the file is shortened (close, alone) after the mark stands at the new end.  A copier that is beyond it by then
  *     stops in the middle of nowhere: its copy's length is not whole units and a mark, and is refused.
  * So a file in use, seen by a process, ends with a mark (or with the zeros just described).  After a power cut it may
@@ -52,6 +53,7 @@
  *
  *   T1  no byte of F is newer than the mark at its end says (test_copy.c; STEAD_PLANT_NO_TAIL breaks it)
  *   T2  a file open for SOLE or TURNS, or sealed, is whole units and a mark long
+ *   T3  a former end's mark in a copy is in no recovered page, table or private view (test_recover.c)
  */
 #include "persist/tail.h"
 
@@ -154,13 +156,19 @@ int tail_raise(int fd, const uint8_t id[16], uint64_t checkpoint, uint64_t seq)
     return file_write_at(fd, &next, sizeof next, at + offsetof(struct tail, limit) + other * sizeof next);
 }
 
-int tail_forget(int fd, uint64_t at, const uint8_t id[16])
+int tail_find(int fd, uint64_t at, const uint8_t id[16], bool *found)
 {
     struct tail old;
     int rc = file_read_at(fd, &old, sizeof old, at);
-    if (rc == 0 && is_mark(&old, id) && highest(&old) != NULL)
-        rc = file_write_at(fd, &no_tail, sizeof no_tail, at);
+    *found = rc == 0 && is_mark(&old, id) && highest(&old) != NULL;
     return rc;
+}
+
+int tail_forget(int fd, uint64_t at, const uint8_t id[16])
+{
+    bool found;
+    int rc = tail_find(fd, at, id, &found);
+    return rc == 0 && found ? file_write_at(fd, &no_tail, sizeof no_tail, at) : rc;
 }
 
 int tail_settle(int fd, const uint8_t id[16])

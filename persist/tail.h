@@ -5,6 +5,7 @@
 #define STEAD_PERSIST_TAIL_H
 
 #include <assert.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -42,6 +43,8 @@ int tail_raise(int fd, const uint8_t id[16], uint64_t checkpoint, uint64_t seq);
 int tail_move(int fd, uint64_t from, uint64_t to, const uint8_t id[16]);
 /* Finishes a move that a killed process began; nobody else may be moving (TURNS: whoever has the turn). */
 int tail_settle(int fd, const uint8_t id[16]);
+/* Does a mark of this store stand at `at`? */
+int tail_find(int fd, uint64_t at, const uint8_t id[16], bool *found);
 /* Zeros in the place of the mark at `at`, if there is one. */
 int tail_forget(int fd, uint64_t at, const uint8_t id[16]);
 /* Zeros, durable, in the place of the mark at `at`; or of the one at the end: what comes behind is the image's (LIVE). */

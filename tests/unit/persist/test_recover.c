@@ -24,6 +24,7 @@ TestSuite(txn_recover, .timeout = 300);
 
 #define PAGES 256
 #define BYTES (PAGES * PAGE_BYTES)
+#define GROWN (GROUP0_IMAGE_BYTES + UNIT_BYTES)
 
 /* Commit number n: byte n of each of some pages, so that a mixture of two is seen. */
 static void make_commit(struct fixture *f, unsigned n)
@@ -291,29 +292,80 @@ Test(txn_recover, a_table_older_than_the_new_pages_is_brought_up_to_them)
     fixture_remove(&f);
 }
 
-/* A copier that read a place of the file when its end, and the mark, were still there. */
+/* A store that grew from a whole group by one unit, and died; its copy has a former end's mark at file offset `at`. */
+static void leave_with_mark(struct fixture *f, uint64_t at)
+{
+    uint64_t seq;
+    fixture_create(f, GROWN, GROWN - 2 * UNIT_BYTES);
+    OK(fixture_open(f));
+    f->map.base[GROWN - 1] = 5; /* few new pages: logged; the others are zeros */
+    OK(txn_commit(f->txn, GROWN, &seq));
+    fixture_kill(f);
+    OK(file_resolve(&f->file, f->path));
+    OK(file_open(&f->file, true));
+    OK(superblock_read(&f->file, &f->super));
+    OK(tail_write(f->file.fd, at, f->super.id, f->super.checkpoint, f->super.commit_seq));
+    file_close(&f->file);
+}
+
+static void expect_no_mark(const uint8_t *base)
+{
+    cr_assert_eq(base[GROWN - 1], 5);
+    for (uint64_t i = GROWN - 2 * UNIT_BYTES; i < GROWN - 1; i++)
+        cr_assert_eq(base[i], 0, "byte %llu of the unit", (unsigned long long)(i % UNIT_BYTES));
+}
+
+/* A copier that read a place of the file when its end, and the mark, were still there: the beginning of a unit, or of the table
+ * of the group that was begun since. */
 Test(txn_recover, a_former_ends_mark_in_a_copy_is_no_page_of_a_commit)
 {
+    const uint64_t places[] = {format_file_offset(GROWN - UNIT_BYTES), format_file_bytes(GROWN - UNIT_BYTES),
+                               format_file_offset(GROWN - 2 * UNIT_BYTES)};
+    cr_assert_neq(places[0], places[1]);
     fixture_skip_syncs();
-    struct fixture f;
-    uint64_t seq, place = BYTES / 2 + UNIT_BYTES;
-    fixture_create(&f, BYTES, BYTES / 2);
-    OK(fixture_open(&f));
-    f.map.base[BYTES - 1] = 5; /* few new pages: logged; the others are zeros */
-    OK(txn_commit(f.txn, BYTES, &seq));
-    fixture_kill(&f);
-    OK(file_resolve(&f.file, f.path));
-    OK(file_open(&f.file, true));
-    OK(superblock_read(&f.file, &f.super));
-    OK(tail_write(f.file.fd, format_file_offset(place), f.super.id, f.super.checkpoint, f.super.commit_seq));
-    file_close(&f.file);
-    OK(fixture_open(&f));
-    cr_assert_eq(f.map.base[BYTES - 1], 5);
-    for (uint64_t i = 0; i < TAIL_BYTES; i++)
-        cr_assert_eq(f.map.base[place + i], 0);
-    cr_assert_eq(fixture_bad_checksums(&f, BYTES), 0);
-    fixture_kill(&f);
-    fixture_remove(&f);
+    for (unsigned i = 0; i < 3; i++) {
+        struct fixture f;
+        leave_with_mark(&f, places[i]);
+        OK(fixture_open(&f));
+        expect_no_mark(f.map.base);
+        cr_assert_eq(fixture_bad_checksums(&f, GROWN), 0);
+        f.map.base[GROWN - UNIT_BYTES] = 1; /* its base is verified */
+        uint64_t seq;
+        OK(txn_commit(f.txn, GROWN, &seq));
+        fixture_kill(&f);
+        fixture_remove(&f);
+    }
+}
+
+/* So for who only reads; the file is not written. */
+Test(txn_recover, a_former_ends_mark_in_a_copy_is_no_page_of_a_private_replay)
+{
+    const uint64_t page = (GROWN - UNIT_BYTES) / PAGE_BYTES;
+    fixture_skip_syncs();
+    for (unsigned in_table = 0; in_table < 2; in_table++) {
+        struct fixture f;
+        struct map map;
+        struct tail tail;
+        struct page_list pages = {0};
+        uint64_t at = in_table != 0 ? format_file_bytes(GROWN - UNIT_BYTES) : format_file_offset(GROWN - UNIT_BYTES);
+        leave_with_mark(&f, at);
+        OK(file_resolve(&f.file, f.path));
+        OK(file_open(&f.file, false));
+        OK(superblock_read(&f.file, &f.super));
+        OK(map_open(&map, f.file.fd, MAP_IMAGE_PRIVATE, NULL, GROWN, GROWN, false));
+        OK(txn_private_replay(&f.file, &f.super, &map, &pages, &f.replayed));
+        expect_no_mark(map.base);
+        cr_assert_eq(listed(&pages, page, page + TAIL_BYTES / FORMAT_CHECKSUM_BYTES),
+                     in_table != 0 ? TAIL_BYTES / FORMAT_CHECKSUM_BYTES : 1,
+                     "what the table says of them is no checksum");
+        cr_assert_eq(listed(&pages, 0, UINT64_MAX), in_table != 0 ? TAIL_BYTES / FORMAT_CHECKSUM_BYTES + 1 : 2);
+        OK(file_read_at(f.file.fd, &tail, sizeof tail, at));
+        cr_assert_neq(tail.magic[0], 0, "a reader wrote the file");
+        page_list_free(&pages);
+        map_close(&map);
+        file_close(&f.file);
+        fixture_remove(&f);
+    }
 }
 
 /* Opens in a child that dies at its n-th call; true if it did. */
