@@ -15,12 +15,49 @@
  * that can help (limit_waits); store/ says who holds it off, if it cannot.  So that commits seldom come to that, slices are due
  * (slice.c) at half of what the overlay may have.
  *
+ * How much is worth its memory.
+ *   overlay   A page in it that is written again costs its commit no read of the base and no checksum, and its application is
+ *             one for all its commits: of random pages of 256 MiB that was half of all there was to do.  More than the least
+ *             is brought home when the log is to be emptied, or slices are due, in any case before the log is at its limit.
+ *   resident  The next write to such a page costs a fault without a copy; to one that was given back a fault with a copy
+ *             and, as the kernel remembers the protection of what was given back, one without.
+ * In TURNS all of both goes when the turn passes on, and who waits for it waits for that; without protection each private
+ * page is compared at each commit: there the least serves.
+ *
  * Invariants:
  *   W28 after a commit 2 * overlay + resident <= max_private_bytes, if there is such a limit
  */
+#include <unistd.h>
+
 #include "base/error.h"
 #include "base/units.h"
 #include "persist/txn_internal.h"
+
+#define RESIDENT_LEAST_PAGES 16384 /* 64 MiB */
+#define RESIDENT_MEMORY_PART 64    /* of the machine's memory */
+#define OVERLAY_LEAST_PAGES 8192   /* 32 MiB */
+#define OVERLAY_MEMORY_PART 128
+#define MOST_PAGES 65536 /* 256 MiB, of each */
+
+size_t txn_overlay_limit_pages, txn_resident_limit_pages;
+
+static size_t part_of_memory(const struct txn *txn, uint64_t part, size_t least)
+{
+    long pages = sysconf(_SC_PHYS_PAGES), page_bytes = sysconf(_SC_PAGESIZE);
+    if (txn->turns || !dirty_protects(txn->dirty) || pages <= 0 || page_bytes <= 0)
+        return least;
+    uint64_t most = (uint64_t)pages / part * ((uint64_t)page_bytes / PAGE_BYTES);
+    return max_u64(min_u64(most, MOST_PAGES), least);
+}
+
+void limit_open(struct txn *txn)
+{
+    txn->resident_limit = txn_resident_limit_pages != 0
+                              ? txn_resident_limit_pages
+                              : part_of_memory(txn, RESIDENT_MEMORY_PART, RESIDENT_LEAST_PAGES);
+    txn->overlay_limit = txn_overlay_limit_pages != 0 ? txn_overlay_limit_pages
+                                                      : part_of_memory(txn, OVERLAY_MEMORY_PART, OVERLAY_LEAST_PAGES);
+}
 
 static uint64_t pinned_pages(const struct txn *txn, size_t more, size_t straight)
 {
@@ -59,7 +96,7 @@ size_t limit_residents(const struct txn *txn, size_t more, size_t straight)
 size_t limit_overlay(const struct txn *txn)
 {
     uint64_t half = txn->max_private_bytes / PAGE_BYTES / 2 / 2;
-    return txn->max_private_bytes == 0 ? txn_overlay_limit_pages : (size_t)min_u64(half, txn_overlay_limit_pages);
+    return txn->max_private_bytes == 0 ? txn->overlay_limit : (size_t)min_u64(half, txn->overlay_limit);
 }
 
 uint64_t txn_waiting_bytes(const struct txn *txn)

@@ -3,9 +3,14 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
+
+#include "base/units.h"
 
 #define PAGE_LIST_FIRST 256 /* entries of the first allocation */
 #define PAGE_LIST_SOME 2048
+#define DIGIT_BITS 11
+#define DIGITS (1u << DIGIT_BITS)
 
 int page_list_reserve(struct page_list *list, size_t more)
 {
@@ -61,6 +66,35 @@ static void sort_some(uint64_t *page, size_t count)
     }
 }
 
+/* By digits of 11 bits, from the last one on; as many as the highest page has.  False: no memory for a second list. */
+static bool sort_many(uint64_t *page, size_t count)
+{
+    uint64_t highest = 0, *from = page, *to = malloc(count * sizeof *to), *other = to;
+    if (to == NULL)
+        return false;
+    for (size_t i = 0; i < count; i++)
+        highest = max_u64(highest, page[i]);
+    for (unsigned shift = 0; shift < 64 && highest >> shift != 0; shift += DIGIT_BITS) {
+        size_t place[DIGITS] = {0}, next = 0;
+        for (size_t i = 0; i < count; i++)
+            place[from[i] >> shift & (DIGITS - 1)]++;
+        for (size_t d = 0; d < DIGITS; d++) {
+            size_t here = place[d];
+            place[d] = next;
+            next += here;
+        }
+        for (size_t i = 0; i < count; i++)
+            to[place[from[i] >> shift & (DIGITS - 1)]++] = from[i];
+        uint64_t *swap = from;
+        from = to;
+        to = swap;
+    }
+    if (from != page)
+        memcpy(page, from, count * sizeof *page);
+    free(other);
+    return true;
+}
+
 static int compare_pages(const void *left, const void *right)
 {
     uint64_t a = *(const uint64_t *)left, b = *(const uint64_t *)right;
@@ -77,7 +111,7 @@ void page_list_sort(struct page_list *list)
         return;
     if (count <= PAGE_LIST_SOME)
         sort_some(list->page, count);
-    else
+    else if (!sort_many(list->page, count))
         qsort(list->page, count, sizeof list->page[0], compare_pages);
     size_t kept = 1;
     for (size_t i = 1; i < count; i++)

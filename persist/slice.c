@@ -57,8 +57,6 @@
 #define SWEEP_STRETCHES 4096     /* synced at once, however few pages are in them */
 #define SWEEP_PARTS 8            /* of the file, in as many groups */
 
-size_t txn_overlay_limit_pages = 8192;
-
 static uint64_t slice_pages(const struct txn *txn)
 {
     uint64_t last = atomic_load(&txn->seen_last_pages);

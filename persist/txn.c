@@ -15,12 +15,7 @@
 #include "persist/tail.h"
 #include "persist/txn_internal.h"
 
-#define RESIDENT_LEAST_PAGES 16384 /* 64 MiB */
-#define RESIDENT_MOST_PAGES 65536  /* 256 MiB ... */
-#define RESIDENT_MEMORY_PART 64    /* ... or this part of the machine's memory */
-
 uint64_t txn_log_limit_bytes = UINT64_C(64) << 20;
-size_t txn_resident_limit_pages;
 
 int txn_poison(struct txn *txn, int cause, const char *what)
 {
@@ -172,20 +167,6 @@ static int join_log(struct txn *txn)
     return 0;
 }
 
-/* How many applied pages may stay private.  The next write to one that is costs a fault without a copy; to one that was given
- * back a fault with a copy and, as the kernel remembers the protection of what was given back, one without.  In TURNS all of
- * them go when the turn passes on; without protection each is compared at each commit. */
-static size_t resident_limit(const struct txn *txn)
-{
-    if (txn_resident_limit_pages != 0)
-        return txn_resident_limit_pages;
-    long pages = sysconf(_SC_PHYS_PAGES), page_bytes = sysconf(_SC_PAGESIZE);
-    if (txn->turns || !dirty_protects(txn->dirty) || pages <= 0 || page_bytes <= 0)
-        return RESIDENT_LEAST_PAGES;
-    uint64_t part = (uint64_t)pages / RESIDENT_MEMORY_PART * ((uint64_t)page_bytes / PAGE_BYTES);
-    return max_u64(min_u64(part, RESIDENT_MOST_PAGES), RESIDENT_LEAST_PAGES);
-}
-
 static int open_log(struct txn *txn, bool first)
 {
     int rc = wal_open(&txn->wal, txn->super->id);
@@ -256,7 +237,7 @@ int txn_open_with(struct txn **out, struct map *map, const struct file *file, st
         error_set(rc, "cannot watch the pages of %s: %s", file->path, error_text(rc));
     } else {
         dirty_set_file(txn->dirty, file->fd);
-        txn->resident_limit = resident_limit(txn);
+        limit_open(txn);
     }
     if (rc == 0)
         rc = open_log(txn, options->first);

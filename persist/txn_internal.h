@@ -70,6 +70,7 @@ struct txn {
     struct page_list work;     /* scratch                                                              */
     struct page_list resident; /* applied, maybe still private; in order of application                */
     size_t resident_head, resident_limit;
+    size_t overlay_limit;
     uint64_t straight_from, straight_to; /* file pages past used_bytes that hold bytes of a failed commit */
     uint8_t *scratch;                    /* SCRATCH_PAGES pages                                                  */
 
@@ -115,6 +116,7 @@ void unsynced_clear(struct txn *txn); /* the file was synced */
 void slice_release(struct txn *txn);
 
 /* ---- limit.c ---- */
+void limit_open(struct txn *txn); /* `dirty` and `turns` are known */
 /* May a commit add `more` pages to the overlay, and write `straight` ones into the file?  0 or STEAD_LIMIT. */
 int limit_admit(struct txn *txn, size_t more, size_t straight);
 /* So many applied pages may stay private beside all that. */

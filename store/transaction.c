@@ -26,6 +26,7 @@
 #include "store/call.h"
 
 #define LOG_WORTH_BYTES (UINT64_C(256) << 10) /* a new log takes as much */
+#define AT_ONCE_BYTES (UINT64_C(64) << 20)    /* a commit can as well do it: some 8 ms */
 #define BACKUP_PIECE_MS 5                     /* is copied in less, as a rule */
 #define CHANGE_POLL_NS 10000000               /* a reader alone looks this often whether somebody committed */
 #define CHANGE_SLICE_MS 250 /* and one that is told sleeps so long at most before it looks who is there */
@@ -142,7 +143,7 @@ bool store_readers_attached(const struct stead *s)
     return presence_count_role(s->presence, PRESENCE_READER) != 0 || lock_byte_taken(s->lock_fd, LOCK_BYTE_READERS, 1);
 }
 
-/* A commit with readers attached goes home at once. */
+/* A commit with readers attached goes home. */
 static bool readers_wait(const struct stead *s, bool durable)
 {
     return durable && image_has_unapplied(s->image) && store_readers_attached(s);
@@ -170,9 +171,11 @@ void store_settle(struct stead *s, bool durable)
     } else if (due == IMAGE_CHECKPOINT) {
         (void)apply_now(s, image_checkpoint, 0);
     } else {
-        bool all = readers_wait(s, durable);
-        if (due == IMAGE_REST && !all)
+        bool readers = readers_wait(s, durable);
+        if (due == IMAGE_REST && !readers)
             return;
+        /* Much waits, from before they came: in pieces.  They find it in the log. */
+        bool all = readers && image_waiting_bytes(s->image) <= AT_ONCE_BYTES;
         if (!durable && (still_held_off(s) || store_make_durable(s, image_commit_seq(s->image)) != 0))
             return;
         /* A store without a name is read without its log: the file must be a commit whenever nobody changes it. */

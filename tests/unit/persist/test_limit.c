@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "txn_fixture.h"
 
@@ -115,4 +116,22 @@ Test(txn_limit, applied_pages_make_way_and_slices_come_early)
     fixture_kill(&f);
     fixture_remove(&f);
     free(model);
+}
+
+/* Without a limit: a part of the machine's memory, between 32 and 256 MiB, where pages are protected. */
+Test(txn_limit, what_may_wait_suits_the_machine)
+{
+    static const enum dirty_kind kinds[] = {DIRTY_BEST, DIRTY_PAGEMAP};
+    uint64_t part = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE) / 128 / PAGE_BYTES;
+    for (unsigned i = 0; i < 2; i++) {
+        struct fixture f;
+        fixture_create(&f, BYTES, BYTES);
+        f.kind = kinds[i];
+        OK(fixture_open(&f));
+        uint64_t expected = !dirty_protects(f.txn->dirty) || part < 8192 ? 8192 : part > 65536 ? 65536 : part;
+        cr_assert_leq(f.txn->overlay_limit, expected);
+        cr_assert_geq(f.txn->overlay_limit + 64, expected, "but for rounding");
+        fixture_kill(&f);
+        fixture_remove(&f);
+    }
 }

@@ -221,3 +221,57 @@ Test(held_off, a_limit_that_nobody_is_in_the_way_of_refuses_large_commits_only)
     cr_assert_eq(bytes[0], 3);
     OK(stead_close(s));
 }
+
+/* ---- much that waits */
+
+static void look_twice(void *arg)
+{
+    stead *r;
+    (void)arg;
+    CHILD(stead_open(&r, path_in("s"), &(stead_options){.flags = STEAD_READ_ONLY, .timeout_ms = 10000}) == 0);
+    stage[0] = 1;
+    for (unsigned char want = 1; want <= 2; want++) {
+        CHILD(await(&stage[1], want));
+        CHILD(stead_lock(r, STEAD_SHARED, 10000) == 0);
+        const unsigned char *bytes = stead_root(r);
+        CHILD(bytes[0] == want && bytes[(size_t)9999 * PAGE] == 1);
+        CHILD(stead_unlock(r) == 0);
+        stage[0] = want + 1u;
+    }
+    CHILD(stead_close(r) == 0);
+}
+
+/* A writer that was alone has much that waits; the commits after a reader came bring it home, none of them all of it, and he sees each
+ * of them. */
+Test(held_off, what_waited_before_a_reader_came_goes_home_in_pieces)
+{
+    stead *s;
+    stead_status status;
+    stage = shared_words(2);
+    OK(stead_open(&s, path_in("s"), NULL));
+    unsigned char *bytes = stead_calloc(s, 10000, PAGE);
+    OK(stead_set_root(s, bytes));
+    OK(stead_commit(s, STEAD_DURABLE)); /* and a checkpoint: the pages are the file's */
+    for (unsigned i = 0; i < 10000; i++) {
+        bytes[(size_t)i * PAGE] = 1;
+        if (i % 1000 == 998 || i >= 9998) /* the last one is small: pieces are in proportion to it */
+            OK(stead_commit(s, STEAD_BUFFERED));
+    }
+    OK(stead_stat(s, &status));
+    uint64_t waited = status.waiting_bytes;
+    pid_t reader = spawn(look_twice, NULL);
+    cr_assert(await(&stage[0], 1));
+    OK(stead_commit(s, STEAD_DURABLE)); /* of nothing */
+    stage[1] = 1;
+    cr_assert(await(&stage[0], 2));
+    bytes[0] = 2;
+    OK(stead_commit(s, STEAD_DURABLE));
+    OK(stead_stat(s, &status));
+    if (waited > UINT64_C(64) << 20) /* else pages are not protected here, and less may wait */
+        cr_assert(status.waiting_bytes > 0 && status.waiting_bytes < waited, "%llu of %llu",
+                  (unsigned long long)status.waiting_bytes, (unsigned long long)waited);
+    stage[1] = 2;
+    cr_assert(await(&stage[0], 3));
+    REAP_OK(reader);
+    OK(stead_close(s));
+}
