@@ -76,10 +76,17 @@ Test(companion, c1_an_owner_takes_the_byte_while_a_reader_is_announced)
     OK(rwlock_unlock(scene.owner.lock));
     announce(&scene.world, &scene.reader, scene.fd);
     sleep_ns(COMPANION_GRACE_NS);
+    const struct lock_words *words = &scene.world.region->locks[RWLOCK_STORE];
     OK(rwlock_lock(scene.owner.lock, true, 0));
     cr_assert(lock_byte_taken(scene.fd, LOCK_BYTE_APPLY, 1));
+    cr_assert_eq(atomic_load(&words->by_byte), atomic_load(&words->state) & STATE_OWNER, "C2: and says so");
     OK(rwlock_unlock(scene.owner.lock));
     cr_assert_not(lock_byte_taken(scene.fd, LOCK_BYTE_APPLY, 1));
+    cr_assert_eq(atomic_load(&words->by_byte), 0);
+    OK(lock_byte_take(scene.fd, LOCK_BYTE_APPLY, LOCK_BYTE_READ, 0)); /* a reader is in */
+    FAILS(EBUSY, rwlock_lock(scene.owner.lock, true, 0));
+    cr_assert_eq(atomic_load(&words->by_byte), 0, "C2: who did not get the byte says nothing");
+    OK(lock_byte_drop(scene.fd, LOCK_BYTE_APPLY));
     OK(lock_byte_drop(scene.fd, LOCK_BYTE_READERS));
     /* An owner that asks a moment too early takes the byte once more than it must. */
     bool taken = true;
@@ -113,6 +120,56 @@ Test(companion, c3_a_section_older_than_the_announcement_is_waited_for)
     OK(rwlock_lock(scene.owner.lock, true, 0));
     FAILS(EBUSY, outside_share(&scene.reader, 0));
     OK(rwlock_unlock(scene.owner.lock));
+    scene_end(&scene);
+}
+
+/* R4: what a reader that holds byte APPLY makes of each state of the words. */
+Test(companion, c3_a_reader_goes_in_beside_an_owner_that_is_not_inside)
+{
+    enum { NONE, OWNER, ANOTHER };
+    static const struct {
+        uint64_t bits;
+        int owner, by_byte;
+        bool dead, known;
+        int rc;
+    } rows[] = {
+        {0, NONE, NONE, false, false, 0},
+        {0, NONE, OWNER, false, false, 0},
+        {0, OWNER, NONE, false, false, EBUSY},
+        {0, OWNER, NONE, false, true, 0}, /* its claim came after the reader was known */
+        {0, OWNER, OWNER, false, false, 0},
+        {0, OWNER, ANOTHER, false, false, EBUSY},
+        {STATE_DRAIN, OWNER, NONE, false, false, 0},
+        {STATE_STAND_IN, OWNER, NONE, false, false, 0},
+        {STATE_BIAS | STATE_UPGRADE, OWNER, NONE, false, false, EBUSY},
+        {0, OWNER, NONE, true, true, EOWNERDEAD},
+        {0, OWNER, OWNER, true, false, EOWNERDEAD}, /* its bytes went with it */
+        {STATE_DRAIN, OWNER, NONE, true, false, 0}, /* it left nothing half done */
+        {STATE_STAND_IN, OWNER, NONE, true, false, 0},
+        {STATE_INCONSISTENT, NONE, NONE, false, true, EOWNERDEAD},
+        {STATE_INCONSISTENT, OWNER, OWNER, false, true, EOWNERDEAD},
+        {STATE_LOST, NONE, NONE, false, true, ENOTRECOVERABLE},
+    };
+    struct scene scene;
+    scene_make(&scene);
+    struct lock_words *words = &scene.world.region->locks[RWLOCK_STORE];
+    announce(&scene.world, &scene.reader, scene.fd);
+    sleep_ns(COMPANION_GRACE_NS);
+    for (unsigned i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        uint32_t id = presence_id(scene.owner.presence) + (rows[i].dead ? 1 << ID_INDEX_BITS : 0);
+        const uint64_t owner = (uint64_t)id << 32 | 77, of[] = {0, owner, owner + 1};
+        atomic_store(&words->by_byte, of[rows[i].by_byte]);
+        atomic_store(&words->state, of[rows[i].owner] | rows[i].bits);
+        scene.reader.known = rows[i].known;
+        int rc = outside_share(&scene.reader, 0);
+        cr_assert_eq(rc, rows[i].rc, "row %u: %d", i, rc);
+        cr_assert_eq(lock_byte_taken(scene.owner.fd, LOCK_BYTE_APPLY, 1), rc == 0, "row %u: in with the byte", i);
+        cr_assert_eq(scene.reader.known, rows[i].known || rc == 0, "row %u", i);
+        if (rc == 0)
+            outside_leave(&scene.reader);
+    }
+    atomic_store(&words->state, 0);
+    atomic_store(&words->by_byte, 0);
     scene_end(&scene);
 }
 

@@ -8,9 +8,12 @@
 #include <errno.h>
 #include <signal.h>
 #include <pthread.h>
+#include <string.h>
 #include <unistd.h>
 
+#include "lock/deadlock.h"
 #include "lock/futex.h"
+#include "lock/slots.h"
 
 TestSuite(deadlock, .timeout = 120);
 
@@ -233,6 +236,115 @@ Test(deadlock, waiting_for_oneself_through_another_handle)
     member_leave(&two);
     member_leave(&one);
     world_end(&world);
+}
+
+/* ---- words as they stand for a moment only ---- */
+
+struct scene {
+    struct world world;
+    struct member self;
+    struct rwlock *other; /* RWLOCK_APPLY: this thread owns it */
+    struct rwlock_hold hold;
+    struct waiting waiting; /* for RWLOCK_STORE, to own it */
+    uint32_t tid;
+};
+
+static void scene_make(struct scene *scene)
+{
+    memset(scene, 0, sizeof *scene);
+    world_make(&scene->world);
+    member_join(&scene->world, &scene->self, PRESENCE_WRITER);
+    struct rwlock_host host = {.region = scene->world.region, .which = RWLOCK_APPLY, .presence = scene->self.presence};
+    OK(rwlock_open(&scene->other, &host));
+    OK(rwlock_lock(scene->other, true, 0));
+    uint64_t owner = atomic_load(&scene->other->words->state) & STATE_OWNER;
+    scene->tid = owner_tid(owner);
+    scene->hold = (struct rwlock_hold){.self = owner};
+    wait_begin(&scene->waiting, scene->self.lock, &scene->hold, true, DEADLINE_NEVER);
+    scene->waiting.since = 1000;
+}
+
+static void scene_end(struct scene *scene)
+{
+    for (unsigned i = 100; i <= 101; i++)
+        slot_give_back(scene->self.lock, &scene->world.region->slots[i]);
+    OK(rwlock_unlock(scene->other));
+    OK(rwlock_close(scene->other));
+    member_leave(&scene->self);
+    world_end(&scene->world);
+}
+
+/* A slot of thread `tid` of this process, as that thread would leave it. */
+static struct lock_slot *slot_of_thread(const struct scene *scene, unsigned index, uint32_t tid, struct rwlock *lock)
+{
+    struct lock_slot *slot = &scene->world.region->slots[index];
+    atomic_store(&slot->owner, (uint64_t)lock->id << 32 | tid);
+    atomic_store(&slot->which, (uint32_t)lock->which);
+    atomic_store(&slot->users, 1);
+    slot_make_sharer(lock, slot);
+    return slot;
+}
+
+static void waits(struct lock_slot *slot, bool exclusive)
+{
+    atomic_store(&slot->waiting_exclusive, exclusive);
+    atomic_store(&slot->waiting_since, 2000);
+}
+
+/* Another thread shares STORE and waits for APPLY, which this one owns and waits for STORE with: a cycle.  Whether the flag is
+ * a hold, and whose, decides; then, who gives up. */
+Test(deadlock, a_flag_that_is_no_hold_closes_no_cycle)
+{
+    struct scene scene;
+    scene_make(&scene);
+    struct lock_slot *shares = slot_of_thread(&scene, 100, 1, scene.self.lock);
+    struct lock_slot *wants = slot_of_thread(&scene, 101, 1, scene.other);
+    atomic_store(&shares->shared, 1);
+    cr_assert_not(deadlock_check(&scene.waiting, 0), "it waits for nothing");
+    waits(wants, true);
+    cr_assert(deadlock_check(&scene.waiting, 0));
+    waits(wants, false);
+    cr_assert(deadlock_check(&scene.waiting, 0), "who wants to share waits for the owner, too");
+    scene.waiting.exclusive = false;
+    cr_assert_not(deadlock_check(&scene.waiting, 0), "sharing goes with sharing");
+    scene.waiting.exclusive = true;
+    atomic_store(&shares->crowd, 1);
+    cr_assert_not(deadlock_check(&scene.waiting, 0), "who of a crowd shares is not known");
+    atomic_store(&shares->crowd, 0);
+    atomic_store(&shares->shared, 0);
+    cr_assert_not(deadlock_check(&scene.waiting, 0), "the flag is down");
+    /* This thread is about to own STORE, its other reader tries to share: the flag is up for a moment, in the way of nobody. */
+    atomic_store(&wants->waiting_since, 0);
+    atomic_fetch_or(&scene.self.lock->words->state, scene.hold.self | STATE_DRAIN | STATE_BIAS);
+    atomic_store(&shares->shared, 1);
+    waits(shares, true);
+    cr_assert(deadlock_check(&scene.waiting, 0), "it shares, and waits to own what this thread waits for");
+    waits(shares, false);
+    cr_assert_not(deadlock_check(&scene.waiting, 0), "it only tries to share");
+    atomic_store(&scene.self.lock->words->state, 0);
+    scene_end(&scene);
+}
+
+Test(deadlock, the_greatest_gives_up_at_once_and_the_others_later)
+{
+    const int64_t patience = 300000000;
+    for (int greatest = 0; greatest <= 1; greatest++) {
+        struct scene scene;
+        scene_make(&scene);
+        uint32_t tid = greatest != 0 ? scene.tid - 1 : scene.tid + 1;
+        atomic_store(&slot_of_thread(&scene, 100, tid, scene.self.lock)->shared, 1);
+        struct lock_slot *wants = slot_of_thread(&scene, 101, tid, scene.other);
+        waits(wants, true);
+        int64_t now = 5000;
+        cr_assert_eq(deadlock_check(&scene.waiting, now), greatest);
+        cr_assert_eq(deadlock_check(&scene.waiting, now + patience - 1), greatest);
+        cr_assert(deadlock_check(&scene.waiting, now + patience));
+        atomic_store(&wants->waiting_since, 0); /* it was resolved: another one begins anew */
+        cr_assert_not(deadlock_check(&scene.waiting, now + patience));
+        waits(wants, true);
+        cr_assert_eq(deadlock_check(&scene.waiting, now + 2 * patience), greatest);
+        scene_end(&scene);
+    }
 }
 
 /* ---- no false alarm ---- */
