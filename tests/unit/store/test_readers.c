@@ -6,12 +6,14 @@
  * writer a child.  Every section must see one commit, every copy must be one.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "persist/file.h"
+#include "lock/bytes.h"
 #include "support/support.h"
 
 TestSuite(readers, .init = support_setup, .fini = support_teardown, .timeout = 240);
@@ -505,6 +507,9 @@ Test(readers, a_live_death_is_never_mistaken_for_clean)
     cr_assert_eq(reap(spawn(leave_live, &session)), 128 + SIGKILL);
     FAILS(stead_lock(reader, STEAD_SHARED, 1000), STEAD_UNCLEAN);
     FAILS(stead_backup(reader, path_in("copy")), STEAD_UNCLEAN);
+    int fd = open(path, O_RDWR);
+    cr_assert_not(lock_byte_taken(fd, LOCK_BYTE_APPLY, 1), "who is refused holds nothing");
+    close(fd);
     OK(stead_close(reader));
     OK(stead_open(&judged, path, &(stead_options){.flags = STEAD_READ_ONLY | STEAD_ACCEPT_UNCLEAN}));
     OK(stead_lock(judged, STEAD_SHARED, 1000)); /* accepted */

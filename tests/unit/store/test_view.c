@@ -6,12 +6,14 @@
  * came before the writer has no slot, one that came after has.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <unistd.h>
 
+#include "lock/bytes.h"
 #include "store/store.h"
 #include "support/support.h"
 
@@ -247,6 +249,56 @@ Test(view, who_waits_for_the_others_is_sent_away_by_abandon)
     tell(UINT32_MAX);
     REAP_OK(writer.pid);
     OK(stead_remove(writer.path));
+}
+
+static void commit_and_die(void *path)
+{
+    stead *s;
+    CHILD(stead_open(&s, path, NULL) == 0);
+    *(uint64_t *)stead_root(s) = 7;
+    CHILD(stead_commit(s, STEAD_DURABLE) == 0);
+    raise(SIGKILL);
+}
+
+/* The view of a crashed store that nobody recovers cannot change, whatever its dead writer left in the words. */
+Test(view, a_section_beside_another_does_not_wait_where_nothing_can_come)
+{
+    uint64_t number = 0;
+    start(STEAD_SOLE, false);
+    finish();
+    stead *s;
+    void *root;
+    OK(stead_open(&s, writer.path, NULL));
+    OK(stead_root_once(s, 64, NULL, NULL, &root));
+    OK(stead_close(s));
+    cr_assert_eq(reap(spawn(commit_and_die, (void *)(uintptr_t)writer.path)), 128 + SIGKILL);
+    open_reader_now();
+    OK(stead_lock(reader, STEAD_SHARED, -1));
+    pthread_join(start_thread(look_later, &number), NULL);
+    cr_assert_eq(number, 7);
+    OK(stead_unlock(reader));
+    OK(stead_close(reader));
+}
+
+static void *share_and_end(void *arg)
+{
+    OK(stead_lock(reader, STEAD_SHARED, -1));
+    return arg;
+}
+
+Test(view, a_thread_that_ends_in_its_section_lets_the_file_go)
+{
+    for (unsigned slot = 0; slot <= 1; slot++) {
+        start(STEAD_SOLE, slot != 0);
+        pthread_join(start_thread(share_and_end, NULL), NULL);
+        int fd = open(writer.path, O_RDWR);
+        cr_assert_geq(fd, 0);
+        cr_assert_not(lock_byte_taken(fd, LOCK_BYTE_APPLY, 1), "the section has ended with its thread");
+        close(fd);
+        tell(2);
+        cr_assert_eq(look(-1), 2);
+        finish();
+    }
 }
 
 #define TRIERS 3
