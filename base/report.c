@@ -52,3 +52,12 @@ void report_problem(struct report *report, const char *invariant, uint64_t offse
     if (report->problems++ == 0)
         memcpy(report->first, text, sizeof report->first);
 }
+
+void report_add(struct report *report, const struct report *found)
+{
+    if (found->problems != 0 && report->problems == 0)
+        memcpy(report->first, found->first, sizeof report->first);
+    report->problems += found->problems;
+    report->blocks += found->blocks;
+    report->pages += found->pages;
+}

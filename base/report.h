@@ -35,4 +35,7 @@ void report_look(struct report *report, struct report_looks *looks);
 void report_problem(struct report *report, const char *invariant, uint64_t offset, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 
+/* What was found apart, added to *report. */
+void report_add(struct report *report, const struct report *found);
+
 #endif

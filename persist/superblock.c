@@ -50,7 +50,7 @@
 #define CHECKED_BYTES offsetof(struct superblock, checksum)
 #define ADDRESS_END (UINT64_C(1) << 56) /* above every user address of Linux: 57-bit x86-64, 52-bit arm64 */
 #define SHARING_MAX 2                   /* stead_sharing */
-#define REREADS 2                       /* a checker beside a writer may meet a copy half-way through its one write */
+#define REREADS 2                       /* beside a writer a copy may be met half-way through its one write */
 
 enum copy_state { COPY_VALID, COPY_FOREIGN /* no magic */, COPY_VERSION, COPY_DAMAGED };
 
@@ -178,11 +178,17 @@ static int read_copy(const struct file *file, unsigned which, uint64_t file_byte
     return rc;
 }
 
+/* *file_bytes: the longest that the file was about then.  Beside writers it grows, and a superblock that was read after the
+ * first look at the length may speak of the new one. */
 static int read_copies(const struct file *file, struct copy copies[2], uint64_t *file_bytes)
 {
-    int rc = file_size(file->fd, file_bytes);
+    uint64_t before, after = 0;
+    int rc = file_size(file->fd, &before);
     for (unsigned i = 0; i < 2 && rc == 0; i++)
-        rc = read_copy(file, i, *file_bytes, &copies[i]);
+        rc = read_copy(file, i, before, &copies[i]);
+    if (rc == 0)
+        rc = file_size(file->fd, &after);
+    *file_bytes = max_u64(before, after);
     return rc == 0 ? 0 : error_set(rc, "cannot read the superblocks of %.300s: %s", file->path, error_text(rc));
 }
 
@@ -208,10 +214,14 @@ int superblock_read(const struct file *file, struct superblock *super)
     int rc;
     struct copy copies[2];
     uint64_t file_bytes;
-    rc = read_copies(file, copies, &file_bytes);
-    if (rc != 0)
-        return rc;
-    bool a = copies[0].state == COPY_VALID, b = copies[1].state == COPY_VALID;
+    bool a = false, b = false;
+    for (unsigned attempt = 0; attempt <= REREADS && !a && !b; attempt++) {
+        rc = read_copies(file, copies, &file_bytes);
+        if (rc != 0)
+            return rc;
+        a = copies[0].state == COPY_VALID;
+        b = copies[1].state == COPY_VALID;
+    }
     if (!a && !b)
         return refuse(file, copies, file_bytes);
     const struct superblock *first = &copies[0].super, *second = &copies[1].super;
@@ -292,16 +302,11 @@ static void check_unit_rest(const struct file *file, unsigned which, struct repo
         report_problem(report, "S2", at, "the rest of the superblock's unit is not zero");
 }
 
-void superblock_check(const struct file *file, struct report *report)
+static void check_once(const struct file *file, struct report *report)
 {
     struct copy copies[2];
     uint64_t file_bytes = 0;
-    int rc = 0;
-    for (unsigned attempt = 0; attempt <= REREADS; attempt++) {
-        rc = read_copies(file, copies, &file_bytes);
-        if (rc == 0 && copies[0].state == COPY_VALID && copies[1].state == COPY_VALID)
-            break;
-    }
+    int rc = read_copies(file, copies, &file_bytes);
     if (rc != 0) {
         report_problem(report, "S1", 0, "the superblocks cannot be read: %s", error_text(rc));
         return;
@@ -326,4 +331,19 @@ void superblock_check(const struct file *file, struct report *report)
     else if (max_u64(a->sequence, b->sequence) - min_u64(a->sequence, b->sequence) > 1)
         report_problem(report, "S6", copy_offset(a->sequence > b->sequence ? 1 : 0),
                        "the superblocks are %" PRIu64 " and %" PRIu64 ", not neighbours", a->sequence, b->sequence);
+}
+
+/* Who looks may hold no lock that keeps openers and checkpoints away, nor be running between two reads: what a moment later
+ * reads otherwise is not damaged (report.h). */
+void superblock_check(const struct file *file, struct report *report)
+{
+    struct report found = {0};
+    struct report_looks looks = {0};
+    for (unsigned attempt = 0; attempt <= REREADS; attempt++) {
+        report_look(&found, &looks);
+        check_once(file, &found);
+        if (found.problems == 0)
+            break;
+    }
+    report_add(report, &found);
 }

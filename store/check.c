@@ -66,9 +66,8 @@ static void check_committed_heap(struct stead *s, struct report *report)
     struct report committed = {0};
     uint64_t used = 0;
     heap_check(&reader, &committed, &used);
-    if (committed.problems != 0 && report->problems == 0)
-        memcpy(report->first, committed.first, sizeof report->first);
-    report->problems += committed.problems; /* its blocks are counted by the memory row */
+    committed.blocks = 0; /* they are counted by the memory row */
+    report_add(report, &committed);
 }
 
 static int read_mapped(void *ctx, uint64_t offset, void *buffer, size_t bytes)
@@ -109,10 +108,7 @@ void store_check_memory(struct stead *s, struct report *report)
             break;
         nanosleep(&(struct timespec){.tv_nsec = MEMORY_PAUSE_NS << i}, NULL);
     }
-    if (memory.problems != 0 && report->problems == 0)
-        memcpy(report->first, memory.first, sizeof report->first);
-    report->problems += memory.problems;
-    report->blocks += memory.blocks;
+    report_add(report, &memory);
 }
 
 static const struct check_step steps[] = {

@@ -194,3 +194,61 @@ Test(scrub, a_check_of_a_replayed_store_finds_damage_beside_the_log)
     store_check(2);
     store_drop();
 }
+
+/* ---- a store that is opened in the middle of a check ---- */
+
+static uint32_t opened_as; /* state; 0: it was opened */
+
+static ssize_t read_beside_an_open(int fd, void *buffer, size_t bytes, off_t offset)
+{
+    if (opened_as != 0 && (uint64_t)offset == format_checksum_offset(0)) {
+        struct file other = {.fd = open(store.path, O_RDWR | O_CLOEXEC)};
+        struct superblock super;
+        cr_assert_geq(other.fd, 0);
+        OK(superblock_read(&other, &super));
+        super.state = opened_as;
+        opened_as = 0;
+        super.log_salt = super.state == SUPER_OPEN_LOGGED ? 7 : 0;
+        super.checksums_valid = super.state == SUPER_OPEN_LOGGED;
+        OK(superblock_write_both(&other, &super));
+        if (super.state == SUPER_OPEN_LOGGED) { /* a load of new pages, straight into the file */
+            uint64_t entry = 1;
+            OK(file_write_at(other.fd, &entry, sizeof entry, format_checksum_offset(USED)));
+        } else {
+            store_flip(format_file_offset(33 * MIB), 1);
+        }
+        close(other.fd);
+    }
+    return file_calls_system.pread(fd, buffer, bytes, offset);
+}
+
+/* P1, P2: a check that began before sees what the opener does, and takes none of it for damage; nor damage for the opener's. */
+Test(scrub, an_opener_beside_a_check_is_no_damage_and_hides_none)
+{
+    const uint32_t states[] = {SUPER_OPEN_LOGGED, SUPER_OPEN_LIVE, SUPER_OPEN_LOGGED};
+    for (unsigned i = 0; i < 3; i++) {
+        struct report report = {0};
+        struct superblock sealed;
+        store_open(IMAGE_READ);
+        sealed = store.super;
+        if (i == 2)
+            store_flip(format_file_offset(5 * MIB) + 9, 2);
+        opened_as = states[i];
+        file_calls.pread = read_beside_an_open;
+        superblock_check(&store.file, &report);
+        image_check(store.image, &report, NULL, NULL);
+        file_calls.pread = file_calls_system.pread;
+        cr_assert_eq(opened_as, 0);
+        cr_assert_eq(report.problems, i == 2 ? 1 : 0, "%u: %" PRIu64 ": %s", i, report.problems, report.first);
+        store_drop();
+        /* as it was */
+        struct file other = {.fd = open(store.path, O_RDWR | O_CLOEXEC)};
+        uint64_t none = 0;
+        sealed.sequence += 1;
+        OK(superblock_seal(&other, &sealed));
+        OK(file_write_at(other.fd, &none, sizeof none, format_checksum_offset(USED)));
+        close(other.fd);
+        if (states[i] == SUPER_OPEN_LIVE)
+            store_flip(format_file_offset(33 * MIB), 1);
+    }
+}

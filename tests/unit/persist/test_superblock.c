@@ -1,5 +1,6 @@
 /* superblock.c: S1-S6.  Method: a sound file, one flaw at a time, with a checksum that matches the flaw where the
  * flaw is meant to be seen behind it; then every single byte flipped, every length, random garbage. */
+#include "persist/tail.h"
 #include "temp_store.h"
 
 #include <time.h>
@@ -323,4 +324,65 @@ Test(superblock, a_failed_write_changes_neither_memory_nor_the_current_copy)
     cr_assert_eq(memcmp(&now, &super, sizeof now), 0);
     OK(superblock_seal(&store.file, &super));
     file_close(&store.file);
+}
+
+/* ---- beside a writer, which may come between any two reads ---- */
+
+static struct superblock grown;
+static unsigned reads, torn_reads;
+
+static ssize_t read_beside_growth(int fd, void *buffer, size_t bytes, off_t offset)
+{
+    if (reads++ == 0) { /* the length was looked at, the superblocks were not */
+        put(0, grown, true);
+        put(1, grown, true);
+        cr_assert_eq(truncate(store.path, (off_t)(format_file_bytes(grown.used_bytes) + TAIL_BYTES)), 0);
+    }
+    return file_calls_system.pread(fd, buffer, bytes, offset);
+}
+
+static ssize_t read_torn(int fd, void *buffer, size_t bytes, off_t offset)
+{
+    ssize_t got = file_calls_system.pread(fd, buffer, bytes, offset);
+    if (bytes == sizeof grown && reads++ < torn_reads)
+        memset((uint8_t *)buffer + bytes / 2, (int)reads, bytes / 2);
+    return got;
+}
+
+Test(superblock, one_that_was_read_after_the_file_grew_is_no_damage)
+{
+    struct superblock super;
+    char first[REPORT_TEXT_BYTES];
+    for (unsigned check = 0; check < 2; check++) {
+        OK(read_super(&grown));
+        grown.sequence++;
+        grown.used_bytes += 16 * UNIT_BYTES;
+        reads = 0;
+        file_calls.pread = read_beside_growth;
+        if (check == 0)
+            OK(read_super(&super));
+        else
+            cr_assert_eq(count_problems(first), 0, "%s", first);
+        file_calls.pread = file_calls_system.pread;
+        cr_assert_gt(reads, 1);
+    }
+    cr_assert_eq(super.sequence + 1, grown.sequence);
+}
+
+Test(superblock, copies_met_half_way_through_their_writes_are_read_again)
+{
+    struct superblock super;
+    char first[REPORT_TEXT_BYTES];
+    for (torn_reads = 1; torn_reads <= 2; torn_reads++) {
+        file_calls.pread = read_torn;
+        reads = 0;
+        OK(read_super(&super));
+        reads = 0;
+        cr_assert_eq(count_problems(first), 0, "%s", first);
+        reads = 0;
+        torn_reads += 100; /* always */
+        FAILS(read_super(&super), STEAD_CORRUPT);
+        torn_reads -= 100;
+        file_calls.pread = file_calls_system.pread;
+    }
 }
