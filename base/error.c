@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/system.h"
+
 #define ERROR_TEXT_BYTES 512
 #define ERROR_HEAD_BYTES 120   /* kept of a longer text, the rest of the room is its end: there the cause stands */
 #define ERROR_WHOLE_BYTES 5120 /* a path of the greatest length and a sentence about it */
@@ -41,7 +43,7 @@ const char *error_text(int code)
     default:
         break;
     }
-    const char *text = code > 0 ? strerrordesc_np(code) : NULL;
+    const char *text = code > 0 ? system_error_text(code) : NULL;
     return text != NULL ? text : "unknown error";
 }
 

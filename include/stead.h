@@ -37,6 +37,10 @@
 #include <sys/types.h>
 #include <time.h>
 
+#if UINTPTR_MAX < UINT64_MAX
+#error "stead needs 64-bit pointers: a store reserves more address space than a 32-bit program has"
+#endif
+
 #ifdef __cplusplus
 extern "C" {
 #endif

@@ -13,14 +13,12 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "base/system.h"
 #include "base/units.h"
 #include "persist/dirty_internal.h"
 
 #define RANGES_AT_ONCE 128 /* 2 KiB of stack; the gain of more is lost in the noise */
 #define SELF (-10000)      /* PIDFD_SELF of younger headers */
-#ifndef MADV_DONTNEED_LOCKED
-#define MADV_DONTNEED_LOCKED 24 /* Linux 5.18 */
-#endif
 #ifndef SYS_process_madvise
 #define SYS_process_madvise 440 /* the same number on all architectures */
 #endif

@@ -33,6 +33,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/system.h"
 #include "base/units.h"
 
 #define RESERVE_RETRIES 100
@@ -49,8 +50,7 @@ static int system_open(const char *path, int flags, mode_t mode)
 
 static ssize_t system_pwrite_durable(int fd, const void *buffer, size_t bytes, off_t offset)
 {
-    struct iovec part = {.iov_base = (void *)(uintptr_t)buffer, .iov_len = bytes};
-    return pwritev2(fd, &part, 1, offset, RWF_DSYNC);
+    return system_pwrite_flags(fd, buffer, bytes, offset, RWF_DSYNC);
 }
 
 static int system_sync_range(int fd, off_t offset, off_t bytes)
@@ -78,12 +78,12 @@ static int system_read_ahead(int fd, off_t offset, off_t bytes)
 
 static int system_rename_new(const char *from, const char *to)
 {
-    return renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE);
+    return system_renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE);
 }
 
 static int system_exchange(const char *a, const char *b)
 {
-    return renameat2(AT_FDCWD, a, AT_FDCWD, b, RENAME_EXCHANGE);
+    return system_renameat2(AT_FDCWD, a, AT_FDCWD, b, RENAME_EXCHANGE);
 }
 
 static int system_clone(int to_fd, int from_fd)

@@ -76,6 +76,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/system.h"
 #include "base/units.h"
 #include "persist/image_internal.h"
 #include "persist/shared.h"

@@ -42,15 +42,13 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/system.h"
 #include "persist/address.h"
 #include "persist/file.h"
 
 #define GUARD_BYTES UNIT_BYTES
 /* Growth by so much at once will be used densely, and a huge page that is not costs little beside it. */
 #define FRESH_HUGE_BYTES (UINT64_C(4) << 20)
-#ifndef MADV_DONTNEED_LOCKED
-#define MADV_DONTNEED_LOCKED 24 /* Linux 5.18 */
-#endif
 
 /* The first mapping of this process that overlaps [start, end): its line of /proc/self/maps, shortened. */
 static bool find_obstacle(uintptr_t start, uintptr_t end, char *text, size_t text_bytes)
