@@ -28,8 +28,8 @@ done
 run 0 musl-gcc -std=c11 -static -I"$source/include" "$here/consumer.c" libstead_musl.a -o with_musl
 run 0 cc -std=c11 -I"$source/include" "$here/consumer.c" "$build/libstead.a" -lxxhash -lpthread -o with_other
 for n in 1 3 5; do
-    run 0 ./with_musl store
+    run 0 ./with_musl s.stead
     out_is "run $n"
-    run 0 ./with_other store
+    run 0 ./with_other s.stead
     out_is "run $((n + 1))"
 done
