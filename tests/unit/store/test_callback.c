@@ -116,6 +116,7 @@ struct second_open {
     stead *store;
     const char *path;
     _Atomic bool done;
+    int upgrade_rc;
 };
 
 static void *open_beside(void *arg)
@@ -137,14 +138,22 @@ static int upgrade_while_another_opens(stead *s, uint32_t from, uint32_t to, voi
     pause_ms(200);
     cr_assert_not(atomic_load(&open->done), "a store that is being opened was handed out");
     pthread_detach(thread);
-    return ENOMSG;
+    return open->upgrade_rc;
+}
+
+static void await_second_open(struct second_open *open)
+{
+    for (unsigned i = 0; !atomic_load(&open->done); i++) {
+        cr_assert_lt(i, 1000);
+        pause_ms(10);
+    }
 }
 
 Test(callback, an_upgrade_that_closes_or_abandons)
 {
     bool leaves = true;
     stead *s;
-    struct second_open beside = {NULL, path_in("s"), false};
+    struct second_open beside = {NULL, path_in("s"), false, ENOMSG};
     stead_options options = {.layout = {.name = "test", .version = 1}};
     OK(stead_open(&s, path_in("s"), &options));
     OK(stead_close(s));
@@ -155,11 +164,15 @@ Test(callback, an_upgrade_that_closes_or_abandons)
     options.layout.upgrade = upgrade_while_another_opens;
     options.layout.upgrade_arg = &beside;
     FAILS(stead_open(&s, path_in("s"), &options), ENOMSG);
-    for (unsigned i = 0; !atomic_load(&beside.done); i++) {
-        cr_assert_lt(i, 1000);
-        pause_ms(10);
-    }
+    await_second_open(&beside);
     OK(stead_close(beside.store));
+    beside = (struct second_open){NULL, path_in("s"), false, 0};
+    OK(stead_open(&s, path_in("s"), &options));
+    await_second_open(&beside); /* while the first one keeps it open */
+    cr_assert_eq(beside.store, s);
+    OK(stead_close(s));
+    OK(stead_close(s));
+    options.layout.version = 3;
     leaves = false;
     options.layout.upgrade = upgrade_and_leave;
     options.layout.upgrade_arg = &leaves;

@@ -28,14 +28,19 @@ Test(fork, a_fork_child_keeps_nothing_and_may_open_again)
             CHILD(stead_unlock(s) == EPERM);
             CHILD(stead_commit(s, STEAD_DURABLE) == EPERM);
             stead_free(a);
-            CHILD(stead_close(s) == 0);
+            if (mode != STEAD_LIVE)
+                CHILD(stead_close(s) == 0);
             stead *mine;
             int rc = stead_open(&mine, path_in(name), &(stead_options){.sharing = (stead_sharing)mode});
             CHILD(rc == (mode == STEAD_SOLE ? EBUSY : 0));
             if (rc == 0) {
                 CHILD(stead_lock(mine, STEAD_SHARED, 0) == EBUSY);
+                CHILD(mode != STEAD_LIVE ||
+                      stead_of(stead_root(mine)) == mine); /* at the address of one that was inherited */
                 CHILD(stead_close(mine) == 0);
             }
+            if (mode == STEAD_LIVE)
+                CHILD(stead_close(s) == 0);
             _exit(0);
         }
         REAP_OK(pid);
