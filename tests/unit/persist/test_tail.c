@@ -56,8 +56,31 @@ Test(tail, allows_nothing_newer_than_it_says_and_never_falls)
         OK(tail_check(fd, f.super.id, 3 + seq / 105, seq));
         FAILS(STEAD_CORRUPT, tail_check(fd, f.super.id, 9, seq - 1));
     }
+    OK(tail_raise(fd, f.super.id, 6, 109)); /* no commit since: a close is about to punch what is free */
+    OK(tail_check(fd, f.super.id, 6, 109));
+    FAILS(STEAD_CORRUPT, tail_check(fd, f.super.id, 5, 109));
+    OK(tail_raise(fd, f.super.id, 5, 110)); /* neither of the two falls */
+    OK(tail_check(fd, f.super.id, 6, 110));
+    FAILS(STEAD_CORRUPT, tail_check(fd, f.super.id, 5, 110));
+    FAILS(STEAD_CORRUPT, tail_check(fd, f.super.id, 6, 109));
     FAILS(STEAD_CORRUPT, tail_check(fd, (const uint8_t *)"another store...", 9, 200));
     cr_assert_eq(end_of(fd) % UNIT_BYTES, TAIL_BYTES);
+    close(fd);
+}
+
+/* The word of where the mark came from is in no checksum. */
+Test(tail, a_former_place_that_makes_no_sense_is_let_be)
+{
+    int fd = open_file();
+    const uint64_t at = tail_offset(end_of(fd));
+    const uint64_t places[] = {at, at + UNIT_BYTES, at - UNIT_BYTES + 8, UINT64_MAX - UNIT_BYTES + 1};
+    OK(tail_raise(fd, f.super.id, 3, 100));
+    for (unsigned i = 0; i < sizeof places / sizeof places[0]; i++) {
+        OK(file_write_at(fd, &places[i], sizeof places[i], at + offsetof(struct tail, moved_from)));
+        OK(tail_settle(fd, f.super.id));
+        OK(tail_check(fd, f.super.id, 3, 100));
+        FAILS(STEAD_CORRUPT, tail_check(fd, f.super.id, 3, 99)); /* the mark is still there */
+    }
     close(fd);
 }
 
@@ -144,6 +167,39 @@ Test(tail, moves_with_the_end_and_leaves_zeros)
 }
 
 /* Every call of a move fails once: the mark stands at the end, where it was or where it went. */
+/* A mark that was half-written and could not be cut off: the one before it is in the image by now. */
+Test(tail, a_longer_file_without_a_mark_is_no_growth_by_another)
+{
+    int fd = open_file();
+    const uint64_t at = tail_offset(end_of(fd));
+    OK(tail_raise(fd, f.super.id, 3, 100));
+    OK(tail_move(fd, at - 2 * UNIT_BYTES, at - UNIT_BYTES, f.super.id)); /* somebody else was faster */
+    OK(tail_check(fd, f.super.id, 3, 100));
+    OK(file_write_at(fd, "half a mark", 11, at));
+    FAILS(EIO, tail_move(fd, at - 2 * UNIT_BYTES, at - UNIT_BYTES, f.super.id));
+    close(fd);
+}
+
+/* Where blocks can be reserved only by writing them. */
+Test(tail, a_move_writes_nothing_below_the_old_mark)
+{
+    static const char theirs[] = "what another process committed";
+    char now[sizeof theirs];
+    int fd = open_file();
+    const uint64_t at = tail_offset(end_of(fd));
+    OK(tail_raise(fd, f.super.id, 3, 100));
+    OK(file_write_at(fd, theirs, sizeof theirs, at - UNIT_BYTES));
+    faults_install();
+    faults = (struct faults){.fallocate = true, .fault = FAULT_ERROR, .error = EOPNOTSUPP, .count = 1000};
+    OK(tail_move(fd, at - UNIT_BYTES, at + 2 * UNIT_BYTES, f.super.id));
+    faults_remove();
+    OK(file_read_at(fd, now, sizeof now, at - UNIT_BYTES));
+    cr_assert_eq(memcmp(now, theirs, sizeof now), 0);
+    cr_assert_eq(tail_offset(end_of(fd)), at + 2 * UNIT_BYTES);
+    OK(tail_check(fd, f.super.id, 3, 100));
+    close(fd);
+}
+
 Test(tail, a_move_may_fail_at_any_call)
 {
     int fd = open_file();
