@@ -21,7 +21,8 @@
  *
  * Step 4: a sealed file may have holes, of our own punching or made by a copy tool.  Once a process writes through a
  * shared mapping, or a commit is durable in the log, it is too late to learn that the disk is full.  fallocate over
- * blocks that are there costs a walk over the extents, ~11 us a GiB (measured, ext4).
+ * blocks that are there costs a walk over the extents, ~11 us a GiB, and 6 us for each that was never written (measured, ext4).
+ * st_blocks cannot spare it: it counts the file system's own blocks of the file, and those behind its end.
  *
  * Step 6, the directory: whoever made the file may have been killed before he synced its name, and what is committed here
  * must not be lost with it.  PRIVATE has the name of its log made durable, in the same directory.
