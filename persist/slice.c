@@ -148,8 +148,6 @@ static int apply_slice(struct txn *txn, size_t pages)
         txn->applied_at = round->at;
         txn->applied_used_bytes = round->used_bytes;
     }
-    if (txn->overlay.count == 0)
-        overlay_clear(&txn->overlay); /* much memory, if it was held off for long */
     txn_publish(txn);
     return 0;
 }

@@ -71,10 +71,28 @@ static int watched_truncate(int fd, off_t bytes)
     return file_calls_system.ftruncate(fd, bytes);
 }
 
+/* With so many commits, and the last one is there afterwards; the fixture is removed. */
+static unsigned commit_until_freed(struct fixture *f)
+{
+    unsigned commits = 0;
+    const struct wal_build *build = f->txn->wal.build;
+    while (build->retired_count != 0) {
+        commit_byte(f, (uint8_t)++commits);
+        cr_assert_lt(commits, 1000);
+    }
+    cr_assert_leq(largest_cut, UINT64_C(1) << 20, "too much at once");
+    file_calls = file_calls_system;
+    fixture_kill(f);
+    OK(fixture_open(f));
+    cr_assert_eq(f->map.base[8 * PAGE_BYTES], (uint8_t)commits);
+    fixture_kill(f);
+    fixture_remove(f);
+    return commits;
+}
+
 Test(txn_wal_retire, a_nameless_log_goes_piece_by_piece)
 {
     struct fixture f;
-    unsigned commits = 0;
     open_with_a_long_log(&f);
     uint64_t log_bytes = f.txn->wal.reserved_end;
     file_calls.ftruncate = watched_truncate;
@@ -82,25 +100,13 @@ Test(txn_wal_retire, a_nameless_log_goes_piece_by_piece)
     const struct wal_build *build = f.txn->wal.build;
     cr_assert_eq(build->retired_count, 1, "%s cannot tell who has a file open", f.directory);
     cr_assert_eq(build->retired[0].bytes, log_bytes);
-    while (build->retired_count != 0) {
-        commit_byte(&f, (uint8_t)++commits);
-        cr_assert_lt(commits, 1000);
-    }
-    cr_assert_geq(commits, log_bytes >> 20, "too fast");
-    cr_assert_leq(largest_cut, UINT64_C(1) << 20, "too much at once");
-    file_calls = file_calls_system;
-    fixture_kill(&f);
-    OK(fixture_open(&f));
-    cr_assert_eq(f.map.base[8 * PAGE_BYTES], (uint8_t)commits);
-    fixture_kill(&f);
-    fixture_remove(&f);
+    cr_assert_geq(commit_until_freed(&f), log_bytes >> 20, "too fast");
 }
 
 /* The log as it was found and the one that holds what was verified; neither is waited for by the open. */
 Test(txn_wal_retire, the_logs_of_a_recovery_go_piece_by_piece)
 {
     struct fixture f;
-    unsigned commits = 0;
     open_with_a_long_log(&f);
     commit_byte(&f, 77);
     fixture_kill(&f);
@@ -112,17 +118,7 @@ Test(txn_wal_retire, the_logs_of_a_recovery_go_piece_by_piece)
     cr_assert_gt(build->retired[0].bytes, UINT64_C(4) << 20);
     cr_assert_gt(build->retired[1].bytes, UINT64_C(4) << 20);
     file_calls.ftruncate = watched_truncate;
-    while (build->retired_count != 0) {
-        commit_byte(&f, (uint8_t)++commits);
-        cr_assert_lt(commits, 1000);
-    }
-    cr_assert_leq(largest_cut, UINT64_C(1) << 20, "too much at once");
-    file_calls = file_calls_system;
-    fixture_kill(&f);
-    OK(fixture_open(&f));
-    cr_assert_eq(f.map.base[8 * PAGE_BYTES], (uint8_t)commits);
-    fixture_kill(&f);
-    fixture_remove(&f);
+    (void)commit_until_freed(&f);
 }
 
 /* What they hold is free space as soon as somebody needs it. */
