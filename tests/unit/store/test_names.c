@@ -13,7 +13,7 @@
 
 TestSuite(names, .init = support_setup, .fini = support_teardown, .timeout = 120);
 
-enum { MANY = 20000, STEPS_MAX = 64, SMALL = 8000 };
+enum { MANY = 8000, STEPS_MAX = 64, SMALL = 8000 };
 
 static const char *name_of(unsigned i)
 {
