@@ -262,6 +262,8 @@ static int each_node(const struct stead *s,
     if (!name_table_exists(s))
         return 0;
     const struct name_node *node = levels_of(s) == 0 ? NULL : level_block(s, 0);
+    if (node != NULL && node->length != 0) /* no marker; all others are looked at by node_at() */
+        node = NULL;
     for (uint64_t left = walk_limit(s);; left--) {
         if (node == NULL || left == 0)
             return name_table_damaged(s);

@@ -98,6 +98,11 @@ Test(invariants, n1_a_link_that_leaves_the_image_or_loops)
     page_of(s)->name_level[2] = page_of(s)->name_level[0]; /* and no level 1 before it */
     expect_problem("N1");
     page_of(s)->name_level[2] = 0;
+    struct name_node *first = page_pointer(s, level);
+    first->length = UINT32_MAX; /* any bytes: no marker stands there */
+    expect_problem("N1");
+    cr_assert_eq(stead_each_name(s, ignore_name, NULL), STEAD_CORRUPT);
+    first->length = 0;
     OK(stead_check(s, NULL));
     _Atomic uint64_t *next = page_pointer(s, good);
     *next = good; /* a list that bites its tail */
