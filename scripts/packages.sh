@@ -25,6 +25,7 @@ clang           program  clang                clang
 clang-format    program  clang-format         clang-format
 valgrind        program  valgrind             valgrind
 spin            program  spin                 spin
+musl            program  musl-gcc             musl-tools
 '
 
 packages_has() { # program|header NAME
