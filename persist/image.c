@@ -31,9 +31,9 @@
  *
  * Step 3 does not shorten the file: a reader that follows a former writer may still have the tail mapped.
  *
- * Growth: image_extend() reserves blocks first, then maps.  It takes slack more than asked for.  PRIVATE: three times as
- * much, 8 to 64 MiB, for each growth waits for the disk to have the mark at its new place (tail.c), 0.1 to 4 ms: 34 of them
- * were two thirds of the time to fill a store of 24 MiB, now it has two.  SHARED: an eighth of the image, at most 8 MiB, and where
+ * Growth: image_extend() reserves blocks first, then maps.  It takes slack more than asked for.  PRIVATE: as much again and
+ * at least 4 MiB, for each growth waits for the disk to have the mark at its new place (tail.c), 0.1 to 4 ms: 34 of them were
+ * two thirds of the time to fill a store of 24 MiB, now it has four.  SHARED: an eighth of the image, at most 8 MiB, and where
  * that is all there is to it, written with zeros there and then: a first touch of such a page is a fault that finds it,
  * two thirds of the price of one that has to make it.  Nobody else can have bytes there: who calls image_extend() holds
  * the heap's gate, and the file was no longer than what is mapped here.  The slack is dropped when the disk is nearly full and
@@ -60,8 +60,7 @@
 #include "persist/txn.h"
 #include "persist/wal.h"
 
-#define SLACK_TIMES 3 /* of a PRIVATE image */
-#define SLACK_BYTES_MIN (UINT64_C(8) << 20)
+#define SLACK_BYTES_MIN (UINT64_C(4) << 20)
 #define SLACK_BYTES_MAX (UINT64_C(64) << 20)
 #define SLACK_SHARE 8 /* of a SHARED image */
 #define SLACK_SHARED_BYTES_MIN UNIT_BYTES
@@ -397,7 +396,7 @@ static uint64_t slack_bytes(const struct image *image, uint64_t wanted)
 {
     if (image->options.kind == IMAGE_SHARED)
         return min_u64(max_u64(wanted / SLACK_SHARE, SLACK_SHARED_BYTES_MIN), SLACK_SHARED_BYTES_MAX);
-    return min_u64(max_u64(SLACK_TIMES * wanted, SLACK_BYTES_MIN), SLACK_BYTES_MAX);
+    return min_u64(max_u64(wanted, SLACK_BYTES_MIN), SLACK_BYTES_MAX);
 }
 
 /* SHARED: pages for image bytes [from, to), which the file gained just now. */
