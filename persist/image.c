@@ -32,8 +32,8 @@
  * Step 3 does not shorten the file: a reader that follows a former writer may still have the tail mapped.
  *
  * Growth: image_extend() reserves blocks first, then maps.  It takes slack more than asked for.  PRIVATE: as much again and
- * at least 4 MiB, for each growth waits for the disk to have the mark at its new place (tail.c), 0.1 to 4 ms: 34 of them were
- * two thirds of the time to fill a store of 24 MiB, now it has four.  SHARED: an eighth of the image, at most 8 MiB, and where
+ * at least 4 MiB, for in TURNS each growth waits for the disk to have the mark at its new place (tail.c), 0.1 to 4 ms: 34 of
+ * them were two thirds of the time to fill a store of 24 MiB.  In SOLE the next commit waits for it, once.  SHARED: an eighth of the image, at most 8 MiB, and where
  * that is all there is to it, written with zeros there and then: a first touch of such a page is a fault that finds it,
  * two thirds of the price of one that has to make it.  Nobody else can have bytes there: who calls image_extend() holds
  * the heap's gate, and the file was no longer than what is mapped here.  The slack is dropped when the disk is nearly full and
@@ -372,8 +372,9 @@ uint64_t image_follow(struct image *image)
     return image_bytes(image);
 }
 
-/* Blocks for image bytes [from, to), to the end of a group's table where one begins. */
-static int reserve_image(struct image *image, uint64_t from, uint64_t to)
+/* Blocks for image bytes [from, to), to the end of a group's table where one begins.  later: none of them is mapped from the
+ * file before a commit has it. */
+static int reserve_image(struct image *image, uint64_t from, uint64_t to, bool later)
 {
     uint64_t at = format_file_bytes(from), end = format_file_bytes(to);
     int rc = check_file_limit(image->file, image->options.kind == IMAGE_SHARED ? end : end + TAIL_BYTES);
@@ -385,7 +386,8 @@ static int reserve_image(struct image *image, uint64_t from, uint64_t to)
         return rc == 0 || rc == EOPNOTSUPP ? file_reserve(image->file->fd, at, end - at) : rc;
     }
     (void)pthread_mutex_lock(&image->map.mutex); /* the mark is raised under it */
-    rc = tail_move(image->file->fd, at, end, image->super->id);
+    rc = later ? tail_move_later(image->file->fd, at, end, image->super->id)
+               : tail_move(image->file->fd, at, end, image->super->id);
     (void)pthread_mutex_unlock(&image->map.mutex);
     image->stale_tail = image->stale_tail || rc == STEAD_FAILED;
     return rc == STEAD_FAILED ? EIO : rc;
@@ -407,6 +409,15 @@ static void make_pages(const struct image *image, uint64_t from, uint64_t to)
         (void)file_write_zeros(image->file->fd, at, end - at); /* a failure: faults make them */
 }
 
+/* There was no anonymous memory: the new room shows the file, and must not show the mark's old place. */
+static int confirm_now(struct image *image)
+{
+    (void)pthread_mutex_lock(&image->map.mutex);
+    int rc = tail_confirm(image->file->fd, image->super->id);
+    (void)pthread_mutex_unlock(&image->map.mutex);
+    return rc == 0 ? 0 : txn_poison(image->txn, EIO, "the new length of the store file could not be synced");
+}
+
 static int extend_locked(struct image *image, uint64_t bytes)
 {
     int rc;
@@ -417,12 +428,15 @@ static int extend_locked(struct image *image, uint64_t bytes)
     uint64_t target = round_up(wanted + slack_bytes(image, wanted), UNIT_BYTES), held;
     target = min_u64(target, image->map.capacity);
     bool at_end = held_bytes(image->file, image->map.capacity, &held) == 0 && held == mapped;
-    rc = reserve_image(image, mapped, target);
+    /* Nobody else was longer: what is new reads as zeros, and will be written by this process's commits alone. */
+    bool fresh = image->options.kind == IMAGE_PRIVATE && at_end;
+    bool later = fresh && !image->options.turns && image->txn != NULL;
+    rc = reserve_image(image, mapped, target, later);
     if ((rc == ENOSPC || rc == EDQUOT) && image->txn != NULL && txn_free_retired(image->txn))
-        rc = reserve_image(image, mapped, target);
+        rc = reserve_image(image, mapped, target, later);
     if ((rc == ENOSPC || rc == EDQUOT || rc == EFBIG) && target != wanted) {
         target = wanted;
-        rc = reserve_image(image, mapped, target);
+        rc = reserve_image(image, mapped, target, later);
     }
     if (rc != 0 && rc != EFBIG)
         return error_set(rc, "cannot reserve disk blocks for %.300s to grow to %" PRIu64 " bytes: %s",
@@ -431,9 +445,8 @@ static int extend_locked(struct image *image, uint64_t bytes)
         return rc;
     if (at_end)
         make_pages(image, mapped, target);
-    /* Nobody else was longer: what is new reads as zeros, and will be written by this process's commits alone. */
-    bool fresh = image->options.kind == IMAGE_PRIVATE && at_end;
-    return fresh ? map_extend_fresh(&image->map, target) : map_extend(&image->map, target);
+    rc = fresh ? map_extend_fresh(&image->map, target) : map_extend(&image->map, target);
+    return rc == 0 && later && image->map.fresh_from > mapped ? confirm_now(image) : rc;
 }
 
 int image_extend(struct image *image, uint64_t bytes)
@@ -484,7 +497,9 @@ int image_refresh(struct image *image, bool *changed)
     uint64_t held;
     if (image->options.turns && held_bytes(image->file, image->map.capacity, &held) == 0 &&
         held != image->settled_bytes) {
-        int rc = tail_settle(image->file->fd, image->super->id); /* whoever made it longer may have been killed */
+        int rc = tail_confirm(image->file->fd, image->super->id); /* whoever made it longer may have been killed */
+        if (rc == STEAD_FAILED && image->txn != NULL)
+            return txn_poison(image->txn, EIO, "the length of the store file could not be synced");
         if (rc != 0)
             return error_set(rc, "cannot read the end of %.300s: %s", image->file->path, error_text(rc));
         image->settled_bytes = held;

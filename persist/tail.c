@@ -41,6 +41,23 @@
  * power cut could leave the old length with the image's bytes in the place of the mark; and the cleared place is
  * durable before a commit that is longer (commit.c, write_straight), or the image would have a mark in it.
  *
+ * Growth in SOLE (tail_move_later).  A heap grows while nothing uses the new room but this process's memory (fresh.c), and a wait
+ * for the disk at each growth was most of the time of filling a new store.  So the order above, mark durable at the new
+ * end, old place cleared, old place used, is kept, but only the commit that first uses the old place waits for it:
+ *   step                                              a crash right after it leaves
+ *   1 blocks reserved, the mark written at the new    process killed: the mark at the new end, and the old one in what is
+ *     end, not synced; it names the old place         past the used length, which recovery clears.  Power loss: the same,
+ *                                                     or zeros at the new end, or the old length with its mark
+ *   2 growth again: the same; the mark goes on to     the same: of the places between, none was ever durable as the end
+ *     name the first place, the one between is zeros  and in use
+ *   3 a commit longer than what is durable: the mark  as after a durable move
+ *     synced, the first place cleared (tail_confirm)
+ *   4 the commit writes new pages, syncs them, and    commit.c
+ *     the cleared place with them
+ * So T4 below: who writes at or past the last confirmed end has confirmed first.  Application and slices write pages of commits
+ * made before, which lie in front of it.  A copier that reads between 1 and 3 finds the first place's mark in the middle: as
+ * one that passed it before it was cleared.  In TURNS others map the new room at once: there each growth is durable.
+ *
  * Raising.  The mark has two limits, written in turn, so that one is whole whatever happens to the other.  A copier
  * that read one half-written was done with all pages before that limit allowed any.  (To be fooled it would have to
  * sleep between reading the two, 24 bytes apart, while both are raised; each time the log is synced first.)
@@ -54,6 +71,7 @@
  *   T1  no byte of F is newer than the mark at its end says (test_copy.c; STEAD_PLANT_NO_TAIL breaks it)
  *   T2  a file open for SOLE or TURNS, or sealed, is whole units and a mark long
  *   T3  a former end's mark in a copy is in no recovered page, table or private view (test_recover.c)
+ *   T4  where a mark stood that was durable as the end, nothing is written before the one at the present end is durable
  */
 #include "persist/tail.h"
 
@@ -185,37 +203,82 @@ int tail_settle(int fd, const uint8_t id[16])
                    : rc;
 }
 
+/* The blocks and the new mark.  `first`: the place that is to be cleared once the mark is durable. */
+static int put_mark(int fd, uint64_t from, uint64_t to, uint64_t first, const uint8_t id[16], const struct tail *now,
+                    bool durable, int *reserved)
+{
+    uint64_t old_bytes;
+    struct tail next;
+    const struct tail_limit *limit = highest(now);
+    int rc = file_size(fd, &old_bytes);
+    if (rc != 0)
+        return rc;
+    *reserved = file_reserve_beyond(fd, from, to + TAIL_BYTES - from);
+    if (*reserved != 0 && *reserved != EOPNOTSUPP)
+        return *reserved;
+    fill(&next, id, limit != NULL ? limit->checkpoint : 0, limit != NULL ? limit->seq : 0);
+    next.moved_from = first;
+    rc = durable ? file_write_durable(fd, &next, sizeof next, to) : file_write_at(fd, &next, sizeof next, to);
+    return rc == 0 || file_truncate(fd, old_bytes) == 0 ? rc : STEAD_FAILED;
+}
+
+/* No way to reserve but to write; below the old mark others may have written by now. */
+static int reserve_by_writing(int fd, uint64_t from, uint64_t to, uint64_t at)
+{
+    from = max_u64(from, at);
+    return file_reserve_fresh(fd, from, to - from);
+}
+
 int tail_move(int fd, uint64_t from, uint64_t to, const uint8_t id[16])
 {
     struct tail tail;
-    uint64_t at, old_bytes;
-    int rc = tail_settle(fd, id);
+    uint64_t at;
+    int reserved, rc = tail_settle(fd, id);
     if (rc == 0)
         rc = read_end(fd, id, &tail, &at);
-    if (rc == 0)
-        rc = file_size(fd, &old_bytes);
     if (rc != 0)
         return rc;
-    const struct tail_limit *now = highest(&tail);
     /* Somebody else was faster; or a mark was half-written and not cut off, and the one before is in the image. */
     if (at >= to)
-        return now != NULL ? 0 : EIO;
-    int reserved = file_reserve_beyond(fd, from, to + TAIL_BYTES - from);
-    if (reserved != 0 && reserved != EOPNOTSUPP)
-        return reserved;
-    struct tail next;
-    fill(&next, id, now != NULL ? now->checkpoint : 0, now != NULL ? now->seq : 0);
-    next.moved_from = at;
-    rc = file_write_durable(fd, &next, sizeof next, to);
+        return highest(&tail) != NULL ? 0 : EIO;
+    rc = put_mark(fd, from, to, at, id, &tail, true, &reserved);
     if (rc != 0)
-        return file_truncate(fd, old_bytes) == 0 ? rc : STEAD_FAILED;
+        return rc;
     if (tail_settle(fd, id) != 0)
         return STEAD_FAILED;
-    if (reserved != 0) { /* no way to reserve but to write; below the old mark others may have written by now */
-        from = max_u64(from, at);
-        rc = file_reserve_fresh(fd, from, to - from);
-    }
-    return rc;
+    return reserved == 0 ? 0 : reserve_by_writing(fd, from, to, at);
+}
+
+int tail_move_later(int fd, uint64_t from, uint64_t to, const uint8_t id[16])
+{
+    struct tail tail;
+    uint64_t at;
+    int reserved, rc = read_end(fd, id, &tail, &at);
+    if (rc != 0)
+        return rc;
+    if (at >= to)
+        return highest(&tail) != NULL ? 0 : EIO;
+    bool waits = tail.moved_from != 0 && tail.moved_from < at && tail.moved_from % UNIT_BYTES == 0;
+    rc = put_mark(fd, from, to, waits ? tail.moved_from : at, id, &tail, false, &reserved);
+    if (rc == 0 && waits && tail_forget(fd, at, id) != 0)
+        rc = STEAD_FAILED;
+    if (rc != 0 || reserved == 0)
+        return rc;
+    rc = tail_confirm(fd, id);
+    return rc != 0 ? STEAD_FAILED : reserve_by_writing(fd, from, to, at);
+}
+
+int tail_confirm(int fd, const uint8_t id[16])
+{
+    struct tail tail;
+    uint64_t at;
+    int rc = read_end(fd, id, &tail, &at);
+    if (rc != 0 || tail.moved_from == 0)
+        return rc;
+    rc = file_write_durable(fd, &tail, sizeof tail, at);
+    if (rc != 0)
+        return rc == ENOSPC || rc == EDQUOT || rc == EINTR ? rc : STEAD_FAILED;
+    return tail_settle(fd, id);
 }
 
 int tail_erase(int fd, uint64_t at)

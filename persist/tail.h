@@ -41,6 +41,12 @@ int tail_raise(int fd, const uint8_t id[16], uint64_t checkpoint, uint64_t seq);
  * happened.  STEAD_FAILED: the mark's old place could not be cleared, or the new one not be taken back; nothing from there
  * on may be mapped. */
 int tail_move(int fd, uint64_t from, uint64_t to, const uint8_t id[16]);
+/* As tail_move(), but the mark is not durable yet, and its old place not cleared: for room that nobody maps from the file, nor
+ * writes into, before tail_confirm(). */
+int tail_move_later(int fd, uint64_t from, uint64_t to, const uint8_t id[16]);
+/* The mark is durable where it stands, and its old place zeros (not yet durable).  An errno: nothing is lost, the next call tries
+ * again; STEAD_FAILED: nobody knows which end the disk has. */
+int tail_confirm(int fd, const uint8_t id[16]);
 /* Finishes a move that a killed process began; nobody else may be moving (TURNS: whoever has the turn). */
 int tail_settle(int fd, const uint8_t id[16]);
 /* Does a mark of this store stand at `at`? */

@@ -124,17 +124,25 @@ static void expect_zeros(uint64_t from, uint64_t to)
         cr_assert_eq(*store_word(at), 0, "image offset %" PRIu64, at);
 }
 
-/* New space is zeros, also if the first attempt to get it left something behind the end. */
-Test(half_way, a_growth_that_could_not_move_the_mark_is_tried_again)
+/* SOLE: the commit that uses new space is the first to wait for the file's length.  If that fails the store has failed; the
+ * disk has the old end or the new one, and either opens to the last commit, with zeros behind it (T4). */
+Test(half_way, a_growth_whose_mark_cannot_be_synced_fails_the_commit_and_is_tried_again_by_the_next_session)
 {
     for (enum failing with = NOT_WRITTEN; with <= WRITTEN; with++) {
         uint64_t seq;
         store_open(IMAGE_PRIVATE);
-        fail_durable_write(0, with);
-        cr_assert_eq(image_extend(store.image, 2 * MIB), EIO);
-        file_calls = file_calls_system;
         OK(image_extend(store.image, 2 * MIB));
-        expect_zeros(UNIT_BYTES, 2 * MIB);
+        OK(image_extend(store.image, 20 * MIB)); /* a mark between: gone already */
+        expect_zeros(UNIT_BYTES, 20 * MIB);
+        store_fill(MIB, 2 * MIB, 7);
+        fail_durable_write(0, with);
+        cr_assert_eq(image_commit(store.image, 2 * MIB, &seq), STEAD_FAILED);
+        file_calls = file_calls_system;
+        cr_assert_eq(image_commit(store.image, 2 * MIB, &seq), STEAD_FAILED, "it is not believed");
+        store_drop();
+        store_open(IMAGE_PRIVATE);
+        OK(image_extend(store.image, 20 * MIB));
+        expect_zeros(UNIT_BYTES, 20 * MIB);
         store_fill(MIB, 2 * MIB, 7);
         OK(image_commit(store.image, 2 * MIB, &seq));
         OK(image_sync(store.image, seq));
@@ -150,6 +158,50 @@ Test(half_way, a_growth_that_could_not_move_the_mark_is_tried_again)
         store_directory();
         store_create();
     }
+}
+
+/* T4.  At each write into the file: is what was durable when it was asked for still the end, or the new end durable? */
+static uint64_t confirmed_end;
+static long writes_past_it;
+
+static ssize_t counting_pwrite(int fd, const void *buffer, size_t bytes, off_t offset)
+{
+    char name[FILE_PATH_BYTES];
+    bool mark = bytes == TAIL_BYTES || bytes == sizeof(struct tail_limit) || bytes == sizeof(uint64_t);
+    if (strstr(file_name(fd, name), "-wal") == NULL && (uint64_t)offset + bytes > confirmed_end && !mark)
+        writes_past_it++;
+    return file_calls_system.pwrite(fd, buffer, bytes, offset);
+}
+
+static ssize_t noting_pwrite_durable(int fd, const void *buffer, size_t bytes, off_t offset)
+{
+    ssize_t rc = file_calls_system.pwrite_durable(fd, buffer, bytes, offset);
+    if (bytes == TAIL_BYTES && rc == (ssize_t)bytes)
+        confirmed_end = (uint64_t)offset;
+    return rc;
+}
+
+Test(half_way, T4_nothing_is_written_past_an_end_that_is_not_durable)
+{
+    uint64_t seq, used = 2 * MIB;
+    store_open(IMAGE_PRIVATE);
+    confirmed_end = format_file_bytes(UNIT_BYTES);
+    file_calls.pwrite = counting_pwrite;
+    file_calls.pwrite_durable = noting_pwrite_durable;
+    for (unsigned round = 0; round < 4; round++, used += (round % 2 + 1) * 8 * MIB) {
+        uint64_t before = confirmed_end;
+        OK(image_extend(store.image, used));
+        cr_assert_eq(confirmed_end, before, "growth waits for nothing");
+        store_fill(used - MIB, used, round + 1); /* many pages */
+        OK(image_commit(store.image, used, &seq));
+        store_fill(used - MIB, used - MIB + 8, round + 9); /* an old one */
+        OK(image_commit(store.image, used, &seq));
+        OK(image_checkpoint(store.image));
+        cr_assert_geq(confirmed_end, format_file_bytes(used));
+    }
+    file_calls = file_calls_system;
+    cr_assert_eq(writes_past_it, 0);
+    store_seal(used);
 }
 
 /* The mark behind the end counts, too. */

@@ -282,3 +282,61 @@ Test(tail, a_move_cut_off_is_finished_by_the_next)
         close(fd);
     }
 }
+
+static int move_later_and_confirm(int fd, uint64_t from, uint64_t to)
+{
+    int rc = tail_move_later(fd, from, to, f.super.id);
+    return rc == 0 ? tail_confirm(fd, f.super.id) : rc;
+}
+
+/* SOLE: moved twice before it is confirmed, the first place keeps its mark until then, and the one between none. */
+Test(tail, moved_later_leaves_the_durable_mark_until_it_is_confirmed)
+{
+    static const uint8_t zeros[TAIL_BYTES];
+    uint8_t kept[TAIL_BYTES], old[TAIL_BYTES];
+    int fd = open_file();
+    uint64_t first = tail_offset(end_of(fd)), second = first + UNIT_BYTES, third = second + 3 * UNIT_BYTES;
+    OK(tail_raise(fd, f.super.id, 2, 30));
+    OK(file_read_at(fd, kept, sizeof kept, first));
+    OK(tail_move_later(fd, first, second, f.super.id));
+    cr_assert_eq(end_of(fd), second + TAIL_BYTES);
+    OK(tail_move_later(fd, second, third, f.super.id));
+    OK(tail_move_later(fd, second, third, f.super.id)); /* again: nothing to do */
+    cr_assert_eq(end_of(fd), third + TAIL_BYTES);
+    OK(file_read_at(fd, old, sizeof old, first));
+    cr_assert_arr_eq(old, kept, sizeof old);
+    OK(file_read_at(fd, old, sizeof old, second));
+    cr_assert_arr_eq(old, zeros, sizeof old);
+    OK(tail_raise(fd, f.super.id, 2, 31));
+    FAILS(STEAD_CORRUPT, tail_check(fd, f.super.id, 2, 30));
+    OK(tail_confirm(fd, f.super.id));
+    OK(file_read_at(fd, old, sizeof old, first));
+    cr_assert_arr_eq(old, zeros, sizeof old);
+    FAILS(STEAD_CORRUPT, tail_check(fd, f.super.id, 2, 30));
+    OK(tail_confirm(fd, f.super.id)); /* nothing to do */
+    close(fd);
+}
+
+Test(tail, a_move_to_be_confirmed_may_fail_at_any_call)
+{
+    int fd = open_file();
+    uint64_t from = tail_offset(end_of(fd)), to = from + UNIT_BYTES;
+    OK(tail_raise(fd, f.super.id, 2, 30));
+    faults_install();
+    for (long call = 0;; call++) {
+        faults = (struct faults){
+            .pwrite = true, .fallocate = true, .fault = FAULT_ERROR, .error = ENOSPC, .skip = call, .count = 1};
+        int rc = move_later_and_confirm(fd, from, to);
+        bool done = faults.seen <= call;
+        faults = (struct faults){0};
+        FAILS(STEAD_CORRUPT, tail_check(fd, f.super.id, 2, 29));
+        OK(tail_check(fd, f.super.id, 2, 30));
+        if (done)
+            break;
+        cr_assert_neq(rc, 0);
+        from = tail_offset(end_of(fd));
+        to = from + UNIT_BYTES;
+    }
+    cr_assert_eq(end_of(fd), to + TAIL_BYTES);
+    close(fd);
+}
