@@ -200,7 +200,9 @@ static int restart_log(struct txn *txn)
             return rc;
     }
     struct wal_next next;
-    int rc = file_may_replace(txn->file->log_path); /* or it would fail with the superblock written */
+    int rc = file_may_replace(txn->file->log_path); /* or these would fail with the superblock written */
+    if (rc == 0)
+        rc = file_may_hold(txn->wal.fd);
     if (rc == 0)
         rc = wal_make(&next, txn->file, false, txn->super->id, salt, txn->wal.at.checkpoint + 1, seq + 1,
                       txn->used_bytes);

@@ -91,6 +91,8 @@ int file_sync_new(int fd);                 /* fsync: a file that gets its name a
 /* EPERM, with a sentence: the file at path is somebody else's in a folder with the sticky bit (/tmp): it cannot be renamed,
  * removed or replaced.  0: nothing is known to be in the way. */
 int file_may_replace(const char *path);
+/* EMFILE, with a sentence: the number is at or past the limit of open files that is now; dup3() would refuse it. */
+int file_may_hold(int fd);
 int file_unlink(const char *path);
 int file_rename(const char *from, const char *to);
 int file_exchange(const char *a, const char *b); /* EINVAL, ENOSYS: not here */

@@ -29,7 +29,7 @@
  *     between were reserved without moving the end.  Only then is the old place, now part of the image, cleared, and only
  *     then mapped.  A mark that could not be written, or not be synced, is cut off again: then the end, and the mark there,
  *     are as they were.  (The new mark tells of the old place, so that in TURNS the next process finishes what a killed one
- *     began.)  A copier that passed the old place before it was cleared has the old mark in the middle and may have
+ *     began, the mark's way to the disk first.)  A copier that passed the old place before it was cleared has the old mark in the middle and may have
  *     zeros at the end; the pages between were not in use before it came to the end, so it holds zeros there.
  *     If commits that use the old place are in the copy's log, recovery clears it first, and a reader that replays the log
  *     in private does so in its own view (private_replay.c).  The place is the beginning of a unit of the image, or of a group's table.
@@ -189,7 +189,8 @@ int tail_forget(int fd, uint64_t at, const uint8_t id[16])
     return rc == 0 && found ? file_write_at(fd, &no_tail, sizeof no_tail, at) : rc;
 }
 
-int tail_settle(int fd, const uint8_t id[16])
+/* The mark is durable: its old place is cleared, and told of no more. */
+static int settle(int fd, const uint8_t id[16])
 {
     struct tail tail;
     uint64_t at;
@@ -233,7 +234,7 @@ int tail_move(int fd, uint64_t from, uint64_t to, const uint8_t id[16])
 {
     struct tail tail;
     uint64_t at;
-    int reserved, rc = tail_settle(fd, id);
+    int reserved, rc = settle(fd, id);
     if (rc == 0)
         rc = read_end(fd, id, &tail, &at);
     if (rc != 0)
@@ -244,7 +245,7 @@ int tail_move(int fd, uint64_t from, uint64_t to, const uint8_t id[16])
     rc = put_mark(fd, from, to, at, id, &tail, true, &reserved);
     if (rc != 0)
         return rc;
-    if (tail_settle(fd, id) != 0)
+    if (settle(fd, id) != 0)
         return STEAD_FAILED;
     return reserved == 0 ? 0 : reserve_by_writing(fd, from, to, at);
 }
@@ -278,7 +279,7 @@ int tail_confirm(int fd, const uint8_t id[16])
     rc = file_write_durable(fd, &tail, sizeof tail, at);
     if (rc != 0)
         return rc == ENOSPC || rc == EDQUOT || rc == EINTR ? rc : STEAD_FAILED;
-    return tail_settle(fd, id);
+    return settle(fd, id);
 }
 
 int tail_erase(int fd, uint64_t at)

@@ -44,11 +44,10 @@ int tail_move(int fd, uint64_t from, uint64_t to, const uint8_t id[16]);
 /* As tail_move(), but the mark is not durable yet, and its old place not cleared: for room that nobody maps from the file, nor
  * writes into, before tail_confirm(). */
 int tail_move_later(int fd, uint64_t from, uint64_t to, const uint8_t id[16]);
-/* The mark is durable where it stands, and its old place zeros (not yet durable).  An errno: nothing is lost, the next call tries
- * again; STEAD_FAILED: nobody knows which end the disk has. */
+/* Finishes a move, also one that a killed process began; nobody else may be moving (TURNS: whoever has the turn).  The mark is
+ * durable where it stands, and its old place zeros (not yet durable).  An errno: nothing is lost, the next call tries again;
+ * STEAD_FAILED: nobody knows which end the disk has. */
 int tail_confirm(int fd, const uint8_t id[16]);
-/* Finishes a move that a killed process began; nobody else may be moving (TURNS: whoever has the turn). */
-int tail_settle(int fd, const uint8_t id[16]);
 /* Does a mark of this store stand at `at`? */
 int tail_find(int fd, uint64_t at, const uint8_t id[16], bool *found);
 /* Zeros in the place of the mark at `at`, if there is one. */

@@ -77,7 +77,7 @@ Test(tail, a_former_place_that_makes_no_sense_is_let_be)
     OK(tail_raise(fd, f.super.id, 3, 100));
     for (unsigned i = 0; i < sizeof places / sizeof places[0]; i++) {
         OK(file_write_at(fd, &places[i], sizeof places[i], at + offsetof(struct tail, moved_from)));
-        OK(tail_settle(fd, f.super.id));
+        OK(tail_confirm(fd, f.super.id));
         OK(tail_check(fd, f.super.id, 3, 100));
         FAILS(STEAD_CORRUPT, tail_check(fd, f.super.id, 3, 99)); /* the mark is still there */
     }
@@ -269,14 +269,14 @@ Test(tail, a_move_cut_off_is_finished_by_the_next)
         calls_left = calls;
         (void)tail_move(fd, from, to, f.super.id);
         file_calls = file_calls_system;
-        OK(tail_settle(fd, f.super.id));
+        OK(tail_confirm(fd, f.super.id));
         OK(file_read_at(fd, old, sizeof old, from));
         cr_assert_arr_eq(old, zeros, sizeof old, "after %ld calls", calls);
         FAILS(STEAD_CORRUPT, tail_check(fd, f.super.id, 2, 29));
         OK(tail_check(fd, f.super.id, 2, 30));
         OK(file_write_at(fd, "the image's", 11, from));
         OK(file_write_at(fd, &from, sizeof from, to + offsetof(struct tail, moved_from)));
-        OK(tail_settle(fd, f.super.id));
+        OK(tail_confirm(fd, f.super.id));
         OK(file_read_at(fd, old, sizeof old, from));
         cr_assert_arr_eq(old, "the image's", 11);
         close(fd);

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -119,6 +120,32 @@ Test(txn_wal_retire, the_logs_of_a_recovery_go_piece_by_piece)
     cr_assert_gt(build->retired[1].bytes, UINT64_C(4) << 20);
     file_calls.ftruncate = watched_truncate;
     (void)commit_until_freed(&f);
+}
+
+/* The new log takes the old one's number, which a limit lowered meanwhile forbids: found out before anything is written. */
+Test(txn_wal_retire, a_limit_of_open_files_below_the_log_fails_a_checkpoint_cleanly)
+{
+    struct fixture f;
+    struct rlimit before, low;
+    open_with_a_long_log(&f);
+    cr_assert_eq(getrlimit(RLIMIT_NOFILE, &before), 0);
+    low = before;
+    int high = fcntl(f.txn->wal.fd, F_DUPFD_CLOEXEC, 200);
+    cr_assert_geq(high, 200);
+    close(f.txn->wal.fd);
+    f.txn->wal.fd = high;
+    low.rlim_cur = 150;
+    cr_assert_eq(setrlimit(RLIMIT_NOFILE, &low), 0);
+    FAILS(EMFILE, txn_checkpoint(f.txn));
+    commit_byte(&f, 5);
+    cr_assert_eq(setrlimit(RLIMIT_NOFILE, &before), 0);
+    OK(txn_checkpoint(f.txn));
+    commit_byte(&f, 6);
+    fixture_kill(&f);
+    OK(fixture_open(&f));
+    cr_assert_eq(f.map.base[8 * PAGE_BYTES], 6);
+    fixture_kill(&f);
+    fixture_remove(&f);
 }
 
 /* What they hold is free space as soon as somebody needs it. */
