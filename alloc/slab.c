@@ -31,7 +31,8 @@
  * less often and has 0.10 mispredicted branches an operation instead of 0.37 (by simulation).
  *
  * Borrowing: a class whose slabs are all full takes a block of the nearest wider class that has one to spare, hinted or in a
- * slab with room, up to half as wide again, before a slab is made for it.  The numbers of live blocks of the classes rise and fall one by one;
+ * slab with room, up to half as wide again, before a slab is made for it.  The numbers of live blocks of the classes rise
+ * and fall one by one;
  * without this each class keeps the room for its own highest number (measured: what is free in slabs falls by 2 to 3 % of
  * what is live in a churn, and what is lost inside blocks rises by 0.1 %).  The block is the wider class's in all respects.
  *

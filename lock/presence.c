@@ -87,11 +87,12 @@ struct record_view {
     unsigned role;
     pid_t pid; /* as that process sees itself: for people, not for decisions */
     int64_t attached_s;
+    uint64_t nonce;
 };
 
 /* One consistent look at a record.  False: free, or changing under our eyes (then its owner is at work: alive, but
  * not yet or no longer attached). */
-static bool record_read(const struct presence_record *record, struct record_view *info, uint64_t *nonce)
+static bool record_read(const struct presence_record *record, struct record_view *info)
 {
     uint32_t id = atomic_load(&record->id);
     if (id == 0)
@@ -100,9 +101,7 @@ static bool record_read(const struct presence_record *record, struct record_view
     info->role = atomic_load(&record->role);
     info->pid = atomic_load(&record->pid);
     info->attached_s = atomic_load(&record->attached_s);
-    uint64_t seen = atomic_load(&record->nonce);
-    if (nonce != NULL)
-        *nonce = seen;
+    info->nonce = atomic_load(&record->nonce);
     return atomic_load(&record->id) == id;
 }
 
@@ -125,32 +124,29 @@ bool presence_alive(const struct presence *presence, uint32_t id)
     return id == presence->id || (presence->region != NULL && presence_alive_in(presence->region, presence->fd, id));
 }
 
-uint64_t presence_nonce(const struct lock_region *region, uint32_t id)
+/* The record of this attachment; false: it is no more. */
+static bool record_of(const struct lock_region *region, uint32_t id, struct record_view *info)
 {
     unsigned index = id & ID_INDEX_MASK;
+    return index < PRESENCE_SLOTS && record_read(&region->records[index], info) && info->id == id;
+}
+
+uint64_t presence_nonce(const struct lock_region *region, uint32_t id)
+{
     struct record_view info;
-    uint64_t nonce;
-    if (index >= PRESENCE_SLOTS || !record_read(&region->records[index], &info, &nonce) || info.id != id)
-        return 0;
-    return nonce;
+    return record_of(region, id, &info) ? info.nonce : 0;
 }
 
 pid_t presence_pid(const struct lock_region *region, uint32_t id)
 {
-    unsigned index = id & ID_INDEX_MASK;
     struct record_view info;
-    if (index >= PRESENCE_SLOTS || !record_read(&region->records[index], &info, NULL) || info.id != id)
-        return 0;
-    return info.pid;
+    return record_of(region, id, &info) ? info.pid : 0;
 }
 
 int64_t presence_attached_s(const struct lock_region *region, uint32_t id)
 {
-    unsigned index = id & ID_INDEX_MASK;
     struct record_view info;
-    if (index >= PRESENCE_SLOTS || !record_read(&region->records[index], &info, NULL) || info.id != id)
-        return 0;
-    return info.attached_s;
+    return record_of(region, id, &info) ? info.attached_s : 0;
 }
 
 /* Fills the record whose byte we hold. */
@@ -268,7 +264,7 @@ static unsigned count_records(const struct presence *presence, bool any_role, un
     unsigned count = 0;
     for (unsigned index = 0; index < PRESENCE_SLOTS; index++) {
         struct record_view info;
-        if (!record_read(&presence->region->records[index], &info, NULL) || info.id == presence->id)
+        if (!record_read(&presence->region->records[index], &info) || info.id == presence->id)
             continue;
         if ((any_role || info.role == role) && presence_alive(presence, info.id))
             count++;
@@ -295,7 +291,7 @@ pid_t presence_writer_pid(const struct lock_region *region, int fd)
 {
     for (unsigned index = 0; index < PRESENCE_SLOTS; index++) {
         struct record_view info;
-        if (record_read(&region->records[index], &info, NULL) && info.role == PRESENCE_WRITER &&
+        if (record_read(&region->records[index], &info) && info.role == PRESENCE_WRITER &&
             presence_alive_in(region, fd, info.id))
             return info.pid;
     }
@@ -311,7 +307,7 @@ unsigned presence_dead_writers(struct presence *presence, bool clear)
     for (unsigned index = 0; index < PRESENCE_SLOTS; index++) {
         struct presence_record *record = &presence->region->records[index];
         struct record_view info;
-        if (!record_read(record, &info, NULL) || info.role != PRESENCE_WRITER || presence_alive(presence, info.id))
+        if (!record_read(record, &info) || info.role != PRESENCE_WRITER || presence_alive(presence, info.id))
             continue;
         uint32_t dead = info.id;
         if (atomic_load(&record->id) != dead)

@@ -48,7 +48,6 @@
 #include "base/units.h"
 #include "persist/diff.h"
 #include "persist/page_checksum.h"
-#include "persist/tail.h"
 #include "persist/txn_internal.h"
 
 #define STRAIGHT_PAGES 64   /* as many new pages at once as are worth a sync of the file */
@@ -233,19 +232,6 @@ static int write_fresh_pages(struct txn *txn, struct parts *parts)
     return fresh_write(txn, &txn->candidates, parts->compared, parts->fresh, true);
 }
 
-/* T4: growth since the last commit, before what it gained is written. */
-static int confirm_length(struct txn *txn, uint64_t used_bytes)
-{
-    if (used_bytes <= txn->length_synced)
-        return 0;
-    pthread_mutex_lock(&txn->map->mutex); /* image.c moves the mark */
-    int rc = tail_confirm(txn->file->fd, txn->super->id);
-    pthread_mutex_unlock(&txn->map->mutex);
-    if (rc == STEAD_FAILED)
-        return txn_poison(txn, EIO, "the new length of the store file could not be synced");
-    return rc == 0 ? 0 : error_set(rc, "cannot write the end of %s: %s", txn->file->path, error_text(rc));
-}
-
 /* The file is durably as long as the image of this commit, and the new pages in it are durable. */
 static int make_length_durable(struct txn *txn, const struct parts *parts, uint64_t used_bytes)
 {
@@ -344,8 +330,8 @@ static int build_record(struct txn *txn, struct parts *parts, uint64_t used_byte
     rc = compare_pages(txn, parts);
     if (rc == 0)
         rc = make_way(txn, parts);
-    if (rc == 0)
-        rc = confirm_length(txn, used_bytes);
+    if (rc == 0 && used_bytes > txn->length_synced) /* T4: growth since the last commit */
+        rc = txn_confirm_length(txn);
     if (rc == 0)
         rc = write_fresh_pages(txn, parts);
     if (rc == 0)

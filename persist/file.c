@@ -269,7 +269,8 @@ int file_within_limit(uint64_t bytes)
 int file_may_hold(int fd)
 {
     struct rlimit limit;
-    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY || (uint64_t)fd < limit.rlim_cur)
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY || fd < 0 ||
+        (uint64_t)fd < limit.rlim_cur)
         return 0;
     return error_set(EMFILE,
                      "the limit of open files (%llu) was lowered below descriptor %d, which is to get another file",

@@ -33,9 +33,9 @@
  *
  * Growth: image_extend() reserves blocks first, then maps.  It takes slack more than asked for.  PRIVATE: as much again and
  * at least 4 MiB, for in TURNS each growth waits for the disk to have the mark at its new place (tail.c), 0.1 to 4 ms: 34 of
- * them were two thirds of the time to fill a store of 24 MiB.  In SOLE the next commit waits for it, once.  SHARED: an eighth of the image, at most 8 MiB, and where
- * that is all there is to it, written with zeros there and then: a first touch of such a page is a fault that finds it,
- * two thirds of the price of one that has to make it.  Nobody else can have bytes there: who calls image_extend() holds
+ * them were two thirds of the time to fill a store of 24 MiB.  In SOLE the next commit waits for it, once.  SHARED: an
+ * eighth of the image, at most 8 MiB, and where that is all there is to it, written with zeros there and then: a first touch
+ * of such a page is a fault that finds it, two thirds of the price of one that has to make it.  Nobody else can have bytes there: who calls image_extend() holds
  * the heap's gate, and the file was no longer than what is mapped here.  The slack is dropped when the disk is nearly full and
  * cut off at close.  Two processes that grow a LIVE file at once reserve the same blocks, which is harmless: fallocate
  * keeps content and never shortens.
@@ -409,15 +409,6 @@ static void make_pages(const struct image *image, uint64_t from, uint64_t to)
         (void)file_write_zeros(image->file->fd, at, end - at); /* a failure: faults make them */
 }
 
-/* There was no anonymous memory: the new room shows the file, and must not show the mark's old place. */
-static int confirm_now(struct image *image)
-{
-    (void)pthread_mutex_lock(&image->map.mutex);
-    int rc = tail_confirm(image->file->fd, image->super->id);
-    (void)pthread_mutex_unlock(&image->map.mutex);
-    return rc == 0 ? 0 : txn_poison(image->txn, EIO, "the new length of the store file could not be synced");
-}
-
 static int extend_locked(struct image *image, uint64_t bytes)
 {
     int rc;
@@ -446,7 +437,11 @@ static int extend_locked(struct image *image, uint64_t bytes)
     if (at_end)
         make_pages(image, mapped, target);
     rc = fresh ? map_extend_fresh(&image->map, target) : map_extend(&image->map, target);
-    return rc == 0 && later && image->map.fresh_from > mapped ? confirm_now(image) : rc;
+    if (rc == 0 && later &&
+        image->map.fresh_from > mapped) /* no anonymous memory: it shows the file, the old mark, too */
+        rc = txn_confirm_length(image->txn) == 0 ? 0
+                                                 : txn_poison(image->txn, EIO, "the store file's new end is not known");
+    return rc;
 }
 
 int image_extend(struct image *image, uint64_t bytes)
@@ -495,13 +490,11 @@ int image_rollback(struct image *image)
 int image_refresh(struct image *image, bool *changed)
 {
     uint64_t held;
-    if (image->options.turns && held_bytes(image->file, image->map.capacity, &held) == 0 &&
+    if (image->txn != NULL && image->options.turns && held_bytes(image->file, image->map.capacity, &held) == 0 &&
         held != image->settled_bytes) {
-        int rc = tail_confirm(image->file->fd, image->super->id); /* whoever made it longer may have been killed */
-        if (rc == STEAD_FAILED && image->txn != NULL)
-            return txn_poison(image->txn, EIO, "the length of the store file could not be synced");
+        int rc = txn_confirm_length(image->txn); /* whoever made it longer may have been killed */
         if (rc != 0)
-            return error_set(rc, "cannot read the end of %.300s: %s", image->file->path, error_text(rc));
+            return rc;
         image->settled_bytes = held;
     }
     (void)image_follow(image); /* whoever had the turn may have made the file longer */

@@ -29,10 +29,11 @@
  *     between were reserved without moving the end.  Only then is the old place, now part of the image, cleared, and only
  *     then mapped.  A mark that could not be written, or not be synced, is cut off again: then the end, and the mark there,
  *     are as they were.  (The new mark tells of the old place, so that in TURNS the next process finishes what a killed one
- *     began, the mark's way to the disk first.)  A copier that passed the old place before it was cleared has the old mark in the middle and may have
- *     zeros at the end; the pages between were not in use before it came to the end, so it holds zeros there.
- *     If commits that use the old place are in the copy's log, recovery clears it first, and a reader that replays the log
- *     in private does so in its own view (private_replay.c).  The place is the beginning of a unit of the image, or of a group's table.
+ *     began, the mark's way to the disk first.)  A copier that passed the old place before it was cleared has the old mark
+ *     in the middle and may have zeros at the end; the pages between were not in use before it came to the end, so it
+ *     holds zeros there.  If commits that use the old place are in the copy's log, recovery clears it first, and a reader that
+ *     replays the log in private does so in its own view (private_replay.c).  The place is the beginning of a unit of the
+ *     image, or of a group's table.
  *   - the file is shortened (close, alone) after the mark stands at the new end.  A copier that is beyond it by then
  *     stops in the middle of nowhere: its copy's length is not whole units and a mark, and is refused.
  * So a file in use, seen by a process, ends with a mark (or with the zeros just described).  After a power cut it may
@@ -189,13 +190,19 @@ int tail_forget(int fd, uint64_t at, const uint8_t id[16])
     return rc == 0 && found ? file_write_at(fd, &no_tail, sizeof no_tail, at) : rc;
 }
 
+/* It stands at `at`, and names a place before that where it may still stand, too. */
+static bool tells_of_former(const struct tail *tail, uint64_t at)
+{
+    return tail->moved_from != 0 && tail->moved_from < at && tail->moved_from % UNIT_BYTES == 0;
+}
+
 /* The mark is durable: its old place is cleared, and told of no more. */
 static int settle(int fd, const uint8_t id[16])
 {
     struct tail tail;
     uint64_t at;
     int rc = read_end(fd, id, &tail, &at);
-    if (rc != 0 || tail.moved_from == 0 || tail.moved_from >= at || tail.moved_from % UNIT_BYTES != 0)
+    if (rc != 0 || !tells_of_former(&tail, at))
         return rc;
     /* After a power cut the word may be an old one, and the place in use: only a mark is cleared. */
     rc = tail_forget(fd, tail.moved_from, id);
@@ -259,7 +266,7 @@ int tail_move_later(int fd, uint64_t from, uint64_t to, const uint8_t id[16])
         return rc;
     if (at >= to)
         return highest(&tail) != NULL ? 0 : EIO;
-    bool waits = tail.moved_from != 0 && tail.moved_from < at && tail.moved_from % UNIT_BYTES == 0;
+    bool waits = tells_of_former(&tail, at);
     rc = put_mark(fd, from, to, waits ? tail.moved_from : at, id, &tail, false, &reserved);
     if (rc == 0 && waits && tail_forget(fd, at, id) != 0)
         rc = STEAD_FAILED;
@@ -274,7 +281,7 @@ int tail_confirm(int fd, const uint8_t id[16])
     struct tail tail;
     uint64_t at;
     int rc = read_end(fd, id, &tail, &at);
-    if (rc != 0 || tail.moved_from == 0)
+    if (rc != 0 || !tells_of_former(&tail, at))
         return rc;
     rc = file_write_durable(fd, &tail, sizeof tail, at);
     if (rc != 0)

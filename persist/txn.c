@@ -48,6 +48,16 @@ int txn_raise_tail(struct txn *txn, uint64_t seq)
     return rc == 0 ? 0 : error_set(rc, "cannot write the end of %s: %s", txn->file->path, error_text(rc));
 }
 
+int txn_confirm_length(struct txn *txn)
+{
+    pthread_mutex_lock(&txn->map->mutex); /* the mark is moved and raised under it */
+    int rc = tail_confirm(txn->file->fd, txn->super->id);
+    pthread_mutex_unlock(&txn->map->mutex);
+    if (rc == STEAD_FAILED)
+        return txn_poison(txn, EIO, "the new length of the store file could not be synced");
+    return rc == 0 ? 0 : error_set(rc, "cannot write the end of %.300s: %s", txn->file->path, error_text(rc));
+}
+
 uint64_t txn_commit_seq(const struct txn *txn)
 {
     return atomic_load(&txn->seen_seq);

@@ -72,6 +72,8 @@ int txn_sync(struct txn *txn, uint64_t seq);
 int txn_rollback(struct txn *txn);
 int txn_refresh(struct txn *txn, bool *changed);
 int txn_apply(struct txn *txn);
+/* The end of a file that was made longer is durable (tail_confirm).  An errno: nothing is lost, try again; else poisoned. */
+int txn_confirm_length(struct txn *txn);
 bool txn_has_unapplied(const struct txn *txn);
 bool txn_log_named(struct txn *txn);              /* Is the log under its name? */
 bool txn_untouched(struct txn *txn);              /* opened sealed, and nothing was committed since */

@@ -21,8 +21,8 @@
  * A level for which there is no room is not made: the table is slower, and the name is bound all the same.
  *
  * Invariants (docs/invariants.d/store.md):
- *   N1  a level's offset is 0 or a whole block of markers inside the image, 8-aligned, and not 0 before another one; only the last may
- *       be under way; each link is 0 or a whole node inside the image, 8-aligned
+ *   N1  a level's offset is 0 or a whole block of markers inside the image, 8-aligned, and not 0 before another one; only
+ *       the last may be under way; each link is 0 or a whole node inside the image, 8-aligned
  *   N2  the list is sorted by hash, a marker before the names of the same hash; a name's hash is its own; the markers in the list
  *       are those of the levels, each once
  *

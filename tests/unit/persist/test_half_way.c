@@ -204,6 +204,29 @@ Test(half_way, T4_nothing_is_written_past_an_end_that_is_not_durable)
     store_seal(used);
 }
 
+/* Killed after it grew, in SOLE: the next one, in TURNS, uses the old place only behind an end that is durable. */
+Test(half_way, T4_who_takes_the_turn_makes_an_end_durable_that_the_killed_left)
+{
+    bool changed;
+    store_open(IMAGE_PRIVATE);
+    OK(image_extend(store.image, 2 * MIB));
+    store_drop();
+    struct image_options options = {
+        .kind = IMAGE_PRIVATE, .first = true, .turns = true, .shared = (struct image_shared *)(void *)store.shared};
+    OK(file_open(&store.file, true));
+    OK(superblock_read(&store.file, &store.super));
+    OK(image_open(&store.image, &store.file, &store.super, &options));
+    confirmed_end = format_file_bytes(UNIT_BYTES);
+    file_calls.pwrite = counting_pwrite;
+    file_calls.pwrite_durable = noting_pwrite_durable;
+    OK(image_refresh(store.image, &changed));
+    file_calls = file_calls_system;
+    cr_assert_geq(confirmed_end, format_file_bytes(2 * MIB));
+    cr_assert_eq(writes_past_it, 0);
+    expect_zeros(UNIT_BYTES, 2 * MIB);
+    store_drop();
+}
+
 /* The mark behind the end counts, too. */
 Test(half_way, a_file_size_limit_that_only_the_mark_passes_is_an_error_and_no_signal)
 {

@@ -132,8 +132,8 @@ static unsigned commit_until_refused(stead *s, char *bytes, stead_durability dur
     return n;
 }
 
-/* A reader is stopped in its section (SIGSTOP).  What the writer keeps in memory for it comes to the limit; then commits say who it is, and
- * change nothing; when he goes on and leaves, so do they. */
+/* A reader is stopped in its section (SIGSTOP).  What the writer keeps in memory for it comes to the limit; then commits say
+ * who it is, and change nothing; when he goes on and leaves, so do they. */
 static void meet_the_limit(stead_durability durability)
 {
     stead *s;
@@ -241,8 +241,8 @@ static void look_twice(void *arg)
     CHILD(stead_close(r) == 0);
 }
 
-/* A writer that was alone has much that waits; the commits after a reader came bring it home, none of them all of it, and he sees each
- * of them. */
+/* A writer that was alone has much that waits; the commits after a reader came bring it home, none of them all of it, and he
+ * sees each of them. */
 Test(held_off, what_waited_before_a_reader_came_goes_home_in_pieces)
 {
     stead *s;
