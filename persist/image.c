@@ -437,10 +437,9 @@ static int extend_locked(struct image *image, uint64_t bytes)
     if (at_end)
         make_pages(image, mapped, target);
     rc = fresh ? map_extend_fresh(&image->map, target) : map_extend(&image->map, target);
-    if (rc == 0 && later &&
-        image->map.fresh_from > mapped) /* no anonymous memory: it shows the file, the old mark, too */
-        rc = txn_confirm_length(image->txn) == 0 ? 0
-                                                 : txn_poison(image->txn, EIO, "the store file's new end is not known");
+    /* No anonymous memory: it shows the file, the old mark, too; or will, when what the file has is mapped after all. */
+    if (later && (rc != 0 || image->map.fresh_from > mapped) && txn_confirm_length(image->txn) != 0)
+        rc = txn_poison(image->txn, EIO, "the store file's new end is not known");
     return rc;
 }
 

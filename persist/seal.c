@@ -11,7 +11,9 @@
  *   2 the mark at the end of the file raised; then   the same; checksums are not believed
  *     checksums_valid = 0 in a superblock, if 3 has
  *     anything to do
- *   3 free ranges punched, their checksums cleared;  the same: no live object lies in a free range
+ *   3 PRIVATE, and longer than the last commit:      the same: no commit has what lies behind it
+ *     the file's end confirmed (tail.c)
+ *     free ranges punched, their checksums cleared;  the same: no live object lies in a free range
  *     LIVE, or not valid before: all computed
  *   4 a mark behind the used length, where the file  the same
  *     will end; ranged sync of tables and image
@@ -114,8 +116,15 @@ static int settle_content(struct image *image, struct superblock *super, uint64_
 {
     int rc;
     bool rebuild_all = super->checksums_valid == 0;
-    /* SOLE, TURNS: what was never committed has no checksum yet, but may be part of the file from now on */
-    uint64_t rebuild_from = rebuild_all || image->txn == NULL ? 0 : min_u64(txn_used_bytes(image->txn), used_bytes);
+    /* SOLE, TURNS: what was never committed has no checksum yet, but may be part of the file from now on: a place in it where
+     * the file once ended is zeros first (T4) */
+    uint64_t committed = image->txn != NULL ? min_u64(txn_used_bytes(image->txn), used_bytes) : 0;
+    uint64_t rebuild_from = rebuild_all ? 0 : committed;
+    if (image->txn != NULL && committed < used_bytes) {
+        rc = txn_confirm_length(image->txn);
+        if (rc != 0)
+            return rc;
+    }
     if (count > 0 && !rebuild_all) {
         super->checksums_valid = 0;
         rc = superblock_write(image->file, super, true);

@@ -56,7 +56,8 @@
  *   4 the commit writes new pages, syncs them, and    commit.c
  *     the cleared place with them
  * So T4 below: who writes at or past the last confirmed end has confirmed first.  Application and slices write pages of commits
- * made before, which lie in front of it.  A copier that reads between 1 and 3 finds the first place's mark in the middle: as
+ * made before, which lie in front of it.  A close that keeps the file's length (a reader has it mapped, or there is no room for a
+ * new log) seals what no commit has, and growth for which there is no anonymous memory is mapped from the file: both confirm.  A copier that reads between 1 and 3 finds the first place's mark in the middle: as
  * one that passed it before it was cleared.  In TURNS others map the new room at once: there each growth is durable.
  *
  * Raising.  The mark has two limits, written in turn, so that one is whole whatever happens to the other.  A copier

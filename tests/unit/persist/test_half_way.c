@@ -227,6 +227,66 @@ Test(half_way, T4_who_takes_the_turn_makes_an_end_durable_that_the_killed_left)
     store_drop();
 }
 
+/* A reader keeps the file at its length: the close seals all of it, and the place of the former end is in the image then. */
+Test(half_way, T4_a_close_that_keeps_the_length_leaves_no_former_end_in_the_image)
+{
+    uint64_t seq;
+    bool changed;
+    for (unsigned turns = 0; turns < 2; turns++) {
+        store_open(IMAGE_PRIVATE);
+        OK(image_extend(store.image, 2 * MIB));
+        uint64_t used = image_bytes(store.image);
+        store_seal(used);
+        struct image_options options = {.kind = IMAGE_PRIVATE,
+                                        .first = true,
+                                        .turns = turns != 0,
+                                        .shared = (struct image_shared *)(void *)store.shared};
+        OK(file_open(&store.file, true));
+        OK(superblock_read(&store.file, &store.super));
+        OK(image_open(&store.image, &store.file, &store.super, &options));
+        OK(image_refresh(store.image, &changed));
+        expect_zeros(UNIT_BYTES, used);
+        store_check(0);
+        OK(image_extend(store.image, used + MIB));
+        store_fill(used, used + MIB, 3);
+        OK(image_commit(store.image, used + MIB, &seq));
+        OK(image_checkpoint(store.image));
+        store_check(0);
+        store_seal(UNIT_BYTES);
+    }
+}
+
+static unsigned mmaps_left;
+
+static void *failing_mmap(void *address, size_t bytes, int protection, int flags, int fd, off_t offset)
+{
+    if (mmaps_left == 0) {
+        errno = ENOMEM;
+        return MAP_FAILED;
+    }
+    mmaps_left--;
+    return file_calls_system.mmap(address, bytes, protection, flags, fd, offset);
+}
+
+/* The file is longer, but not mapped: who maps it later, by its length, must find the former end's place cleared. */
+Test(half_way, T4_growth_that_cannot_be_mapped_leaves_no_former_end_for_the_next_try)
+{
+    bool failed = true;
+    for (unsigned n = 0; failed; n++) {
+        store_open(IMAGE_PRIVATE);
+        mmaps_left = n;
+        file_calls.mmap = failing_mmap;
+        failed = image_extend(store.image, 2 * MIB) != 0;
+        file_calls = file_calls_system;
+        cr_assert(failed || n > 0);
+        if (!image_failed(store.image)) {
+            OK(image_extend(store.image, 2 * MIB));
+            expect_zeros(UNIT_BYTES, 2 * MIB);
+        }
+        store_seal(UNIT_BYTES);
+    }
+}
+
 /* The mark behind the end counts, too. */
 Test(half_way, a_file_size_limit_that_only_the_mark_passes_is_an_error_and_no_signal)
 {
