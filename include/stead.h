@@ -14,7 +14,7 @@
  * Threads.  Everything is thread-safe unless its comment says otherwise.  No call is a cancellation point, and neither are
  * the callbacks made inside one: a thread that is cancelled (pthread_cancel, deferred) in a call ends after it has
  * returned. A thread that ends in its section is a dead holder (stead_lock).  Asynchronous cancellation, longjmp and
- * pthread_exit out of a call are not allowed.
+ * pthread_exit out of a call are not allowed.  A thread with 64 KiB of stack may make every call.
  *
  * Caveats, all of them:
  *  - Local file systems only.  On a file system whose mappings or locks cannot be trusted between

@@ -25,6 +25,7 @@
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -170,14 +171,17 @@ int file_clone(int to_fd, int from_fd)
 static int copy_by_hand(int from_fd, uint64_t from, int to_fd, uint64_t to, uint64_t bytes)
 {
     int rc = 0;
-    uint8_t buffer[COPY_BYTES];
+    uint8_t *buffer = malloc(COPY_BYTES); /* a thread's whole stack may be smaller */
+    if (buffer == NULL)
+        return ENOMEM;
     for (uint64_t done = 0; done < bytes && rc == 0;) {
-        size_t part = (size_t)min_u64(sizeof buffer, bytes - done);
+        size_t part = (size_t)min_u64(COPY_BYTES, bytes - done);
         rc = file_read_at(from_fd, buffer, part, from + done);
         if (rc == 0)
             rc = file_write_at(to_fd, buffer, part, to + done);
         done += part;
     }
+    free(buffer);
     return rc;
 }
 

@@ -293,13 +293,21 @@ int superblock_seal(const struct file *file, struct superblock *super)
 
 static void check_unit_rest(const struct file *file, unsigned which, struct report *report)
 {
-    uint8_t rest[UNIT_BYTES - sizeof(struct superblock)];
-    uint64_t at = copy_offset(which) + sizeof(struct superblock);
-    int rc = file_read_at(file->fd, rest, sizeof rest, at);
-    if (rc != 0)
-        report_problem(report, "S2", at, "the superblock's unit cannot be read: %s", error_text(rc));
-    else if (!all_zero(rest, sizeof rest))
-        report_problem(report, "S2", at, "the rest of the superblock's unit is not zero");
+    uint8_t part[PAGE_BYTES];
+    uint64_t at = copy_offset(which) + sizeof(struct superblock), end = copy_offset(which) + UNIT_BYTES;
+    while (at < end) {
+        size_t bytes = (size_t)min_u64(sizeof part, end - at);
+        int rc = file_read_at(file->fd, part, bytes, at);
+        if (rc != 0) {
+            report_problem(report, "S2", at, "the superblock's unit cannot be read: %s", error_text(rc));
+            return;
+        }
+        if (!all_zero(part, bytes)) {
+            report_problem(report, "S2", at, "the rest of the superblock's unit is not zero");
+            return;
+        }
+        at += bytes;
+    }
 }
 
 static void check_once(const struct file *file, struct report *report)
