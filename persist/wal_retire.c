@@ -13,13 +13,17 @@
  *     cut brings its name back, it begins with a log's header still, and is replaced (wal_name.c);
  *   - it has no name any more, neither a log's nor one that somebody else gave it (a backup by hard links);
  *   - no other process has it open (a reader in the middle of a replay, a neighbour in TURNS, a copier): the kernel is asked,
- *     by a lease, which it grants only to the one who opened a file alone; given back at once, as nobody can open it anew.
+ *     by a lease, which it grants only to the one who opened a file alone; given back at once, as nobody can open it anew
+ *     by a name.  (Through /proc somebody can.  In the moment of the lease the kernel tells this process of it by a signal,
+ *     SIGIO unless it is asked for another one, and who has no handler for that is ended: so one is asked for that is
+ *     ignored where nobody wants it.  What such a one reads afterwards gets shorter under him.)
  * Where one of these does not hold the file is closed as it is, and whoever closes it last waits.
  *
  *   W25  a replaced log is cut only while it has no name and nobody else has it open (test_wal_retire.c)
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -40,7 +44,8 @@ static void finish(struct wal_build *build)
 static bool is_ours_alone(int fd)
 {
     struct stat facts;
-    if (fstat(fd, &facts) != 0 || facts.st_nlink != 0 || fcntl(fd, F_SETLEASE, F_WRLCK) != 0)
+    if (fstat(fd, &facts) != 0 || facts.st_nlink != 0 || fcntl(fd, F_SETSIG, SIGURG) != 0 ||
+        fcntl(fd, F_SETLEASE, F_WRLCK) != 0)
         return false;
     return fcntl(fd, F_SETLEASE, F_UNLCK) == 0;
 }

@@ -2,6 +2,7 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -216,6 +217,47 @@ Test(txn_wal_retire, a_log_with_another_name_stays_whole)
     fixture_kill(&f);
     unlink(other);
     fixture_remove(&f);
+}
+
+/* A file without a name can still be opened, by /proc.  Who does so in the moment of the question is answered by a signal to
+ * this process: not by one that ends it. */
+static _Noreturn void open_again_and_again(const char *path)
+{
+    for (int fd; (fd = open(path, O_RDONLY | O_CLOEXEC)) >= 0;) /* until that process ends */
+        close(fd);
+    _exit(0);
+}
+
+static _Noreturn void ask_again_and_again(void)
+{
+    static struct wal_build build;
+    char path[64];
+    int fd = open(getenv("TMPDIR") == NULL ? "/tmp" : getenv("TMPDIR"), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    (void)snprintf(path, sizeof path, "/proc/%d/fd/%d", (int)getpid(), fd);
+    pid_t child = fork();
+    if (child == 0) {
+        close(fd);
+        open_again_and_again(path);
+    }
+    unsigned alone = 0;
+    for (unsigned n = 0; n < 50000; n++) {
+        wal_retire(&build, dup(fd));
+        alone += build.retired_count;
+        (void)wal_retire_end(&build);
+    }
+    kill(child, SIGKILL);
+    (void)waitpid(child, NULL, 0);
+    _exit(fd >= 0 && child > 0 && alone > 0 ? 0 : 1);
+}
+
+Test(txn_wal_retire, who_opens_a_log_in_the_moment_of_the_question_ends_nobody)
+{
+    int status;
+    pid_t child = fork();
+    if (child == 0)
+        ask_again_and_again();
+    cr_assert_eq(waitpid(child, &status, 0), child);
+    cr_assert_eq(status, 0, "status %x", (unsigned)status);
 }
 
 /* The next checkpoint comes before the last log is gone. */
