@@ -22,6 +22,9 @@
  * Without userfaultfd (DIRTY_PAGEMAP, DIRTY_COMPARE, and DIRTY_SCAN on some systems) there are no states: every private
  * page is a candidate every time, until dirty_drop() gives it back to the file.
  *
+ * Where nothing reports faults, each collect scans the page tables; what the program only read is taken out of them now and
+ * then (dirty_sparse.c), so that a commit does not cost by what is mapped.
+ *
  * What worked when the store was opened may be forbidden later (a program that enters a sandbox).  Then every page is compared
  * from that moment on: the range had all its reports until then, and comparison needs none.
  *
@@ -44,6 +47,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "base/deadline.h"
 #include "base/units.h"
 #include "persist/dirty_internal.h"
 #include "persist/file.h"
@@ -72,6 +76,7 @@ struct dirty {
     int pagemap_fd;
     struct dirty_protect protect; /* fd -1: no page is ever protected */
     struct dirty_faults *faults;
+    struct dirty_sparse sparse;
     struct hot_page *hot; /* sorted by page */
     size_t hot_count, hot_room;
     uint64_t bytes; /* of the range, at the last collect */
@@ -201,8 +206,13 @@ static int scan(struct dirty *dirty, uint64_t from, uint64_t to, bool fresh, str
 
 static int scan_all(struct dirty *dirty, uint64_t bytes, uint64_t fresh_from, struct page_list *list)
 {
+    uint64_t of_file = min_u64(fresh_from, bytes);
+    int64_t begun_ns = clock_ns();
     dirty->scans++;
-    int rc = scan(dirty, 0, min_u64(fresh_from, bytes), false, list);
+    int rc = scan(dirty, 0, of_file, false, list);
+    if (rc == 0 && dirty->kind == DIRTY_SCAN && dirty->frame_pages == 1 &&
+        dirty_sparse_due(&dirty->sparse, (uint64_t)(clock_ns() - begun_ns)))
+        dirty_sparse_zap(dirty->pagemap_fd, dirty->base, of_file);
     return rc == 0 ? scan(dirty, fresh_from, bytes, true, list) : rc;
 }
 

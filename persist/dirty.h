@@ -6,7 +6,7 @@
  *   DIRTY_FAULTS   every page fault of this process reported by the kernel's software events, pages that stay private
  *                  write-protected by userfaultfd so that the next write faults again: cost per change, whatever the
  *                  size of the store
- *   DIRTY_SCAN     PAGEMAP_SCAN (Linux 6.7): all page tables that are populated, 1-2 us each
+ *   DIRTY_SCAN     PAGEMAP_SCAN (Linux 6.7): all page tables that are populated, 2-11 us each; they are kept sparse
  *   DIRTY_PAGEMAP  bits of /proc/self/pagemap: all pages of the range, 10 ns each
  *   DIRTY_COMPARE  every page is a candidate: the diff reads them all
  *

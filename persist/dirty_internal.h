@@ -28,6 +28,19 @@ int dirty_drop_pages(uint8_t *base, const struct page_list *pages);
 int dirty_drop_range(uint8_t *start, size_t bytes);
 extern _Atomic bool dirty_drop_at_once; /* many by one call, where the kernel can; tests try it without */
 
+/* ---- dirty_sparse.c: what was only read leaves the page tables, so that scans stay cheap ---- */
+struct dirty_sparse {
+    uint64_t spent_ns;  /* by scans since the last attempt                                     */
+    uint64_t zapped_ns; /* what the scan before an attempt cost; 0: the one after it is over   */
+    unsigned before;    /* scans that an attempt has to wait for; 0: as at first               */
+};
+/* A scan took so long: is it time for an attempt? */
+bool dirty_sparse_due(struct dirty_sparse *sparse, uint64_t scan_ns);
+/* Takes the ranges of [base, base + bytes), which maps a file, that hold no private page out of the page tables.  fd is
+ * /proc/self/pagemap with PAGEMAP_SCAN.  What fails is left out. */
+void dirty_sparse_zap(int fd, uint8_t *base, uint64_t bytes);
+extern bool dirty_sparse_always; /* a test's: after each scan */
+
 /* ---- dirty_faults.c: one record for every page fault of this process ---- */
 struct dirty_faults;
 int dirty_faults_open(struct dirty_faults **out);

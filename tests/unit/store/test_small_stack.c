@@ -12,7 +12,7 @@
 #include "persist/file.h"
 #include "support/support.h"
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || !defined(__OPTIMIZE__)
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || !defined(NDEBUG)
 #define STACK_BYTES ((size_t)512 << 10) /* their frames are several times larger: the calls are made all the same */
 #else
 #define STACK_BYTES ((size_t)64 << 10)
