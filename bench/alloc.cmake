@@ -1,6 +1,6 @@
 # bench/alloc measures the public calls and, without a file, the heap itself: it also calls the module.
 option(STEAD_BENCH_BOOST "bench/alloc also measures Boost.Interprocess, if it and a C++ compiler are installed" ON)
-add_executable(bench_alloc alloc.c alloc_work.c alloc_peers.c $<TARGET_OBJECTS:stead_alloc> $<TARGET_OBJECTS:stead_base>)
+add_executable(bench_alloc alloc.c alloc_turns.c alloc_work.c alloc_peers.c $<TARGET_OBJECTS:stead_alloc> $<TARGET_OBJECTS:stead_base>)
 set_target_properties(bench_alloc PROPERTIES OUTPUT_NAME alloc)
 target_link_libraries(bench_alloc PRIVATE stead_flags bench_support stead_static ${CMAKE_DL_LIBS})
 if(STEAD_BENCH_BOOST)

@@ -4,6 +4,7 @@
  *   stead(sole), stead(live)   the public calls on a store in a file: what a program gets, with what the first write to a
  *                              page of a file costs
  *   heap(sole), heap(live)     the same heap on anonymous memory (SOLE: private, LIVE: shared), without a store around it
+ *   other(sole), other(live)   the same calls of another build's shared library (--other)
  *   mimalloc, jemalloc, glibc  volatile.  The first two are loaded with RTLD_LOCAL, so that their malloc does not replace
  *                              the program's
  *   boost                      Boost.Interprocess, managed_mapped_file (peers/alloc_boost.cc), if it was found at build
@@ -27,16 +28,32 @@ typedef void release_function(void *block);
 
 static stead *store;
 
-static bool store_open_sharing(const char *directory, uint64_t capacity, stead_sharing sharing)
+/* The calls of one build. */
+struct calls {
+    __typeof__(stead_open) *open;
+    __typeof__(stead_remove) *remove;
+    __typeof__(stead_last_error_text) *last_error_text;
+    __typeof__(stead_malloc) *malloc;
+    __typeof__(stead_free) *free;
+    __typeof__(stead_stat) *stat;
+};
+static const struct calls own = {stead_open, stead_remove, stead_last_error_text, stead_malloc, stead_free, stead_stat};
+
+static bool store_open_by(const struct calls *calls, const char *directory, uint64_t capacity, stead_sharing sharing)
 {
     char path[4096];
     const stead_options options = {.flags = STEAD_NEW, .sharing = sharing, .capacity_bytes = capacity};
     snprintf(path, sizeof path, "%s/alloc-%ld.stead", directory, (long)getpid());
-    if (stead_open(&store, path, &options) != 0 || stead_remove(path) != 0) { /* it stays until we end */
-        fprintf(stderr, "%s\n", stead_last_error_text());
+    if (calls->open(&store, path, &options) != 0 || calls->remove(path) != 0) { /* it stays until we end */
+        fprintf(stderr, "%s\n", calls->last_error_text());
         return false;
     }
     return true;
+}
+
+static bool store_open_sharing(const char *directory, uint64_t capacity, stead_sharing sharing)
+{
+    return store_open_by(&own, directory, capacity, sharing);
 }
 
 static bool store_sole_open(const char *directory, uint64_t capacity)
@@ -72,6 +89,57 @@ static uint64_t store_usable(void)
 {
     stead_status status;
     return stead_stat(store, &status) == 0 ? status.live_bytes : 0;
+}
+
+/* ---- another build's ---- */
+
+const char *alloc_other_library;
+static struct calls other;
+
+static bool other_open(const char *directory, uint64_t capacity, stead_sharing sharing)
+{
+    void *library = alloc_other_library == NULL ? NULL : dlopen(alloc_other_library, RTLD_NOW | RTLD_LOCAL);
+    if (library == NULL) {
+        if (alloc_other_library != NULL)
+            fprintf(stderr, "%s\n", dlerror());
+        return false;
+    }
+    *(void **)&other.open = dlsym(library, "stead_open");
+    *(void **)&other.remove = dlsym(library, "stead_remove");
+    *(void **)&other.last_error_text = dlsym(library, "stead_last_error_text");
+    *(void **)&other.malloc = dlsym(library, "stead_malloc");
+    *(void **)&other.free = dlsym(library, "stead_free");
+    *(void **)&other.stat = dlsym(library, "stead_stat");
+    return other.open != NULL && other.remove != NULL && other.last_error_text != NULL && other.malloc != NULL &&
+           other.free != NULL && other.stat != NULL && store_open_by(&other, directory, capacity, sharing);
+}
+
+static bool other_sole_open(const char *directory, uint64_t capacity)
+{
+    return other_open(directory, capacity, STEAD_SOLE);
+}
+
+static bool other_live_open(const char *directory, uint64_t capacity)
+{
+    return other_open(directory, capacity, STEAD_LIVE);
+}
+
+static void *other_allocate(size_t bytes)
+{
+    return other.malloc(store, bytes);
+}
+
+static void other_release(void *block)
+{
+    other.free(block);
+}
+
+static uint64_t other_used(void)
+{
+    stead_status status;
+    if (other.stat(store, &status) != 0 || status.bad_frees != 0)
+        fprintf(stderr, "%s\n", other.last_error_text()), abort();
+    return status.used_bytes;
 }
 
 /* ---- the heap alone ---- */
@@ -204,6 +272,8 @@ static bool jemalloc_open(const char *directory, uint64_t capacity)
 const struct alloc_peer alloc_peers[] = {
     {"stead(sole)", store_sole_open, store_allocate, store_release, store_used, store_usable},
     {"stead(live)", store_live_open, store_allocate, store_release, store_used, store_usable},
+    {"other(sole)", other_sole_open, other_allocate, other_release, other_used, NULL},
+    {"other(live)", other_live_open, other_allocate, other_release, other_used, NULL},
     {"heap(sole)", heap_sole_open, heap_allocate, heap_release, heap_used, heap_usable},
     {"heap(live)", heap_live_open, heap_allocate, heap_release, heap_used, heap_usable},
     {"mimalloc", mimalloc_open, call_allocate, call_release, NULL, NULL},

@@ -26,6 +26,7 @@ struct alloc_peer {
 
 extern const struct alloc_peer alloc_peers[];
 extern const unsigned alloc_peer_count;
+extern const char *alloc_other_library; /* of the peers other(...); NULL: they are absent */
 
 #if defined(BENCH_BOOST)
 /* peers/alloc_boost.cc */

@@ -11,6 +11,9 @@
  *   fragment  phases of different sizes, half of each phase's blocks kept: what a long life leaves
  *
  * Every block carries a tag in its first and last bytes, checked when it is freed.
+ *
+ * A work is measured in slices: its threads stop at a barrier after each, and the process waits for its next turn
+ * (alloc_turns.c).  Those with two phases have one slice of each.
  */
 #include "alloc_work.h"
 
@@ -22,9 +25,12 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "alloc_turns.h"
 #include "support/clock.h"
 
 #define THREADS_MAX 64
+/* Operations of a slice: a tenth of a second, so that filling the caches anew after the others' turns is a small part of it. */
+#define CHURN_SLICE 750000
 
 struct block {
     uint8_t *at;
@@ -37,7 +43,8 @@ struct shared {
     struct alloc_result *result;
     unsigned threads;
     uint64_t scale, objects;
-    pthread_barrier_t start;
+    pthread_barrier_t gate; /* before and after each slice */
+    bool over;              /* written before the barrier  */
     atomic_bool wrong;
     struct block *blocks;
     uint64_t block_count;
@@ -46,8 +53,11 @@ struct shared {
 struct worker {
     pthread_t thread;
     struct shared *shared;
+    void (*prepare)(struct worker *); /* not measured; NULL: nothing to do */
+    void (*slice)(struct worker *);   /* adds to `operations`              */
     unsigned number;
-    uint64_t seed, operations;
+    uint64_t seed, operations, batch;
+    int64_t begin_ns, end_ns; /* of the last slice */
 };
 
 static uint64_t next_random(uint64_t *state)
@@ -100,25 +110,79 @@ static inline void take(struct shared *shared, struct block *block)
     block->at = NULL;
 }
 
-static void run_threads(struct shared *shared, unsigned phase, void *(*body)(void *))
+static void *worker_main(void *arg)
 {
-    struct worker workers[THREADS_MAX];
-    pthread_barrier_init(&shared->start, NULL, shared->threads + 1);
+    struct worker *worker = arg;
+    struct shared *shared = worker->shared;
+    if (worker->prepare != NULL)
+        worker->prepare(worker);
+    for (;;) {
+        pthread_barrier_wait(&shared->gate);
+        if (shared->over)
+            return NULL;
+        worker->begin_ns = bench_now_ns();
+        worker->slice(worker);
+        worker->end_ns = bench_now_ns();
+        pthread_barrier_wait(&shared->gate);
+    }
+}
+
+static void threads_begin(struct shared *shared, struct worker *workers, void (*prepare)(struct worker *),
+                          void (*slice)(struct worker *), uint64_t seed)
+{
+    shared->over = false;
+    pthread_barrier_init(&shared->gate, NULL, shared->threads + 1);
     for (unsigned i = 0; i < shared->threads; i++) {
-        workers[i] = (struct worker){.shared = shared, .number = i, .seed = (i + 1) * UINT64_C(0x9e3779b97f4a7c15)};
-        if (pthread_create(&workers[i].thread, NULL, body, &workers[i]) != 0)
+        workers[i] = (struct worker){.shared = shared,
+                                     .prepare = prepare,
+                                     .slice = slice,
+                                     .number = i,
+                                     .seed = (i + 1) * UINT64_C(0x9e3779b97f4a7c15) + seed};
+        if (pthread_create(&workers[i].thread, NULL, worker_main, &workers[i]) != 0)
             abort();
     }
-    pthread_barrier_wait(&shared->start);
-    int64_t begin = bench_now_ns();
+}
+
+/* One slice of all threads, from the first one's begin to the last one's end, by their own clocks: who opened the gate may be
+ * woken when it is all over. */
+static void threads_slice(struct shared *shared, struct worker *workers, unsigned phase)
+{
     uint64_t operations = 0;
+    for (unsigned i = 0; i < shared->threads; i++)
+        workers[i].operations = 0;
+    pthread_barrier_wait(&shared->gate);
+    pthread_barrier_wait(&shared->gate);
+    int64_t begin = workers[0].begin_ns, end = workers[0].end_ns;
     for (unsigned i = 0; i < shared->threads; i++) {
-        pthread_join(workers[i].thread, NULL);
         operations += workers[i].operations;
+        begin = workers[i].begin_ns < begin ? workers[i].begin_ns : begin;
+        end = workers[i].end_ns > end ? workers[i].end_ns : end;
     }
-    shared->result->ns[phase] = (double)(bench_now_ns() - begin) / (double)operations;
+    shared->result->ns[phase] = (double)(end - begin) / (double)operations;
     shared->result->operations[phase] = operations;
-    pthread_barrier_destroy(&shared->start);
+}
+
+static void threads_end(struct shared *shared, struct worker *workers)
+{
+    shared->over = true;
+    pthread_barrier_wait(&shared->gate);
+    for (unsigned i = 0; i < shared->threads; i++)
+        pthread_join(workers[i].thread, NULL);
+    pthread_barrier_destroy(&shared->gate);
+}
+
+/* The usual work: the same threads for all slices, a turn each. */
+static void run_slices(struct shared *shared, unsigned slices, void (*prepare)(struct worker *),
+                       void (*slice)(struct worker *))
+{
+    struct worker workers[THREADS_MAX];
+    threads_begin(shared, workers, prepare, slice, 0);
+    for (unsigned i = 0; i < slices; i++) {
+        if (i != 0)
+            turn_next();
+        threads_slice(shared, workers, 0);
+    }
+    threads_end(shared, workers);
 }
 
 static void measure_space(struct shared *shared, uint64_t resident_before)
@@ -141,77 +205,76 @@ static void make_blocks(struct shared *shared, uint64_t count)
 
 /* ---- pair ---- */
 
-static void *pair_body(void *arg)
+static void pair_slice(struct worker *worker)
 {
-    struct worker *worker = arg;
     const struct alloc_peer *peer = worker->shared->peer;
-    uint64_t n = 20000000 / worker->shared->scale;
+    uint64_t n = 2000000 / worker->shared->scale;
     void *(*allocate)(size_t) = peer->allocate;
     void (*release)(void *) = peer->release;
-    for (unsigned i = 0; i < 1000; i++)
-        release(allocate(24));
-    pthread_barrier_wait(&worker->shared->start);
     for (uint64_t i = 0; i < n; i++) {
         uint64_t *block = allocate(24);
         *(volatile uint64_t *)block = i;
         release(block);
     }
     worker->operations = n;
-    return NULL;
+}
+
+static void pair_prepare(struct worker *worker)
+{
+    for (unsigned i = 0; i < 1000; i++)
+        worker->shared->peer->release(worker->shared->peer->allocate(24));
 }
 
 static void pair_run(struct shared *shared)
 {
-    run_threads(shared, 0, pair_body);
+    run_slices(shared, 10, pair_prepare, pair_slice);
 }
 
 /* ---- bulk ---- */
 
-static void *bulk_allocate(void *arg)
+static void bulk_allocate(struct worker *worker, struct block *blocks, uint64_t n)
 {
-    struct worker *worker = arg;
-    struct shared *shared = worker->shared;
-    uint64_t n = shared->block_count / shared->threads;
-    struct block *blocks = shared->blocks + worker->number * n;
-    void *(*allocate)(size_t) = shared->peer->allocate;
-    pthread_barrier_wait(&shared->start);
+    void *(*allocate)(size_t) = worker->shared->peer->allocate;
     for (uint64_t i = 0; i < n; i++) {
         blocks[i].at = allocate(24);
         *(uint64_t *)(void *)blocks[i].at = i;
     }
-    worker->operations = n;
-    pthread_barrier_wait(&shared->start); /* phase 0 ends here, see bulk_run */
-    pthread_barrier_wait(&shared->start);
-    pthread_barrier_wait(&shared->start);
-    void (*release)(void *) = shared->peer->release;
+}
+
+static void bulk_release(struct worker *worker, const struct block *blocks, uint64_t n)
+{
+    void (*release)(void *) = worker->shared->peer->release;
     for (uint64_t i = 0; i < n; i++)
         release(blocks[i].at);
-    return NULL;
 }
 
 /* Both phases by the same threads: a block is freed by who allocated it. */
+static void bulk_slice(struct worker *worker)
+{
+    uint64_t n = worker->shared->block_count / worker->shared->threads;
+    struct block *blocks = worker->shared->blocks + worker->number * n;
+    if (worker->batch++ == 0)
+        bulk_allocate(worker, blocks, n);
+    else
+        bulk_release(worker, blocks, n);
+    worker->operations = n;
+}
+
 static void bulk_run(struct shared *shared)
 {
     struct worker workers[THREADS_MAX];
     make_blocks(shared, shared->objects / shared->scale / shared->threads * shared->threads);
     uint64_t n = shared->block_count, each = n / shared->threads, seed = 88172645463325252u;
     uint64_t resident = resident_bytes();
-    pthread_barrier_init(&shared->start, NULL, shared->threads + 1);
-    for (unsigned i = 0; i < shared->threads; i++) {
-        workers[i] = (struct worker){.shared = shared, .number = i};
-        if (pthread_create(&workers[i].thread, NULL, bulk_allocate, &workers[i]) != 0)
-            abort();
-    }
-    pthread_barrier_wait(&shared->start);
-    int64_t begin = bench_now_ns();
-    pthread_barrier_wait(&shared->start);
-    shared->result->ns[0] = (double)(bench_now_ns() - begin) / (double)n;
+    threads_begin(shared, workers, NULL, bulk_slice, 0);
+    threads_slice(shared, workers, 0);
     for (uint64_t i = 0; i < n; i++) {
         shared->blocks[i].bytes = 24;
         if (*(uint64_t *)(void *)shared->blocks[i].at != i % each)
             atomic_store(&shared->wrong, true);
     }
     measure_space(shared, resident);
+    turn_next();
     for (unsigned t = 0; t < shared->threads; t++) /* each thread's own blocks in random order */
         for (uint64_t i = each - 1; i > 0; i--) {
             struct block *part = shared->blocks + t * each, kept = part[i];
@@ -219,26 +282,26 @@ static void bulk_run(struct shared *shared)
             part[i] = part[j];
             part[j] = kept;
         }
-    pthread_barrier_wait(&shared->start);
-    begin = bench_now_ns();
-    pthread_barrier_wait(&shared->start);
-    for (unsigned i = 0; i < shared->threads; i++)
-        pthread_join(workers[i].thread, NULL);
-    shared->result->ns[1] = (double)(bench_now_ns() - begin) / (double)n;
-    shared->result->operations[0] = shared->result->operations[1] = n;
+    threads_slice(shared, workers, 1);
+    threads_end(shared, workers);
 }
 
 /* ---- churn ---- */
 
-static void *churn_body(void *arg)
+static void churn_prepare(struct worker *worker)
 {
-    struct worker *worker = arg;
     struct shared *shared = worker->shared;
-    uint64_t slots = shared->block_count / shared->threads, n = 6000000 / shared->scale / shared->threads;
+    uint64_t slots = shared->block_count / shared->threads;
     struct block *blocks = shared->blocks + worker->number * slots;
     for (uint64_t i = 0; i < slots; i++)
         give(shared, &blocks[i], 16 + (uint32_t)(next_random(&worker->seed) >> 20) % 1009, (uint32_t)i);
-    pthread_barrier_wait(&shared->start);
+}
+
+static void churn_slice(struct worker *worker)
+{
+    struct shared *shared = worker->shared;
+    uint64_t slots = shared->block_count / shared->threads, n = CHURN_SLICE / shared->scale / shared->threads;
+    struct block *blocks = shared->blocks + worker->number * slots;
     for (uint64_t i = 0; i < n; i++) {
         uint64_t random = next_random(&worker->seed);
         struct block *block = &blocks[(uint32_t)random % slots];
@@ -246,14 +309,13 @@ static void *churn_body(void *arg)
         give(shared, block, 16 + (uint32_t)(random >> 40) % 1009, (uint32_t)random);
     }
     worker->operations = n;
-    return NULL;
 }
 
 static void churn_run(struct shared *shared)
 {
     make_blocks(shared, 100000);
     uint64_t resident = resident_bytes();
-    run_threads(shared, 0, churn_body);
+    run_slices(shared, 8, churn_prepare, churn_slice);
     measure_space(shared, resident);
 }
 
@@ -295,33 +357,27 @@ static void consume(struct worker *worker, unsigned from_thread, uint64_t batch)
     atomic_store_explicit(&from->full, 0, memory_order_release);
 }
 
-static void *cross_body(void *arg)
+static void cross_slice(struct worker *worker)
 {
-    struct worker *worker = arg;
-    uint64_t batches = 8000000 / worker->shared->scale / BATCH;
-    pthread_barrier_wait(&worker->shared->start);
-    for (uint64_t b = 0; b < batches; b++) {
+    uint64_t batches = 1000000 / worker->shared->scale / BATCH + 1;
+    for (uint64_t b = 0; b < batches; b++, worker->batch++) {
         if (worker->number % 2 == 0)
-            produce(worker, b, false);
+            produce(worker, worker->batch, false);
         else
-            consume(worker, worker->number - 1, b);
+            consume(worker, worker->number - 1, worker->batch);
     }
     worker->operations = worker->number % 2 == 0 ? batches * BATCH : 0;
-    return NULL;
 }
 
-static void *xmalloc_body(void *arg)
+static void xmalloc_slice(struct worker *worker)
 {
-    struct worker *worker = arg;
     unsigned threads = worker->shared->threads;
-    uint64_t batches = 4000000 / worker->shared->scale / BATCH / threads;
-    pthread_barrier_wait(&worker->shared->start);
-    for (uint64_t b = 0; b < batches; b++) {
-        produce(worker, b, true);
-        consume(worker, (worker->number + 1) % threads, b);
+    uint64_t batches = 500000 / worker->shared->scale / BATCH / threads + 1;
+    for (uint64_t b = 0; b < batches; b++, worker->batch++) {
+        produce(worker, worker->batch, true);
+        consume(worker, (worker->number + 1) % threads, worker->batch);
     }
     worker->operations = batches * BATCH;
-    return NULL;
 }
 
 static void make_rings(struct shared *shared)
@@ -334,27 +390,24 @@ static void make_rings(struct shared *shared)
 static void cross_run(struct shared *shared)
 {
     make_rings(shared);
-    run_threads(shared, 0, cross_body);
+    run_slices(shared, 8, NULL, cross_slice);
 }
 
 static void xmalloc_run(struct shared *shared)
 {
     make_rings(shared);
-    run_threads(shared, 0, xmalloc_body);
+    run_slices(shared, 8, NULL, xmalloc_slice);
 }
 
 /* ---- larson ---- */
 
 static unsigned larson_round;
 
-static void *larson_body(void *arg)
+static void larson_slice(struct worker *worker)
 {
-    struct worker *worker = arg;
     struct shared *shared = worker->shared;
-    uint64_t slots = shared->block_count / shared->threads, n = 200000 / shared->scale;
+    uint64_t slots = shared->block_count / shared->threads, n = 400000 / shared->scale;
     struct block *blocks = shared->blocks + (worker->number + larson_round) % shared->threads * slots;
-    worker->seed += larson_round * 7919;
-    pthread_barrier_wait(&shared->start);
     for (uint64_t i = 0; i < n; i++) {
         uint64_t random = next_random(&worker->seed);
         struct block *block = &blocks[(uint32_t)random % slots];
@@ -363,44 +416,41 @@ static void *larson_body(void *arg)
         give(shared, block, 10 + (uint32_t)(random >> 40) % 491, (uint32_t)random);
     }
     worker->operations = n;
-    return NULL;
 }
 
 static void larson_run(struct shared *shared)
 {
-    double ns = 0;
-    uint64_t operations = 0;
+    struct worker workers[THREADS_MAX];
     make_blocks(shared, 5000 * shared->threads);
     uint64_t resident = resident_bytes();
     for (larson_round = 0; larson_round < 12; larson_round++) { /* new threads each round */
-        run_threads(shared, 0, larson_body);
-        operations += shared->result->operations[0];
-        ns += shared->result->ns[0] * (double)shared->result->operations[0];
+        if (larson_round != 0)
+            turn_next();
+        threads_begin(shared, workers, NULL, larson_slice, larson_round * 7919);
+        threads_slice(shared, workers, 0);
+        int64_t begin = bench_now_ns();
+        threads_end(shared, workers); /* counts: a thread gives back what it owned */
+        shared->result->ns[0] += (double)(bench_now_ns() - begin) / (double)shared->result->operations[0];
     }
-    shared->result->operations[0] = operations;
-    shared->result->ns[0] = ns / (double)operations;
     measure_space(shared, resident);
 }
 
 /* ---- fragment ---- */
 
-static void *fragment_body(void *arg)
+static void fragment_slice(struct worker *worker)
 {
     static const uint32_t low[] = {16, 200, 24, 1500, 64, 9000, 100, 40},
                           high[] = {64, 600, 400, 6000, 90, 60000, 2000, 48};
-    struct worker *worker = arg;
     struct shared *shared = worker->shared;
-    uint64_t slots = shared->block_count / shared->threads;
+    uint64_t slots = shared->block_count / shared->threads, operations = 0;
     struct block *blocks = shared->blocks + worker->number * slots;
     uint64_t bytes_max = (UINT64_C(64) << 20) / shared->threads / shared->scale;
-    pthread_barrier_wait(&shared->start);
-    for (unsigned round = 0; round < 24; round++) {
-        unsigned kind = round % 8;
+    for (unsigned kind = 0; kind < 8; kind++) {
         uint64_t bytes = 0;
         for (uint64_t i = 0; i < slots; i++) { /* half of what is there goes */
             if (blocks[i].at != NULL && next_random(&worker->seed) % 2 == 0) {
                 take(shared, &blocks[i]);
-                worker->operations++;
+                operations++;
             }
             bytes += blocks[i].at != NULL ? blocks[i].bytes : 0;
         }
@@ -411,17 +461,17 @@ static void *fragment_body(void *arg)
             give(shared, &blocks[i], low[kind] + (uint32_t)(random >> 20) % (high[kind] - low[kind] + 1),
                  (uint32_t)random);
             bytes += blocks[i].bytes;
-            worker->operations++;
+            operations++;
         }
     }
-    return NULL;
+    worker->operations = operations;
 }
 
 static void fragment_run(struct shared *shared)
 {
     make_blocks(shared, 400000 / shared->scale / shared->threads * shared->threads);
     uint64_t resident = resident_bytes();
-    run_threads(shared, 0, fragment_body);
+    run_slices(shared, 3, NULL, fragment_slice);
     measure_space(shared, resident);
 }
 
@@ -443,12 +493,12 @@ WORK(xmalloc)
 WORK(fragment)
 
 const struct alloc_work alloc_works[] = {
-    {"pair", {"24 B", NULL}, false, pair_work},
-    {"bulk", {"allocate", "random free"}, false, bulk_work},
-    {"churn", {"16..1024 B", NULL}, false, churn_work},
-    {"cross", {"24 B", NULL}, true, cross_work},
-    {"larson", {"10..500 B", NULL}, false, larson_work},
-    {"xmalloc", {"16..512 B", NULL}, false, xmalloc_work},
-    {"fragment", {"16..60000 B", NULL}, false, fragment_work},
+    {"pair", {"24 B", NULL}, false, 1, pair_work},
+    {"bulk", {"allocate", "random free"}, false, 5, bulk_work},
+    {"churn", {"16..1024 B", NULL}, false, 1, churn_work},
+    {"cross", {"24 B", NULL}, true, 1, cross_work},
+    {"larson", {"10..500 B", NULL}, false, 1, larson_work},
+    {"xmalloc", {"16..512 B", NULL}, false, 1, xmalloc_work},
+    {"fragment", {"16..60000 B", NULL}, false, 1, fragment_work},
 };
 const unsigned alloc_work_count = sizeof alloc_works / sizeof *alloc_works;
