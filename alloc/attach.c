@@ -67,11 +67,6 @@ static int notes_map(struct heap *heap, uint64_t capacity)
     heap->notes_bytes = ((capacity + SLOT_BYTES - 1) >> SLOT_SHIFT) * sizeof(struct note);
     void *notes =
         mmap(NULL, heap->notes_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    /* struct hint: without a hint mmap(2) gives no address beyond 48 bits, on machines that have more, too. */
-    if (notes != MAP_FAILED && (uintptr_t)notes + heap->notes_bytes > HINT_NOTE_MASK) {
-        munmap(notes, heap->notes_bytes);
-        notes = MAP_FAILED;
-    }
     if (notes == MAP_FAILED)
         return error_set(ENOMEM, "No address space for %llu bytes of notes about a heap of capacity %llu",
                          (unsigned long long)heap->notes_bytes, (unsigned long long)capacity);

@@ -53,11 +53,10 @@ static inline bool free_of(struct owner *owner, void *p, uint64_t offset)
     if (UNLIKELY(atomic_load_explicit(&note->owner, memory_order_relaxed) != owner->token))
         return false;
     uint64_t product = slab_divide(note, offset);
-    uint32_t index = (uint32_t)(product >> 32);
-    if (UNLIKELY((uint32_t)product >= note->inverse || index >= note->capacity ||
+    if (UNLIKELY((uint32_t)product >= note->inverse || (uint32_t)(product >> 32) >= note->capacity ||
                  atomic_load_explicit(&note->descriptor->head, memory_order_relaxed) != note->head))
         return false;
-    return slab_free_own(owner, note, p, index) == 0;
+    return slab_free_own(owner, note, p, product) == 0;
 }
 
 /* Of the heap that the handle stands for, if it is the one this thread used last.  NULL: ask heap_malloc(). */

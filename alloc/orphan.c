@@ -183,7 +183,7 @@ void slab_give_back(struct heap *heap, struct owner *owner)
         if (bin->current != 0)
             slab_orphan(heap, note_at(heap, bin->current));
         bin_clear(bin);
-        bin->hint_count = 0;
+        bin_forget_hints(bin);
         struct slab_list *lists[] = {&bin->partial, &bin->full};
         for (unsigned i = 0; i < 2; i++)
             while (lists[i]->first != 0) {

@@ -213,9 +213,10 @@ void owner_forget_all(struct heap *heap)
 static int owner_start(struct heap *heap, struct owner *owner)
 {
     for (unsigned class = 0; class < CLASS_COUNT; class ++) {
-        memset(&owner->bins[class], 0,
-               offsetof(struct bin, hints)); /* hint_count says that none of them means anything */
-        owner->bins[class].pair = &slab_no_pair;
+        struct bin *bin = &owner->bins[class];
+        memset(bin, 0, offsetof(struct bin, hints[1])); /* hints_end says that none of the others means anything */
+        bin->pair = &slab_no_pair;
+        bin_forget_hints(bin);
     }
     for (unsigned i = 0; i <= CLASS_SMALL_MAX / 8; i++)
         owner->by_8[i] = &owner->bins[class_by_8[i]];

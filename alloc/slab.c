@@ -73,13 +73,13 @@ void bin_clear(struct bin *bin)
 }
 
 /* The bin takes the free blocks of a word as they are: hints for them say the same and go. */
-static void bin_drop_hints_of(struct bin *bin, const struct note *note, unsigned pair)
+static void bin_drop_hints_of(struct bin *bin, const struct map_pair *pair)
 {
-    unsigned kept = 0;
-    for (unsigned i = 0; i < bin->hint_count; i++)
-        if (hint_note(&bin->hints[i]) != note || hint_index(&bin->hints[i]) / 64 != pair)
-            bin->hints[kept++] = bin->hints[i];
-    bin->hint_count = kept;
+    struct hint *kept = bin->hints + 1;
+    for (const struct hint *hint = bin->hints + 1; hint < bin->hints_end; hint++)
+        if (hint->pair != pair)
+            *kept++ = *hint;
+    bin->hints_end = kept;
 }
 
 /* Lets the bin hand out a word of the slab with a free block: first the one it has, then the others in turn. */
@@ -95,7 +95,7 @@ static bool bin_advance(struct heap *heap, struct bin *bin, struct note *note)
             ~atomic_load_explicit(&descriptor->map[at].allocated, memory_order_relaxed) & slab_valid_bits(geometry, at);
         if (free_bits == 0)
             continue;
-        bin_drop_hints_of(bin, note, at);
+        bin_drop_hints_of(bin, &descriptor->map[at]);
         bin->free_bits = free_bits;
         note->used = (uint16_t)(note->used + (unsigned)__builtin_popcountll(free_bits));
         bin->pair = &descriptor->map[at];
@@ -111,11 +111,11 @@ static bool bin_advance(struct heap *heap, struct bin *bin, struct note *note)
 /* The slab is going to be removed. */
 static void bin_drop_hints(struct bin *bin, const struct note *note)
 {
-    unsigned kept = 0;
-    for (unsigned i = 0; i < bin->hint_count; i++)
-        if (hint_note(&bin->hints[i]) != note)
-            bin->hints[kept++] = bin->hints[i];
-    bin->hint_count = kept;
+    struct hint *kept = bin->hints + 1;
+    for (const struct hint *hint = bin->hints + 1; hint < bin->hints_end; hint++)
+        if (hint_note(hint) != note)
+            *kept++ = *hint;
+    bin->hints_end = kept;
 }
 
 /* A new slab; under the gate. */
@@ -256,10 +256,10 @@ static int refill_wider(struct heap *heap, struct owner *owner, unsigned *class,
         if (wide >= CLASS_COUNT || class_table[wide].bytes > widest)
             break;
         struct bin *bin = &owner->bins[wide];
-        if ((bin->partial.first == 0 && bin->hint_count == 0) ||
+        if ((bin->partial.first == 0 && bin_hint_count(bin) == 0) ||
             class_table[wide].bytes % 16 > class_table[*class].bytes % 16)
             continue; /* none, or none aligned to 16 as the class's own are */
-        *ready = bin->hint_count != 0 || bin->free_bits != 0;
+        *ready = bin_hint_count(bin) != 0 || bin->free_bits != 0;
         if (!*ready)
             rc = refill_from_own(heap, bin, ready);
         if (rc == 0 && *ready) {
@@ -300,17 +300,14 @@ static void slab_relist(struct heap *heap, struct bin *bin, struct note *note)
     list_append(heap, &bin->partial, note, SLAB_PARTIAL);
 }
 
-/* The older half of the hints, and the one too many, become ordinary free blocks of partial slabs. */
-static void bin_spill_hints(struct heap *heap, struct bin *bin)
+/* The older half of the hints, of one too many, become ordinary free blocks of partial slabs. */
+void slab_after_hint(struct heap *heap, struct bin *bin)
 {
-    unsigned kept = 0;
-    for (unsigned i = 0; i <= BIN_HINTS; i++) {
-        if (i < BIN_HINTS / 2)
-            slab_relist(heap, bin, hint_note(&bin->hints[i]));
-        else if (kept < BIN_HINTS)
-            bin->hints[kept++] = bin->hints[i];
-    }
-    bin->hint_count = kept;
+    struct hint *first = bin->hints + 1, *kept = first + BIN_HINTS / 2;
+    for (const struct hint *hint = first; hint < kept; hint++)
+        slab_relist(heap, bin, hint_note(hint));
+    memmove(first, kept, (size_t)(bin->hints_end - kept) * sizeof *kept);
+    bin->hints_end -= BIN_HINTS / 2;
 }
 
 void slab_after_free(struct heap *heap, struct note *note)
@@ -318,9 +315,7 @@ void slab_after_free(struct heap *heap, struct note *note)
     struct bin *bin = note->bin;
     uint32_t slot = slab_slot(heap, note);
     int saved_errno = errno;
-    if (note->used != 0 && note->used >= note->hint_from) {
-        bin_spill_hints(heap, bin);
-    } else if (note->used != 0) {
+    if (note->used != 0) {
         slab_relist(heap, bin, note); /* it became sparse */
     } else if (note->state == SLAB_FULL || note->state == SLAB_PARTIAL) {
         slab_relist(heap, bin, note);
@@ -357,7 +352,7 @@ int slab_free_shared(struct heap *heap, struct owner *owner, const struct run *r
     }
     if (owner != NULL && atomic_load_explicit(&note->owner, memory_order_acquire) == owner->token)
         return slab_free_own(owner, note, heap->base + (run->slot << SLOT_SHIFT) + (uint64_t)index * note->bytes,
-                             index);
+                             (uint64_t)index << 32);
     uint32_t bytes = class_table[head_class(run->head)].bytes;
     return slab_free_bit(heap, run->descriptor, heap->base + (run->slot << SLOT_SHIFT) + (uint64_t)index * bytes, bytes,
                          index);

@@ -11,8 +11,10 @@ extern struct map_pair slab_no_pair; /* what an empty bin points to */
  * 0, or an error with a sentence. */
 int slab_refill(struct heap *heap, struct owner *owner, unsigned *class, bool may_borrow);
 
-/* The calling thread's own slab lost a block: what slab_free_own() leaves to it.  Keeps errno. */
+/* What slab_free_own() leaves to others: the calling thread's own slab became empty, or sparse; its bin has one hint too many.
+ * Both keep errno. */
 void slab_after_free(struct heap *heap, struct note *note) __attribute__((cold));
+void slab_after_hint(struct heap *heap, struct bin *bin) __attribute__((cold));
 
 /* Frees block `index` of a slab that need not be the caller's.  owner NULL: the thread has none.
  * 0, STEAD_WRONG_POINTER (not allocated), STEAD_CORRUPT. */
@@ -51,47 +53,55 @@ static inline uint64_t slab_divide(const struct note *note, uint64_t offset)
     return (offset & (SLOT_BYTES - 1)) * note->inverse;
 }
 
-/* Frees a block of the calling thread's own slab, whose head was just proved: no lock, no atomic read-modify-write.
- * STEAD_WRONG_POINTER: not allocated. */
-static inline int slab_free_own(struct owner *owner, struct note *note, void *block, uint32_t index)
+/* The pair of the block whose number is the upper half of the product. */
+static inline struct map_pair *slab_pair_of(struct descriptor *descriptor, uint64_t product)
 {
-    struct map_pair *pair = &note->descriptor->map[index / 64];
+    return (struct map_pair *)(void *)((uint8_t *)descriptor->map + (product >> (32 + 6 - 4) & ~UINT64_C(15)));
+}
+static_assert(sizeof(struct map_pair) == 16, "64 blocks a pair");
+
+/* Frees a block of the calling thread's own slab, whose head was just proved: no lock, no atomic read-modify-write.
+ * product: slab_divide()'s.  STEAD_WRONG_POINTER: not allocated. */
+static inline int slab_free_own(struct owner *owner, struct note *note, void *block, uint64_t product)
+{
+    struct map_pair *pair = slab_pair_of(note->descriptor, product);
+    unsigned bit = (unsigned)(product >> 32) & HINT_BIT_MASK;
     uint64_t allocated = atomic_load_explicit(&pair->allocated, memory_order_relaxed);
     uint64_t live = allocated & ~atomic_load_explicit(&pair->freed, memory_order_relaxed);
-    if (UNLIKELY((live >> index % 64 & 1) == 0))
+    if (UNLIKELY((live >> bit & 1) == 0))
         return STEAD_WRONG_POINTER;
     if (GUARD_ACTIVE && owner->heap->guards)
         GUARD_HIDE(block, note->bytes);
     struct bin *bin = note->bin; /* loaded before anything is stored: see slab_take_hint() */
     uint16_t used = (uint16_t)(note->used - 1);
-    uint32_t hints = bin->hint_count;
-    atomic_store_explicit(&pair->allocated, allocated & ~(UINT64_C(1) << index % 64), memory_order_relaxed);
+    struct hint *hint = bin->hints_end;
+    atomic_store_explicit(&pair->allocated, allocated & ~(UINT64_C(1) << bit), memory_order_relaxed);
     note->used = used;
-    bin->hints[hints] =
-        (struct hint){block, (uint64_t)index << HINT_INDEX_SHIFT | (uintptr_t)note}; /* perhaps not counted */
-    hints += used >= note->hint_from;
-    if (UNLIKELY(hints > BIN_HINTS || used == note->look_at))
+    if (LIKELY(used >= note->hint_from)) {
+        *hint = (struct hint){block, pair, (uintptr_t)note | bit};
+        bin->hints_end = hint + 1;
+        if (UNLIKELY(hint == &bin->hints[1 + BIN_HINTS]))
+            slab_after_hint(owner->heap, bin);
+    } else if (UNLIKELY(used == note->look_at)) {
         slab_after_free(owner->heap, note);
-    else
-        bin->hint_count = hints;
+    }
     return 0;
 }
 
 /* The block freed last of those the bin has hints for, handed out again; NULL: none. */
 static inline void *slab_take_hint(const struct owner *owner, struct bin *bin, size_t size)
 {
-    uint32_t hints = bin->hint_count;
-    if (hints == 0)
-        return NULL;
     /* All is loaded before anything is stored: where the stores go is known late (note and word may be far), and a load
      * behind them waits if the processor once saw it overtake one of them wrongly. */
-    const struct hint *hint = &bin->hints[--hints];
+    struct hint *hint = bin->hints_end - 1;
     void *block = hint->block;
+    if (block == NULL)
+        return NULL;
+    struct map_pair *pair = hint->pair;
+    uintptr_t place = hint->place;
+    uint64_t bit = UINT64_C(1) << (place & HINT_BIT_MASK);
     struct note *note = hint_note(hint);
-    uint32_t index = hint_index(hint);
-    struct map_pair *pair = &note->descriptor->map[index / 64];
-    uint64_t bit = UINT64_C(1) << index % 64;
-    bin->hint_count = hints;
+    bin->hints_end = hint;
     atomic_store_explicit(&pair->allocated, atomic_load_explicit(&pair->allocated, memory_order_relaxed) | bit,
                           memory_order_relaxed);
     note->used++;
@@ -99,8 +109,6 @@ static inline void *slab_take_hint(const struct owner *owner, struct bin *bin, s
         GUARD_SHOW(block, size);
     (void)owner;
     (void)size;
-    if (block == NULL)
-        __builtin_unreachable(); /* slab_free_own() notes blocks */
     return block;
 }
 

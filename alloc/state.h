@@ -53,23 +53,18 @@ struct slab_list {
 };
 
 /* A block that its owner freed lately: its bytes are in the cache.  The image says that it is free, to this
- * process and to all others: a hint only saves looking for it.  None is stale: slab.c. */
+ * process and to all others: a hint only saves looking for it, and all of it that malloc asks for.  None is stale: slab.c. */
 struct hint {
     void *block;
-    uint64_t place; /* index in the slab << 48 | address of the slab's note: notes_map() has it below 2^48 */
+    struct map_pair *pair; /* of the block's bit                                                    */
+    uintptr_t place;       /* address of the slab's note, a multiple of 128, | the bit's number in its word */
 };
 #define BIN_HINTS 64u
-#define HINT_INDEX_SHIFT 48
-#define HINT_NOTE_MASK ((UINT64_C(1) << HINT_INDEX_SHIFT) - 1)
+#define HINT_BIT_MASK 63u
 
 static inline struct note *hint_note(const struct hint *hint)
 {
-    return (struct note *)(uintptr_t)(hint->place & HINT_NOTE_MASK);
-}
-
-static inline uint32_t hint_index(const struct hint *hint)
-{
-    return (uint32_t)(hint->place >> HINT_INDEX_SHIFT);
+    return (struct note *)(hint->place & ~(uintptr_t)HINT_BIT_MASK);
 }
 
 /*
@@ -84,11 +79,21 @@ struct bin {
     struct map_pair *pair; /* never NULL                                         */
     uint8_t *block0;       /* the block of bit 0                                 */
     uint32_t block_bytes;
-    uint32_t current;    /* slot of the current slab, 0 = none                 */
-    uint32_t hint_count; /* at most BIN_HINTS                                  */
+    uint32_t current;       /* slot of the current slab, 0 = none                 */
+    struct hint *hints_end; /* behind the newest of `hints`                       */
     struct slab_list partial, full;
-    struct hint hints[BIN_HINTS + 1]; /* oldest first; the last one is only ever written                   */
+    struct hint hints[1 + BIN_HINTS + 1]; /* [0].block is NULL; then the hints, oldest first; room for one too many */
 };
+
+static inline unsigned bin_hint_count(const struct bin *bin)
+{
+    return (unsigned)(bin->hints_end - bin->hints) - 1;
+}
+
+static inline void bin_forget_hints(struct bin *bin)
+{
+    bin->hints_end = bin->hints + 1;
+}
 
 /*
  * One thread's part of one heap.  What the public calls compare comes first, in one line: the handle that malloc was given,
