@@ -45,6 +45,7 @@
 
 #include "base/error.h"
 #include "lock/bytes.h"
+#include "lock/steps.h"
 
 #define SHUT_LOOK_NS 50000000 /* a wait for a byte looks this often whether the lock is shut */
 
@@ -58,6 +59,7 @@ bool companion_needed(struct rwlock *lock)
     int64_t now = companion_clock_of_owner_ns();
     if (now - lock->asked_ns >= COMPANION_PERIOD_NS) {
         lock->announced = lock_byte_taken(lock->fd, LOCK_BYTE_READERS, 1);
+        LOCK_STEP(READERS_ASKED);
         lock->asked_ns = now;
     }
     return lock->announced;

@@ -124,7 +124,7 @@ static bool walk_from(struct walk *walk, const struct registry_list *list);
 /* One holder of the lock that the path's last thread waits for. */
 static bool walk_to(struct walk *walk, const struct registry_list *list, const struct rwlock *lock, uint64_t owner)
 {
-    if (owner_tid(owner) == 0 || ++walk->looks > WALK_MAX)
+    if (++walk->looks > WALK_MAX)
         return false;
     struct walker next = {.nonce = handle_nonce(lock, owner_id(owner)), .tid = owner_tid(owner)};
     if (next.nonce == 0)

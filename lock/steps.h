@@ -15,6 +15,7 @@
     X(SHARED_WITHDRAWN) /* flag taken back: somebody is in the way                           */ \
     X(SHARED_CLEARED)   /* unlock: flag is down, a draining owner not yet woken              */ \
     X(CLAIMED)          /* owner word taken, readers not yet looked for                      */ \
+    X(READERS_ASKED)    /* owner, asked the kernel for readers from outside, not yet noted   */ \
     X(DRAINING)         /* owner, DRAIN set, readers still in                                */ \
     X(EXCLUSIVE_IN)     /* holds exclusively                                                 */ \
     X(STOLEN)           /* an upgrader took the owner word from a draining writer            */ \

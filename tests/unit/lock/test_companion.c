@@ -49,6 +49,7 @@ struct scene {
     struct member owner;
     struct outside reader;
     int fd; /* the reader's */
+    _Atomic bool stop;
 };
 
 static void scene_make(struct scene *scene)
@@ -225,9 +226,11 @@ static void await_stage(int wanted)
         sleep_ns(20000);
 }
 
-static void stop_behind_claim(enum lock_step step)
+static enum lock_step stops_at = LOCK_STEP_CLAIMED;
+
+static void stop_here(enum lock_step step)
 {
-    if (!stops_here || step != LOCK_STEP_CLAIMED)
+    if (!stops_here || step != stops_at)
         return;
     stops_here = false;
     atomic_store(&stage, 1);
@@ -252,7 +255,7 @@ Test(companion, c1_the_clock_is_read_after_the_claim)
         void *result;
         scene_make(&scene);
         atomic_store(&stage, 0);
-        lock_step_hook = stop_behind_claim;
+        lock_step_hook = stop_here;
         if (known == 0) { /* the owner's last ask is fresh and heard of nobody */
             OK(rwlock_lock(scene.owner.lock, true, 0));
             OK(rwlock_unlock(scene.owner.lock));
@@ -287,7 +290,70 @@ Test(companion, c1_the_clock_is_read_after_the_claim)
     }
 }
 
+/* However long it stands between its ask, which missed a reader, and noting it: the next ask comes in time. */
+Test(companion, c1_an_ask_is_as_old_as_its_begin)
+{
+    struct scene scene;
+    pthread_t thread;
+    void *result;
+    scene_make(&scene);
+    sleep_ns(2 * COMPANION_PERIOD_NS);
+    atomic_store(&stage, 0);
+    stops_at = LOCK_STEP_READERS_ASKED;
+    lock_step_hook = stop_here;
+    cr_assert_eq(pthread_create(&thread, NULL, own_for_a_while, scene.owner.lock), 0);
+    await_stage(1);
+    announce(&scene.world, &scene.reader, scene.fd);
+    sleep_ns(2 * COMPANION_GRACE_NS);
+    atomic_store(&stage, 2);
+    await_stage(3);
+    atomic_store(&stage, 4);
+    pthread_join(thread, &result);
+    cr_assert_null(result);
+    lock_step_hook = NULL;
+    OK(rwlock_lock(scene.owner.lock, true, 0));
+    cr_assert(lock_byte_taken(scene.fd, LOCK_BYTE_APPLY, 1), "the reader was announced long ago");
+    OK(rwlock_unlock(scene.owner.lock));
+    scene_end(&scene);
+}
+
 #endif
+
+/* An owner that leaves in good order, and its process with it, while a reader looks at it. */
+static void *own_and_leave(void *arg)
+{
+    struct scene *scene = arg;
+    while (!atomic_load(&scene->stop)) {
+        struct member owner;
+        owner_join(&scene->world, &owner);
+        OK(rwlock_lock(owner.lock, true, ms_from_now(10000)));
+        OK(rwlock_unlock(owner.lock));
+        member_leave(&owner);
+    }
+    return NULL;
+}
+
+Test(companion, c3_an_owner_that_leaves_while_it_is_looked_at_is_no_death)
+{
+    struct scene scene;
+    pthread_t thread;
+    scene_make(&scene);
+    atomic_init(&scene.stop, false);
+    announce(&scene.world, &scene.reader, scene.fd);
+    OK(outside_share(&scene.reader, 0));
+    outside_leave(&scene.reader);
+    cr_assert_eq(pthread_create(&thread, NULL, own_and_leave, &scene), 0);
+    int64_t end = clock_ns() + 500000000 * (int64_t)long_factor();
+    for (long looks = 0; clock_ns() < end; looks++) {
+        int rc = outside_share(&scene.reader, 0);
+        cr_assert(rc == 0 || rc == EBUSY, "look %ld: %d", looks, rc);
+        if (rc == 0)
+            outside_leave(&scene.reader);
+    }
+    atomic_store(&scene.stop, true);
+    pthread_join(thread, NULL);
+    scene_end(&scene);
+}
 
 /* ---- all together */
 

@@ -347,6 +347,47 @@ Test(deadlock, the_greatest_gives_up_at_once_and_the_others_later)
     }
 }
 
+/* ---- words that change between two looks ---- */
+
+struct restless {
+    struct lock_slot *shares, *wants;
+    _Atomic bool stop;
+};
+
+/* It shares, gives that back, waits for the other lock, has it, and so on: it never holds while it waits. */
+static void *share_then_wait(void *arg)
+{
+    struct restless *restless = arg;
+    for (int64_t now = 2000; !atomic_load(&restless->stop); now++) {
+        atomic_store(&restless->shares->shared, 1);
+        cpu_relax();
+        atomic_store(&restless->shares->shared, 0);
+        atomic_store(&restless->wants->waiting_since, now);
+        cpu_relax();
+        atomic_store(&restless->wants->waiting_since, 0);
+    }
+    return NULL;
+}
+
+/* L12.  What is put together from three moments is none: holding, then waiting, then holding again. */
+Test(deadlock, a_cycle_of_several_moments_is_none)
+{
+    struct scene scene;
+    pthread_t thread;
+    scene_make(&scene);
+    struct restless restless = {.shares = slot_of_thread(&scene, 100, 1, scene.self.lock),
+                                .wants = slot_of_thread(&scene, 101, 1, scene.other)};
+    waits(restless.wants, true);
+    atomic_store(&restless.wants->waiting_since, 0);
+    cr_assert_eq(pthread_create(&thread, NULL, share_then_wait, &restless), 0);
+    int64_t end = clock_ns() + 500000000 * (int64_t)long_factor();
+    for (long checks = 0; clock_ns() < end; checks++)
+        cr_assert_not(deadlock_check(&scene.waiting, 0), "after %ld checks", checks);
+    atomic_store(&restless.stop, true);
+    pthread_join(thread, NULL);
+    scene_end(&scene);
+}
+
 /* ---- no false alarm ---- */
 
 struct orderly {

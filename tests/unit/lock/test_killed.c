@@ -344,6 +344,9 @@ Test(killed, at_every_step)
 #undef STEP_NAME
     };
     for (int step = 0; step < LOCK_STEP_COUNT; step++) {
+        if (step ==
+            LOCK_STEP_READERS_ASKED) /* nothing was stored since CLAIMED; no scenario has readers from outside */
+            continue;
         unsigned reached = 0;
         for (unsigned i = 0; i < SCENARIOS; i++)
             reached += run(&scenarios[i], (enum lock_step)step);

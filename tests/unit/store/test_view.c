@@ -149,7 +149,11 @@ Test(view, who_will_not_or_cannot_wait_longer_goes_in_beside_the_others)
         OK(stead_lock(reader, STEAD_SHARED, -1)); /* a level inside: no new section */
         OK(stead_unlock(reader));
         store_view_patience_ns = 1000000;
+        int64_t begin = clock_ns();
         pthread_join(start_thread(look_later, &number), NULL);
+        const struct reader_turn *turn = &((const struct stead *)reader)->reader_turn;
+        cr_assert_geq(turn->rest_until_ns, begin + (1 + 9) * store_view_patience_ns, "others need not wait, for long");
+        cr_assert_eq(turn->patience_ns, 2 * store_view_patience_ns, "the next attempt has more");
         cr_assert_eq(number, 0, "the view of the section that has not ended");
         store_view_patience_ns = LONG_NS;
         OK(stead_unlock(reader));
