@@ -116,11 +116,9 @@ static int settle_content(struct image *image, struct superblock *super, uint64_
 {
     int rc;
     bool rebuild_all = super->checksums_valid == 0;
-    /* SOLE, TURNS: what was never committed has no checksum yet, but may be part of the file from now on: a place in it where
-     * the file once ended is zeros first (T4) */
-    uint64_t committed = image->txn != NULL ? min_u64(txn_used_bytes(image->txn), used_bytes) : 0;
-    uint64_t rebuild_from = rebuild_all ? 0 : committed;
-    if (image->txn != NULL && committed < used_bytes) {
+    /* SOLE, TURNS: what was never committed may be part of the file from now on.  Its pages and their checksums are zeros (W14),
+     * but for a place where the file once ended (T4). */
+    if (image->txn != NULL && txn_used_bytes(image->txn) < used_bytes) {
         rc = txn_confirm_length(image->txn);
         if (rc != 0)
             return rc;
@@ -134,8 +132,8 @@ static int settle_content(struct image *image, struct superblock *super, uint64_
     rc = punch_free_ranges(image, used_bytes, ranges, count);
     if (rc != 0)
         return rc;
-    if (!image->file->in_memory)
-        rc = scrub_rebuild(image->file->fd, rebuild_from, used_bytes);
+    if (rebuild_all && !image->file->in_memory)
+        rc = scrub_rebuild(image->file->fd, 0, used_bytes);
     if (rc == 0) /* pages between the old and the new end */
         rc = scrub_clear(image->file->fd, used_bytes, image_bytes(image));
     return rc == 0 ? 0 : error_set(rc, "cannot write the checksums of %.300s: %s", image->file->path, error_text(rc));

@@ -1,11 +1,13 @@
 /* What a fork child keeps of its parent's stores: nothing that holds a lock, and nothing that it could write. */
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "persist/file.h"
 #include "support/support.h"
 
 TestSuite(fork, .init = support_setup, .fini = support_teardown, .timeout = 120);
@@ -98,6 +100,50 @@ Test(fork, forks_beside_opens_and_closes_inherit_no_descriptor)
     void *problem;
     cr_assert(pthread_join(thread, &problem) == 0);
     cr_assert(problem == NULL, "%s", (const char *)problem);
+}
+
+/* An open stands for a moment between having the descriptor and telling of it. */
+static _Atomic bool stands;
+
+static int slow_open(const char *path, int flags, mode_t mode)
+{
+    int fd = file_calls_system.open(path, flags, mode);
+    size_t length = strlen(path);
+    if (fd >= 0 && length > 2 && strcmp(path + length - 2, "/s") == 0 && (flags & O_ACCMODE) == O_RDWR) {
+        atomic_store(&stands, true);
+        usleep(50000);
+    }
+    return fd;
+}
+
+static void *open_slowly(void *arg)
+{
+    stead **s = arg;
+    return (void *)(intptr_t)stead_open(s, path_in("s"), NULL);
+}
+
+Test(fork, a_fork_waits_until_a_descriptor_is_known)
+{
+    stead *s;
+    pthread_t thread;
+    void *rc;
+    char *path = realpath(support_folder(), NULL), whole[4096];
+    snprintf(whole, sizeof whole, "%s/s", path);
+    free(path);
+    OK(stead_open(&s, path_in("s"), NULL));
+    OK(stead_close(s));
+    file_calls.open = slow_open;
+    cr_assert(pthread_create(&thread, NULL, open_slowly, &s) == 0);
+    while (!atomic_load(&stands))
+        usleep(100);
+    pid_t pid = fork();
+    if (pid == 0)
+        _exit(has_open(whole) ? 1 : 0);
+    cr_assert(pthread_join(thread, &rc) == 0);
+    file_calls = file_calls_system;
+    cr_assert_eq(reap(pid), 0, "the child has the store's file open");
+    OK((int)(intptr_t)rc);
+    OK(stead_close(s));
 }
 
 static void *nothing(void *arg)

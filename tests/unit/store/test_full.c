@@ -110,7 +110,7 @@ static void give_back(stead *s, struct table *table)
 {
     OK(stead_lock(s, STEAD_EXCLUSIVE, -1));
     for (unsigned i = BLOCKS / 4; i < BLOCKS; i++)
-        if (i % 16 != 0 || i > BLOCKS / 2) {
+        if (i % 32 != 0 || i > BLOCKS / 2) {
             stead_free(table->block[i]);
             table->block[i] = NULL;
         }
