@@ -584,25 +584,6 @@ static void seal_cut_everywhere(enum image_kind kind)
     }
 }
 
-/* Nothing says that a sealed store has checksums but its superblock: a session that changes nothing makes them all the same. */
-Test(image, a_sealed_store_without_checksums_gets_them)
-{
-    store_open(IMAGE_PRIVATE);
-    store_seal(UNIT_BYTES);
-    OK(file_open(&store.file, true));
-    OK(superblock_read(&store.file, &store.super));
-    store.super.checksums_valid = 0;
-    OK(superblock_seal(&store.file, &store.super));
-    file_close(&store.file);
-    store_flip(format_checksum_offset(PAGE_BYTES), 1);
-    store_open(IMAGE_PRIVATE);
-    store_seal(UNIT_BYTES);
-    store_open(IMAGE_READ);
-    cr_assert_eq(store.super.checksums_valid, 1);
-    store_check(0);
-    store_drop();
-}
-
 Test(image, a_private_seal_may_end_at_any_call)
 {
     seal_cut_everywhere(IMAGE_PRIVATE);

@@ -252,3 +252,22 @@ Test(scrub, an_opener_beside_a_check_is_no_damage_and_hides_none)
             store_flip(format_file_offset(33 * MIB), 1);
     }
 }
+
+/* Nothing says that a sealed store has checksums but its superblock: a session that changes nothing makes them all the same. */
+Test(scrub, a_sealed_store_without_checksums_gets_them)
+{
+    store_open(IMAGE_PRIVATE);
+    store_seal(UNIT_BYTES);
+    OK(file_open(&store.file, true));
+    OK(superblock_read(&store.file, &store.super));
+    store.super.checksums_valid = 0;
+    OK(superblock_seal(&store.file, &store.super));
+    file_close(&store.file);
+    store_flip(format_checksum_offset(PAGE_BYTES), 1);
+    store_open(IMAGE_PRIVATE);
+    store_seal(UNIT_BYTES);
+    store_open(IMAGE_READ);
+    cr_assert_eq(store.super.checksums_valid, 1);
+    store_check(0);
+    store_drop();
+}
