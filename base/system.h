@@ -4,6 +4,8 @@
 #ifndef STEAD_BASE_SYSTEM_H
 #define STEAD_BASE_SYSTEM_H
 
+#include <errno.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h> /* RENAME_ */
@@ -24,6 +26,13 @@
 #define RENAME_NOREPLACE 1u
 #define RENAME_EXCHANGE 2u
 #endif
+
+/* errno of a call that need not be there: is it one that this system does not let us make at all?  Sandboxes answer EPERM to
+ * calls that they do not know; where it is meant, the plain call that is tried instead says it again. */
+static inline bool system_lacks_call(int code)
+{
+    return code == ENOSYS || code == EPERM;
+}
 
 /* In English, and static; NULL or a text of its own for a number that is no error. */
 static inline const char *system_error_text(int code)

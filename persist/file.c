@@ -157,7 +157,7 @@ int file_write_at(int fd, const void *buffer, size_t bytes, uint64_t offset)
 int file_write_durable(int fd, const void *buffer, size_t bytes, uint64_t offset)
 {
     int rc = write_all(file_calls.pwrite_durable, fd, buffer, bytes, offset);
-    if (rc != EOPNOTSUPP && rc != ENOSYS)
+    if (rc != EOPNOTSUPP && !system_lacks_call(rc))
         return rc;
     rc = file_write_at(fd, buffer, bytes, offset); /* Linux before 4.7, and file systems without RWF_DSYNC */
     return rc != 0 ? rc : file_sync_range(fd, offset, bytes);
@@ -309,7 +309,7 @@ static int allocate(int fd, int mode, uint64_t offset, uint64_t bytes)
     for (int attempt = 0;; attempt++) {
         if (file_calls.fallocate(fd, mode, (off_t)offset, (off_t)bytes) == 0)
             return 0;
-        if (errno == ENOSYS)
+        if (system_lacks_call(errno))
             return EOPNOTSUPP;
         if (errno != EINTR || attempt == RESERVE_RETRIES)
             return errno;

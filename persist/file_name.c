@@ -33,6 +33,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/system.h"
 #include "persist/fs.h"
 
 #define NAME_BYTES_MAX 200    /* of the last component: suffixes of ours ("-wal", ".new-...") must fit in NAME_MAX */
@@ -262,7 +263,9 @@ int file_rename(const char *from, const char *to)
 
 int file_exchange(const char *a, const char *b)
 {
-    return file_calls.exchange(a, b) == 0 ? 0 : errno;
+    if (file_calls.exchange(a, b) == 0)
+        return 0;
+    return system_lacks_call(errno) ? ENOSYS : errno;
 }
 
 int file_open_nameless(int *fd, const char *path, mode_t mode, char temporary[FILE_PATH_BYTES + 24])
@@ -290,7 +293,7 @@ int file_open_nameless(int *fd, const char *path, mode_t mode, char temporary[FI
 static int rename_nameless(const char *temporary, const char *path)
 {
     int rc = file_calls.rename_new(temporary, path) == 0 ? 0 : errno;
-    if (rc == EINVAL || rc == ENOSYS) /* not on this file system */
+    if (rc == EINVAL || system_lacks_call(rc)) /* not on this file system */
         rc = file_calls.linkat(AT_FDCWD, temporary, AT_FDCWD, path, 0) == 0 ? 0 : errno;
     (void)file_calls.unlink(temporary); /* ENOENT after the rename */
     return rc;
