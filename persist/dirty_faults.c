@@ -45,6 +45,10 @@
 
 #define RING_PAGES 32 /* 8192 samples of 16 bytes; more faults than that between two commits are worth a scan */
 #define MAX_EVENTS 512
+/* Two descriptors for each processor and each thread that there is at the open: a server with 60 threads would spend 240 a
+ * store on two processors.  So all stores of a process together take at most this part of the files that it may open,
+ * and one that comes too late scans page tables. */
+#define DESCRIPTORS_PART 8
 /* Nobody sleeps on the rings.  The kernel keeps this number as an int: a larger one is negative to it, and then each single
  * sample raises an interrupt to wake nobody, which costs as much as the fault itself (1 us here). */
 #define WAKEUP_NEVER INT32_MAX
@@ -59,11 +63,28 @@ struct ring {
 struct dirty_faults {
     int event[MAX_EVENTS];
     unsigned events;
+    unsigned granted; /* of them, events <= granted */
     struct ring *ring;
     unsigned rings;
     uint64_t seen;   /* S                                     */
     uint64_t offset; /* what getrusage said at the common zero */
 };
+
+static _Atomic unsigned granted_to_all; /* descriptors of all stores of the process */
+
+static bool grant(struct dirty_faults *faults, unsigned count)
+{
+    struct rlimit limit;
+    if (count > MAX_EVENTS || getrlimit(RLIMIT_NOFILE, &limit) != 0)
+        return false;
+    unsigned before = atomic_fetch_add(&granted_to_all, count);
+    if ((rlim_t)before + count > limit.rlim_cur / DESCRIPTORS_PART) {
+        atomic_fetch_sub(&granted_to_all, count);
+        return false;
+    }
+    faults->granted = count;
+    return true;
+}
 
 static uint64_t faults_counted(void)
 {
@@ -92,7 +113,7 @@ static int open_event(struct dirty_faults *faults, pid_t pid, int cpu, uint64_t 
     int fd = (int)syscall(SYS_perf_event_open, &attr, pid, cpu, -1, PERF_FLAG_FD_CLOEXEC);
     if (fd < 0)
         return -1;
-    if (faults->events == MAX_EVENTS) {
+    if (faults->events == faults->granted) { /* a thread that began meanwhile */
         close(fd);
         errno = EMFILE;
         return -1;
@@ -143,8 +164,12 @@ static int cover_process(struct dirty_faults *faults, int cpus, int *leader, boo
     DIR *tasks = opendir("/proc/self/task");
     if (tasks == NULL)
         return ENOTSUP;
-    int rc = 0;
     const struct dirent *entry;
+    unsigned threads = 0;
+    while ((entry = readdir(tasks)) != NULL)
+        threads += entry->d_name[0] != '.';
+    rewinddir(tasks);
+    int rc = threads <= MAX_EVENTS && grant(faults, 2 * threads * (unsigned)cpus) ? 0 : EMFILE;
     while (rc == 0 && (entry = readdir(tasks)) != NULL)
         if (entry->d_name[0] != '.')
             rc = cover_thread(faults, (pid_t)strtol(entry->d_name, NULL, 10), cpus, leader, user_only);
@@ -158,7 +183,8 @@ static void release(struct dirty_faults *faults)
         munmap(faults->ring[i].page, faults->ring[i].bytes);
     for (unsigned i = 0; i < faults->events; i++)
         close(faults->event[i]);
-    faults->rings = faults->events = 0;
+    atomic_fetch_sub(&granted_to_all, faults->granted);
+    faults->rings = faults->events = faults->granted = 0;
 }
 
 int dirty_faults_open(struct dirty_faults **out)

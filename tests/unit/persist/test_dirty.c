@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -419,6 +420,41 @@ Test(txn_dirty, pages_under_memory_pressure_are_found)
 }
 
 /* The point of it all: the answer to one write is about one page, whatever is resident. */
+static unsigned descriptors(void)
+{
+    unsigned count = 0;
+    for (int fd = 0; fd < 1024; fd++)
+        count += fcntl(fd, F_GETFD) >= 0;
+    return count;
+}
+
+/* All stores of a process together leave most of the files that it may open to the program. */
+Test(txn_dirty, fault_reports_take_a_part_of_the_descriptors)
+{
+    enum { OPENS = 64, PART = 8, OTHERS = 2 /* page tables, protection */ };
+    struct range r;
+    struct dirty *more[OPENS];
+    unsigned opened = 0;
+    struct rlimit limit = {.rlim_cur = 256, .rlim_max = 256};
+    cr_assert_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    if (range_open(&r, DIRTY_FAULTS)) {
+        unsigned before = descriptors();
+        while (opened < OPENS && dirty_open(&more[opened], r.base, DIRTY_FAULTS) == 0)
+            opened++;
+        cr_assert_lt(opened, (unsigned)OPENS, "there is no limit");
+        cr_assert_leq(descriptors() - before, limit.rlim_cur / PART + OTHERS * opened);
+        if (opened > 0) {
+            dirty_close(more[--opened]);
+            OK(dirty_open(&more[opened], r.base, DIRTY_FAULTS)); /* what was given back is there */
+            opened++;
+        }
+        while (opened > 0)
+            dirty_close(more[--opened]);
+        cr_assert_eq(descriptors(), before);
+    }
+    range_close(&r);
+}
+
 Test(txn_dirty, fault_reports_are_small)
 {
     struct range r;
