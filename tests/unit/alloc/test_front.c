@@ -113,7 +113,8 @@ static void look_at_the_end(void *round)
     if (round == &end_key)
         cr_assert_eq(pthread_setspecific(end_key, &second_round), 0);
     else
-        forgotten = heap_malloc_by(&arena, 48) == NULL && owner_last.owner == &owner_nobody;
+        forgotten =
+            heap_malloc_by(&arena, 48) == NULL && owner_last.owner == &owner_nobody && owner_known(arena.heap) == NULL;
 }
 
 static void *use_and_end(void *unused)

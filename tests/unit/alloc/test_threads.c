@@ -1,5 +1,6 @@
 /* test_threads.c -- many threads on one heap: their own blocks, others' blocks, threads that end, heaps that go. */
 #include "alloc/state.h"
+#include "alloc/owner.h"
 #include "arena.h"
 
 #include <pthread.h>
@@ -138,6 +139,42 @@ Test(threads, outlive_a_heap)
     struct heap_stats stats;
     heap_stat(arena.heap, &stats);
     cr_assert_eq(stats.live_blocks, 0);
+    ARENA_SOUND(&arena);
+    arena_close(&arena);
+}
+
+static void *own_a_slab_and_end(void *arg)
+{
+    struct stage *stage = arg;
+    stage->block = heap_malloc(stage->arena->heap, 50);
+    pthread_barrier_wait(&stage->barrier); /* the heap is reloaded, and the slab another thread's */
+    pthread_barrier_wait(&stage->barrier);
+    return NULL;
+}
+
+static const struct note *note_of(const struct heap *heap, const void *block)
+{
+    return &heap->notes[(uint64_t)((const uint8_t *)block - heap->base) >> SLOT_SHIFT];
+}
+
+/* What it owned before the reload is not its to give back. */
+Test(threads, the_end_of_one_that_owned_before_a_reload_takes_nothing_away)
+{
+    struct arena arena;
+    struct stage stage = {.arena = &arena};
+    pthread_t thread;
+    arena_open(&arena, HEAP_SOLE, UINT64_C(64) << 20, false);
+    pthread_barrier_init(&stage.barrier, NULL, 2);
+    cr_assert_eq(pthread_create(&thread, NULL, own_a_slab_and_end, &stage), 0);
+    pthread_barrier_wait(&stage.barrier);
+    heap_reload(arena.heap, arena.bytes);
+    void *mine = heap_malloc(arena.heap, 50);
+    const struct note *note = note_of(arena.heap, mine);
+    cr_assert_eq(note, note_of(arena.heap, stage.block), "the same slab");
+    pthread_barrier_wait(&stage.barrier);
+    pthread_join(thread, NULL);
+    cr_assert_eq(atomic_load(&note->owner), owner_get(arena.heap)->token);
+    cr_assert_eq(heap_free(arena.heap, mine), 0);
     ARENA_SOUND(&arena);
     arena_close(&arena);
 }

@@ -52,6 +52,22 @@ Test(fork, a_fork_child_keeps_nothing_and_may_open_again)
     }
 }
 
+/* A thread's end gives back what it owns, but in a fork child there is no image to give it back to. */
+Test(fork, a_thread_that_ends_in_a_fork_child_touches_no_store)
+{
+    for (int mode = STEAD_SOLE; mode <= STEAD_LIVE; mode += STEAD_LIVE) {
+        stead *s;
+        OK(stead_open(&s, path_in("s"), &(stead_options){.sharing = (stead_sharing)mode}));
+        cr_assert_not_null(stead_malloc(s, 100));
+        pid_t pid = fork();
+        if (pid == 0)
+            pthread_exit(NULL); /* the process with it: 0 */
+        REAP_OK(pid);
+        OK(stead_close(s));
+        OK(stead_remove(path_in("s")));
+    }
+}
+
 /* True if a descriptor of this process is the store's file. */
 static bool has_open(const char *path)
 {

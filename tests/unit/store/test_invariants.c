@@ -95,6 +95,16 @@ Test(invariants, n1_a_link_that_leaves_the_image_or_loops)
         cr_assert_eq(errno, EUCLEAN);
         page_of(s)->name_level[0] = level;
     }
+    uint64_t end = image_bytes(s->image);
+    struct name_node *last = (struct name_node *)(void *)(s->base + end - sizeof *last - 8);
+    const uint64_t behind[] = {end - sizeof *last - 8, end - 16, end - 8}; /* the first one: its name */
+    last->length = 8;
+    for (unsigned i = 0; i < sizeof behind / sizeof behind[0]; i++) {
+        *link = behind[i];
+        expect_problem("N1");
+        cr_assert_eq(stead_each_name(s, ignore_name, NULL), STEAD_CORRUPT);
+        *link = good;
+    }
     page_of(s)->name_level[2] = page_of(s)->name_level[0]; /* and no level 1 before it */
     expect_problem("N1");
     page_of(s)->name_level[2] = 0;
