@@ -187,8 +187,8 @@ typedef struct {
  *            own name has at most 200 bytes: the log's is made from it.
  *   options  NULL for defaults (open or create, read-write, SOLE); read during the call, not kept.
  *
- * Beside a store that is open for SOLE or TURNS, or crashed in it, lies its log, path + "-wal" (for moments also
- * "-wal.new").  EEXIST if something that is no log has that name; it stays as it is.
+ * Beside a store that is open for SOLE (from its first commit on) or TURNS, or crashed in it, lies its log, path +
+ * "-wal" (for moments also "-wal.new").  EEXIST if something that is no log has that name; it stays as it is.
  * Removed by somebody else meanwhile: a new store, if the call may create.
  *
  * options.timeout_ms > 0: the most that the call waits for other processes and threads in all (not the work itself: a

@@ -174,12 +174,10 @@ static int catch_up_superblock(struct txn *txn)
     return 0;
 }
 
-/* The superblock was not written for want of room: is all as before?  What the kernel shows is what it will write.  Else nobody
- * knows which one the disk has. */
+/* The superblock was not written for want of room. */
 static bool keep_log(struct txn *txn, const struct superblock *before, struct wal_next *next, int rc)
 {
-    struct superblock now;
-    if ((rc != ENOSPC && rc != EDQUOT) || superblock_read(txn->file, &now) != 0 || now.sequence != before->sequence)
+    if (!superblock_refused(txn->file, before, rc))
         return false;
     *txn->super = *before;
     txn->restarting = false;
@@ -200,11 +198,11 @@ static int restart_log(struct txn *txn)
             return rc;
     }
     struct wal_next next;
-    int rc = file_may_replace(txn->file->log_path); /* or these would fail with the superblock written */
+    int rc = file_may_replace(txn->names->log_path); /* or these would fail with the superblock written */
     if (rc == 0)
         rc = file_may_hold(txn->wal.fd);
     if (rc == 0)
-        rc = wal_make(&next, txn->file, false, txn->super->id, salt, txn->wal.at.checkpoint + 1, seq + 1,
+        rc = wal_make(&next, txn->names, WAL_BESIDE, txn->super->id, salt, txn->wal.at.checkpoint + 1, seq + 1,
                       txn->used_bytes);
     if (rc != 0)
         return rc; /* the log goes on */
@@ -225,7 +223,7 @@ static int restart_log(struct txn *txn)
         file_calls.close(next.fd);
         return txn_poison(txn, rc, "the superblock could not be written");
     }
-    rc = wal_install(&next, txn->file, txn->wal.fd);
+    rc = wal_install(&next, txn->names, txn->wal.fd);
     if (rc == 0)
         rc = wal_switch(&txn->wal, next.fd, &next.at);
     else
@@ -242,7 +240,7 @@ int txn_checkpoint(struct txn *txn)
 {
     pthread_mutex_lock(&txn->engine);
     int rc = txn_refuse_poisoned(txn);
-    if (rc == 0 && txn->untouched) { /* the log is empty, the file synced */
+    if (rc == 0 && (txn->untouched || txn->late)) { /* the log is empty, or there is none; the file synced */
         pthread_mutex_unlock(&txn->engine);
         return 0;
     }

@@ -154,7 +154,7 @@ static int log_difference(struct txn *txn, uint64_t page, const void *base, bool
         run[0] = (struct diff_run){.offset = 0, .bytes = PAGE_BYTES};
         runs = 1;
     }
-    int rc = 0;
+    int rc = runs != 0 ? txn_need_log(txn) : 0; /* late: made before the first run, so that none is lost */
     for (size_t i = 0; i < runs && rc == 0; i++)
         rc = wal_add_run(&txn->wal, page * PAGE_BYTES + run[i].offset, bytes + run[i].offset, run[i].bytes);
     return rc;
@@ -330,6 +330,8 @@ static int build_record(struct txn *txn, struct parts *parts, uint64_t used_byte
     rc = compare_pages(txn, parts);
     if (rc == 0)
         rc = make_way(txn, parts);
+    if (rc == 0 && used_bytes != txn->used_bytes)
+        rc = txn_need_log(txn);
     if (rc == 0 && used_bytes > txn->length_synced) /* T4: growth since the last commit */
         rc = txn_confirm_length(txn);
     if (rc == 0)

@@ -69,6 +69,8 @@ int file_open(struct file *file, bool writable);
 void file_close(struct file *file);
 /* Is the path still this inode? */
 bool file_is_current(const struct file *file);
+/* *now: the same open file under the name that it has at this moment.  ENOENT: none that could be found; errno, with a sentence. */
+int file_rename_known(const struct file *file, struct file *now);
 /* Has the inode any name, maybe another one?  False: nobody can open it any more. */
 bool file_has_name(const struct file *file);
 
@@ -91,6 +93,8 @@ int file_sync_new(int fd);                 /* fsync: a file that gets its name a
 /* EPERM, with a sentence: the file at path is somebody else's in a folder with the sticky bit (/tmp): it cannot be renamed,
  * removed or replaced.  0: nothing is known to be in the way. */
 int file_may_replace(const char *path);
+/* Can a file of so many bytes be made beside path?  A look, no promise; false also where that cannot be told. */
+bool file_may_make(const char *path, uint64_t bytes);
 /* EMFILE, with a sentence: the number is at or past the limit of open files that is now; dup3() would refuse it. */
 int file_may_hold(int fd);
 int file_unlink(const char *path);

@@ -29,6 +29,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -109,6 +110,16 @@ static int resolve_path(struct file *file, const char *path)
     return error_set(ELOOP, "too many symbolic links in %.300s", path);
 }
 
+static int set_log_paths(struct file *file)
+{
+    const char *slash = strrchr(file->path, '/');
+    if (slash != NULL && strlen(slash + 1) > NAME_BYTES_MAX)
+        return ENAMETOOLONG;
+    (void)snprintf(file->log_path, sizeof file->log_path, "%s-wal", file->path);
+    (void)snprintf(file->log_next_path, sizeof file->log_next_path, "%s-wal.new", file->path);
+    return 0;
+}
+
 int file_resolve(struct file *file, const char *path)
 {
     int rc;
@@ -119,12 +130,9 @@ int file_resolve(struct file *file, const char *path)
         rc = resolve_path(file, path);
     if (rc != 0)
         return rc;
-    const char *slash = strrchr(file->path, '/');
-    if (slash != NULL && strlen(slash + 1) > NAME_BYTES_MAX)
+    if (set_log_paths(file) != 0)
         return error_set(ENAMETOOLONG, "the file name of %.300s is longer than %d bytes", path, NAME_BYTES_MAX);
     file->in_memory = strncmp(file->path, FILE_SECTION_PREFIX, strlen(FILE_SECTION_PREFIX)) == 0;
-    (void)snprintf(file->log_path, sizeof file->log_path, "%s-wal", file->path);
-    (void)snprintf(file->log_next_path, sizeof file->log_next_path, "%s-wal.new", file->path);
     return 0;
 }
 
@@ -203,6 +211,21 @@ bool file_has_name(const struct file *file)
     return fstat(file->fd, &facts) != 0 || facts.st_nlink != 0;
 }
 
+int file_rename_known(const struct file *file, struct file *now)
+{
+    char name[FILE_PATH_BYTES];
+    struct stat facts;
+    *now = *file;
+    (void)file_name(file->fd, name);
+    if (name[0] != '/' || lstat(name, &facts) != 0 || facts.st_dev != file->device || facts.st_ino != file->inode)
+        return error_set(ENOENT, "%.300s was renamed, and its present name cannot be found", file->path);
+    memcpy(now->path, name, strlen(name) + 1);
+    int rc = set_log_paths(now);
+    return rc != 0
+               ? error_set(rc, "%.300s was renamed to %.300s, which is too long for a log beside it", file->path, name)
+               : 0;
+}
+
 /* ---- directories and new files ---- */
 
 static void directory_of(const char *path, char directory[FILE_PATH_BYTES])
@@ -210,6 +233,15 @@ static void directory_of(const char *path, char directory[FILE_PATH_BYTES])
     const char *slash = strrchr(path, '/');
     int length = slash == NULL ? 0 : slash == path ? 1 : (int)(slash - path);
     (void)snprintf(directory, FILE_PATH_BYTES, "%.*s", length == 0 ? 1 : length, length == 0 ? "." : path);
+}
+
+bool file_may_make(const char *path, uint64_t bytes)
+{
+    char directory[FILE_PATH_BYTES];
+    struct statvfs room;
+    directory_of(path, directory);
+    return faccessat(AT_FDCWD, directory, R_OK | W_OK | X_OK, AT_EACCESS) == 0 && statvfs(directory, &room) == 0 &&
+           (uint64_t)room.f_bavail * room.f_frsize >= bytes;
 }
 
 int file_sync_directory(const char *path)

@@ -16,6 +16,8 @@
  *     the superblocks that name it
  *     SHARED: the directory synced (below); the       sealed, or unclean although nothing was written: the safe side
  *     superblocks "open, live"
+ *     SOLE, sealed: mostly none of 3, 4 and 6; the    sealed, and true
+ *     first commit does it (txn_log.c)
  *   7 after a recovery, which wrote one: the second   (superblock.c, why)
  *     superblock says so too
  *
@@ -27,7 +29,8 @@
  * Step 6, the directory: whoever made the file may have been killed before he synced its name, and what is committed here
  * must not be lost with it.  PRIVATE has the name of its log made durable, in the same directory.
  *
- *   S14  a writer's open that returned 0 has made the file's name durable, whoever gave it (test_create.c)
+ *   S14  a writer has made the file's name durable, whoever gave it, when its open returns 0 (with a late log: before its first
+ *        commit) (test_create.c)
  *
  * Step 3 does not shorten the file: a reader that follows a former writer may still have the tail mapped.
  *
@@ -64,6 +67,7 @@
 #define SLACK_BYTES_MAX (UINT64_C(64) << 20)
 #define SLACK_SHARE 8 /* of a SHARED image */
 #define SLACK_SHARED_BYTES_MIN UNIT_BYTES
+#define LATE_ROOM_BYTES (UINT64_C(4) << 20) /* for a log and a small growth */
 #define SLACK_SHARED_BYTES_MAX (UINT64_C(8) << 20)
 
 /* ---- opening ---- */
@@ -154,6 +158,16 @@ static bool ended(const struct file *file, const struct superblock *super)
            (super->state == SUPER_SEALED && wal_name_look(file->log_path, super->id) != 0);
 }
 
+/* Steps 3, 4 and 6 left to the first commit, where it will hardly fail for want of a log (txn_log.c): file and superblocks are as
+ * a close leaves them, nothing lies under the log's name, and one could be made now. */
+static bool may_be_late(const struct file *file, const struct superblock *super)
+{
+    uint64_t file_bytes;
+    return super->state == SUPER_SEALED && !file->in_memory && superblock_has_twin(file, super) &&
+           file_size(file->fd, &file_bytes) == 0 && file_bytes == format_file_bytes(super->used_bytes) + TAIL_BYTES &&
+           wal_name_look(file->log_path, NULL) == ENOENT && file_may_make(file->log_path, LATE_ROOM_BYTES);
+}
+
 /* Steps 2 to 4; *bytes: the image to map. */
 static int prepare_first(struct image *image, uint64_t *bytes, struct txn_replaced *replaced)
 {
@@ -161,6 +175,7 @@ static int prepare_first(struct image *image, uint64_t *bytes, struct txn_replac
     const struct image_options *options = &image->options;
     struct superblock *super = image->super;
     uint32_t found = super->state;
+    image->options.late_log = image->options.late_log && is_writer(options) && may_be_late(image->file, super);
     if (found == SUPER_SEALED && !image->file->in_memory) {
         rc = tail_check(image->file->fd, super->id, super->checkpoint, super->commit_seq);
         if (rc != 0)
@@ -169,6 +184,10 @@ static int prepare_first(struct image *image, uint64_t *bytes, struct txn_replac
     if (!is_writer(options)) {
         *bytes = super->used_bytes; /* not sealed: the log, or the crashed heap, may reach further */
         return found == SUPER_SEALED ? 0 : held_bytes(image->file, super->capacity_bytes, bytes);
+    }
+    if (options->late_log) {
+        *bytes = super->used_bytes;
+        return 0;
     }
     if (!image->file->in_memory && !ended(image->file, super)) {
         rc = superblock_settle(image->file);
@@ -550,9 +569,20 @@ bool image_can_seal(const struct image *image, int rc)
     return rc == 0 || (image->txn != NULL && txn_home_without_log(image->txn, rc));
 }
 
+bool image_is_late(const struct image *image)
+{
+    return image->txn != NULL && txn_is_late(image->txn);
+}
+
 bool image_log_named(const struct image *image)
 {
     return image->txn == NULL || txn_log_named(image->txn);
+}
+
+void image_unname_log(struct image *image)
+{
+    if (image->txn != NULL)
+        txn_unname_log(image->txn);
 }
 
 bool image_failed(const struct image *image)

@@ -31,6 +31,8 @@ struct image_shared;
 struct image_options {
     enum image_kind kind;
     bool turns;       /* IMAGE_PRIVATE: other processes commit to the same log between image_refresh() calls */
+    bool late_log;    /* IMAGE_PRIVATE, not turns: a sealed store may get its log with the first commit (txn_log.c);
+                         false where *super differs from the file in what must be recorded */
     bool any_address; /* IMAGE_READ: elsewhere if the recorded address is taken            */
     bool first;       /* no writer is attached: recover, start a log, rebuild `shared`     */
     bool inspect;     /* first, and a LIVE session ended without close: map for a verdict and write nothing,
@@ -131,7 +133,11 @@ bool image_failed(const struct image *image);
 /* image_checkpoint() ended with rc: may image_seal() go on all the same?  Yes also where only a new log found no space. */
 bool image_can_seal(const struct image *image, int rc);
 /* SOLE, TURNS: Is the log under its name?  LIVE: true. */
-bool image_log_named(const struct image *image);
+/* SOLE: nothing was committed since the open, and there is no log (txn_log.c). */
+bool image_is_late(const struct image *image);
+bool image_log_named(const struct image *image); /* or there is none yet */
+/* The store has no name any more: its log loses its own, if it is still there. */
+void image_unname_log(struct image *image);
 
 /* ---- IMAGE_SHARED ---- */
 /* Ranged sync of the used range and a fresh header (super as filled in by the caller: commit_seq, times; used_bytes and

@@ -414,8 +414,8 @@ static int begin_anew(const struct file *file, struct superblock *super, const s
     uint64_t salt;
     if (getrandom(&salt, sizeof salt, 0) != (ssize_t)sizeof salt)
         return error_set(EIO, "no random bytes for the log's salt");
-    int rc =
-        wal_make(&next, file, false, super->id, salt, super->checkpoint + 1, prefix->end.next_seq, prefix->used_bytes);
+    int rc = wal_make(&next, file, WAL_BESIDE, super->id, salt, super->checkpoint + 1, prefix->end.next_seq,
+                      prefix->used_bytes);
     if (rc != 0)
         return rc;
     struct superblock before = *super;

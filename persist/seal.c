@@ -31,6 +31,8 @@
  * step 5, and recovery may replay all of it; so step 3 punches nothing and the file keeps its length, as with readers.
  * Step 7 gives the log's space back.
  *
+ * A SOLE session that committed nothing had no log (txn_log.c): it leaves the superblocks as it found them, times included.
+ *
  * Step 3 comes after 1, because recovery would replay records into punched pages; and before 5, because a sealed store
  * has no log that could tell which pages were being punched.  After step 5 nothing can fail any more that matters: 6 and
  * 7 are tidying, and the next open does it again.
@@ -190,6 +192,25 @@ static int write_sealed(const struct image *image, struct superblock *super, uin
     return rc;
 }
 
+/* Step 6; what stays is cleared by the next opener. */
+static void cut_off(const struct image *image, uint64_t used_bytes)
+{
+    uint64_t file_bytes;
+    uint64_t end = format_file_bytes(used_bytes) + (image->file->in_memory ? 0 : TAIL_BYTES);
+    if (file_size(image->file->fd, &file_bytes) == 0 && file_bytes > end)
+        (void)file_truncate(image->file->fd, end);
+}
+
+/* A session that had no log (txn_log.c): the superblocks are sealed as they were, and only growth that came to nothing is cut
+ * off, the mark in its former place again.  With readers attached the caller's length leaves nothing to be cut. */
+static void give_back_growth(const struct image *image, const struct superblock *super, uint64_t used_bytes)
+{
+    uint64_t file_bytes, used = max_u64(used_bytes, super->used_bytes), end = format_file_bytes(used);
+    if (file_size(image->file->fd, &file_bytes) == 0 && end < tail_offset(file_bytes) &&
+        tail_write(image->file->fd, end, super->id, super->checkpoint, super->commit_seq) == 0)
+        cut_off(image, used);
+}
+
 int image_seal(struct image *image, struct superblock *super, uint64_t used_bytes,
                const struct image_free_range *free_ranges, unsigned free_range_count)
 {
@@ -200,6 +221,10 @@ int image_seal(struct image *image, struct superblock *super, uint64_t used_byte
     rc = image->txn == NULL ? 0 : txn_checkpoint(image->txn);
     if (!image_can_seal(image, rc))
         return rc;
+    if (image_is_late(image)) {
+        give_back_growth(image, super, used);
+        return 0;
+    }
     uint64_t seq = super->commit_seq;
     /* No space for a new log: the old one still names pages, and is the superblock's with the old number. */
     if (rc != 0) {
@@ -230,11 +255,8 @@ int image_seal(struct image *image, struct superblock *super, uint64_t used_byte
             (void)tail_erase(image->file->fd, cut);
         return rc;
     }
-    uint64_t file_bytes;
-    uint64_t end = format_file_bytes(used) + (image->file->in_memory ? 0 : TAIL_BYTES);
-    if (file_size(image->file->fd, &file_bytes) == 0 && file_bytes > end)
-        (void)file_truncate(image->file->fd, end);
-    if (image->txn != NULL && (file_is_current(image->file) || txn_log_named(image->txn)))
-        (void)wal_name_remove(image->file, super->id); /* else another store's may lie there: a copy has the same id */
+    cut_off(image, used);
+    if (image->txn != NULL)
+        txn_remove_logs(image->txn);
     return 0;
 }

@@ -271,6 +271,21 @@ int superblock_write_both(const struct file *file, struct superblock *super)
     return write_copy(file, super, (unsigned)(super->sequence % 2) ^ 1, true);
 }
 
+bool superblock_has_twin(const struct file *file, const struct superblock *super)
+{
+    struct copy copies[2];
+    uint64_t file_bytes;
+    return read_copies(file, copies, &file_bytes) == 0 && copies[0].state == COPY_VALID &&
+           copies[1].state == COPY_VALID && copies[0].super.sequence == super->sequence &&
+           memcmp(&copies[0].super, &copies[1].super, sizeof copies[0].super) == 0;
+}
+
+bool superblock_refused(const struct file *file, const struct superblock *before, int rc)
+{
+    struct superblock now;
+    return (rc == ENOSPC || rc == EDQUOT) && superblock_read(file, &now) == 0 && now.sequence == before->sequence;
+}
+
 int superblock_settle(const struct file *file)
 {
     struct superblock now;

@@ -19,6 +19,11 @@ int superblock_write(const struct file *file, struct superblock *super, bool syn
 /* Both copies with the same next sequence, a sync between and after: at close, and when a store is opened for writing,
  * before the first commit (see superblock.c, why). */
 int superblock_write_both(const struct file *file, struct superblock *super);
+/* Both copies are whole, the same, and of this sequence: as a close leaves them. */
+bool superblock_has_twin(const struct file *file, const struct superblock *super);
+/* A write after `before` ended with rc: was it refused for want of room, and is all as it was?  What the kernel shows is what
+ * it will write.  Else nobody knows which superblock the disk has. */
+bool superblock_refused(const struct file *file, const struct superblock *before, int rc);
 /* What superblock_read() chose is durable, if only the page cache had it (see superblock.c). */
 int superblock_settle(const struct file *file);
 /* superblock_write_both() with state = SUPER_SEALED. */

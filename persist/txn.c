@@ -108,101 +108,6 @@ void txn_publish(struct txn *txn)
 
 /* ---- open and close ---- */
 
-/* A new, empty log for a sealed file; the superblock that names it last. */
-static int start_new_log(struct txn *txn)
-{
-    struct wal_next next;
-    uint64_t salt;
-    if (getrandom(&salt, sizeof salt, 0) != (ssize_t)sizeof salt)
-        return error_set(EIO, "no random bytes for the log's salt");
-    int rc = wal_make(&next, txn->file, true, txn->super->id, salt, txn->super->checkpoint + 1,
-                      txn->super->commit_seq + 1, txn->super->used_bytes);
-    if (rc != 0)
-        return rc;
-    struct superblock before = *txn->super;
-    txn->super->state = SUPER_OPEN_LOGGED;
-    txn->super->log_salt = salt;
-    txn->super->checkpoint = next.at.checkpoint;
-    rc = superblock_write_both(txn->file, txn->super); /* superblock.c says why both */
-    if (rc != 0) {
-        *txn->super = before; /* nobody knows whether the disk has a superblock that names the log: it stays */
-        file_calls.close(next.fd);
-        return rc;
-    }
-    return wal_switch(&txn->wal, next.fd, &next.at);
-}
-
-/* The log that txn_recover() left: the superblock's, and empty. */
-static int continue_log(struct txn *txn)
-{
-    struct wal_scan scan;
-    struct wal_record record;
-    int fd;
-    int rc = wal_find(&fd, txn->file, true, txn->super->id, txn->super->log_salt, txn->super->checkpoint);
-    if (rc != 0)
-        return rc;
-    rc = wal_scan_open(&scan, fd, txn->super->id, txn->super->log_salt, txn->super->checkpoint,
-                       txn->super->capacity_bytes);
-    if (rc != 0)
-        goto close_log;
-    rc = wal_scan_next(&scan, &record);
-    wal_scan_close(&scan);
-    if (rc == 0)
-        rc = error_set(EINVAL, "%s was not recovered before it was opened", txn->file->path);
-    if (rc == ENOENT)
-        return wal_switch(&txn->wal, fd, &scan.at);
-close_log:
-    file_calls.close(fd);
-    return rc;
-}
-
-/* A process that comes later.  It must be able to replace the log, or its first checkpoint could not be made (wal_file.c).
- * Where the log ends is known at the first refresh; but it is opened now, while the gate keeps its name, for a store that is
- * removed afterwards goes on without names.  A checkpoint may be replacing it this very moment: then the first refresh
- * finds the new one. */
-static int join_log(struct txn *txn)
-{
-    struct shared_state state;
-    int fd;
-    txn->stale = true;
-    txn->drop_all = true; /* memory locked since the process began: private as it was mapped, and no list knows */
-    if (txn->shared == NULL || shared_read(txn->shared, &state) != 0)
-        return 0;
-    int rc = file_may_replace(txn->file->log_path);
-    if (rc != 0)
-        return rc;
-    if (wal_find(&fd, txn->file, true, txn->super->id, state.at.salt, state.at.checkpoint) == 0)
-        (void)wal_switch(&txn->wal, fd, &state.at);
-    error_clear();
-    return 0;
-}
-
-static int open_log(struct txn *txn, bool first)
-{
-    int rc = wal_open(&txn->wal, txn->super->id);
-    if (rc == 0 && !first)
-        rc = join_log(txn);
-    if (rc != 0 || !first)
-        return rc;
-    txn->untouched = txn->super->state == SUPER_SEALED;
-    rc = tail_raise(txn->file->fd, txn->super->id, txn->super->checkpoint, txn->super->commit_seq);
-    if (rc != 0)
-        return error_set(rc, "cannot write the end of %s: %s", txn->file->path, error_text(rc));
-    rc = txn->super->state == SUPER_OPEN_LOGGED ? continue_log(txn) : start_new_log(txn);
-    if (rc != 0)
-        return rc;
-    txn->used_bytes = txn->named_bytes = txn->applied_used_bytes = txn->super->used_bytes;
-    txn->applied_at = txn->wal.at;
-    txn->applied_seq = txn->durable_seq = txn->wal.at.next_seq - 1;
-    txn->length_synced = txn->used_bytes;
-    if (txn->shared != NULL)
-        shared_clear(txn->shared);
-    txn_publish(txn);
-    if (txn->shared != NULL)
-        shared_raise_durable_seq(txn->shared, txn->durable_seq);
-    return 0;
-}
-
 static void free_txn(struct txn *txn)
 {
     overlay_release(&txn->overlay);
@@ -214,6 +119,7 @@ static void free_txn(struct txn *txn)
     page_list_free(&txn->resident);
     free(txn->changed);
     free(txn->scratch);
+    free(txn->renamed);
     pthread_cond_destroy(&txn->synced);
     pthread_mutex_destroy(&txn->sync);
     pthread_mutex_destroy(&txn->engine);
@@ -228,7 +134,7 @@ int txn_open_with(struct txn **out, struct map *map, const struct file *file, st
     if (txn == NULL)
         return error_set(ENOMEM, "no memory to open %s", file->path);
     txn->map = map;
-    txn->file = file;
+    txn->file = txn->names = file;
     txn->super = super;
     txn->shared = options->shared;
     txn->max_private_bytes = options->max_private_bytes;
@@ -250,7 +156,7 @@ int txn_open_with(struct txn **out, struct map *map, const struct file *file, st
         limit_open(txn);
     }
     if (rc == 0)
-        rc = open_log(txn, options->first);
+        rc = txn_open_log(txn, options->first, options->late_log);
     if (rc != 0) {
         dirty_close(txn->dirty);
         wal_close(&txn->wal);
@@ -314,14 +220,6 @@ void txn_forget(struct txn *txn)
 
 /* ---- what others may ask ---- */
 
-bool txn_log_named(struct txn *txn)
-{
-    pthread_mutex_lock(&txn->engine);
-    bool named = txn->wal.fd >= 0 && wal_name_is(txn->file->log_path, txn->wal.fd);
-    pthread_mutex_unlock(&txn->engine);
-    return named;
-}
-
 void txn_forget_checksums(struct txn *txn)
 {
     pthread_mutex_lock(&txn->engine);
@@ -352,7 +250,7 @@ void txn_stat(struct txn *txn, struct image_stat *stat)
     pthread_mutex_lock(&txn->engine);
     stat->private_bytes =
         (txn->overlay.count * 2 + txn->carry.count + txn->resident.count - txn->resident_head) * PAGE_BYTES;
-    stat->log_bytes = txn->wal.at.end;
+    stat->log_bytes = txn->late ? 0 : txn->wal.at.end;
     stat->commit_seq = txn->wal.at.next_seq - 1;
     stat->applied_seq = txn->applied_seq;
     pthread_mutex_lock(&txn->sync);
@@ -386,6 +284,10 @@ void txn_check(struct txn *txn, struct report *report)
     struct wal_scan scan;
     struct wal_record record;
     pthread_mutex_lock(&txn->engine);
+    if (txn->late) {
+        pthread_mutex_unlock(&txn->engine);
+        return;
+    }
     (void)wal_flush(&txn->wal); /* if it fails, so does the next sync */
     int rc =
         wal_scan_open(&scan, txn->wal.fd, txn->super->id, txn->wal.at.salt, txn->wal.at.checkpoint, txn->map->capacity);

@@ -4,7 +4,7 @@
  *
  * Order of calls, first opener (gate held, nobody else attached):
  *     superblock_read -> if SUPER_OPEN_LOGGED: txn_recover -> map_open -> txn_open (starts a new, empty log and writes
- *     the superblock that names it).  *super is kept by pointer and changed under "exclusive" only.
+ *     the superblock that names it; or leaves that to the first commit: options->late_log).  *super is kept by pointer and changed under "exclusive" only.
  * Further openers (TURNS): map_open -> txn_open (reads nothing that can move) -> txn_refresh before anything else.
  * The end: txn_checkpoint, superblock_seal, file_unlink(log_path), txn_close.
  */
@@ -75,7 +75,10 @@ int txn_apply(struct txn *txn);
 /* The end of a file that was made longer is durable (tail_confirm).  An errno: nothing is lost, try again; else poisoned. */
 int txn_confirm_length(struct txn *txn);
 bool txn_has_unapplied(const struct txn *txn);
-bool txn_log_named(struct txn *txn);              /* Is the log under its name? */
+bool txn_is_late(struct txn *txn);                /* there is no log, because nothing was committed since the open */
+bool txn_log_named(struct txn *txn);              /* Is the log under its name, if there is one? */
+void txn_remove_logs(struct txn *txn);            /* sealed: the names of its logs go, if they are this store's */
+void txn_unname_log(struct txn *txn);             /* the log's name goes, if it is the log's */
 bool txn_untouched(struct txn *txn);              /* opened sealed, and nothing was committed since */
 bool txn_wants_checkpoint(const struct txn *txn); /* the log is over its limit */
 bool txn_limit_waits(const struct txn *txn);

@@ -36,6 +36,8 @@ struct unsynced {
 struct txn {
     struct map *map;
     const struct file *file;
+    const struct file *names; /* its log's: `file`, or `renamed` (under engine)        */
+    struct file *renamed;     /* the file under its present name, if that was asked for */
     struct superblock *super;
     struct image_shared *shared; /* may be NULL: nobody else looks */
     uint64_t max_private_bytes;
@@ -44,6 +46,7 @@ struct txn {
     bool at_once;    /* no record waits in memory: a file system where its write, too, may find the disk full */
     bool drop_all;   /* TURNS: private pages may exist that no list knows: the next turn drops the whole range */
     bool untouched;  /* opened sealed, and nothing was committed since: the file is what the sealed superblocks said */
+    bool late;       /* SOLE: no log yet; the first commit makes it (txn_log.c)                                   */
     bool restarting; /* TURNS: between a new superblock and telling of the log that it names */
     bool stale;      /* nothing is known before the first refresh (a further opener in TURNS) */
 
@@ -96,6 +99,12 @@ int txn_sync_locked(struct txn *txn, uint64_t seq); /* `engine` is held */
 uint64_t txn_durable_end(struct txn *txn);          /* the log is durable up to here */
 /* Before a byte of commits up to seq goes to the file (tail.c). */
 int txn_raise_tail(struct txn *txn, uint64_t seq);
+
+/* ---- txn_log.c ---- */
+int txn_open_log(struct txn *txn, bool first, bool late);
+/* Under `engine`, exclusive: a commit has something to say.  A late log is made; what was in hand of a record is forgotten.
+ * An errno: nothing happened; STEAD_FAILED. */
+int txn_need_log(struct txn *txn);
 
 /* txn_open() with a chosen way to find changed pages (tests). */
 int txn_open_with(struct txn **out, struct map *map, const struct file *file, struct superblock *super,

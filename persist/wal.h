@@ -145,13 +145,19 @@ int wal_name_remove(const struct file *file, const uint8_t *id);
 struct wal_next { /* a new log that no superblock names yet */
     int fd;
     struct wal_position at;
-    const char *path; /* in the struct file it was made for */
+    const char *path; /* in the struct file it was made for; "": nameless */
 };
 
-/* A new, empty log for a store whose commits before first_seq are in its file, durable with its name: FILE-wal.new, or
- * FILE-wal itself (in_place) where no superblock names a log.  Stray ones are replaced.  On failure nothing is left. */
-int wal_make(struct wal_next *next, const struct file *file, bool in_place, const uint8_t id[16], uint64_t salt,
+enum wal_place {
+    WAL_BESIDE,   /* FILE-wal.new                                               */
+    WAL_IN_PLACE, /* FILE-wal: no superblock names a log                        */
+    WAL_NAMELESS  /* the store has no name any more: nobody will look for a log */
+};
+/* A new, empty log for a store whose commits before first_seq are in its file, durable with its name.  Stray ones are
+ * replaced.  On failure nothing is left. */
+int wal_make(struct wal_next *next, const struct file *file, enum wal_place place, const uint8_t id[16], uint64_t salt,
              uint64_t checkpoint, uint64_t first_seq, uint64_t used_bytes);
+void wal_unname(struct wal_next *next);  /* it loses its name, and is a log all the same */
 void wal_discard(struct wal_next *next); /* no superblock names it, nor will */
 /* It takes FILE-wal's place, once a durable superblock names it; old_fd: the log that lies there, -1: whatever it is. */
 int wal_install(const struct wal_next *next, const struct file *file, int old_fd);

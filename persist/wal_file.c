@@ -26,6 +26,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -61,32 +62,60 @@ static int write_header(struct wal_next *next, const uint8_t id[16], uint64_t fi
     return rc == 0 ? 0 : error_set(rc, "cannot write the log's header: %s", error_text(rc));
 }
 
-void wal_discard(struct wal_next *next)
+void wal_unname(struct wal_next *next)
 {
     if (wal_name_is(next->path, next->fd))
         (void)file_unlink(next->path);
+}
+
+void wal_discard(struct wal_next *next)
+{
+    wal_unname(next);
     file_calls.close(next->fd);
     next->fd = -1;
 }
 
-int wal_make(struct wal_next *next, const struct file *file, bool in_place, const uint8_t id[16], uint64_t salt,
+/* In the folder where the store was, or in memory if that went, too. */
+static int make_nameless(struct wal_next *next, const struct file *file, mode_t mode)
+{
+    char temporary[FILE_PATH_BYTES + 24];
+    int rc = file_open_nameless(&next->fd, file->log_path, mode, temporary);
+    if (rc == 0 && temporary[0] != '\0')
+        (void)file_unlink(temporary);
+    if (rc == ENOENT) {
+        error_clear();
+        next->fd = memfd_create("stead-wal", MFD_CLOEXEC);
+        rc = next->fd >= 0 ? 0 : error_set(errno, "cannot make a log in memory: %s", error_text(errno));
+    }
+    return rc;
+}
+
+static int make_named(struct wal_next *next, const struct file *file, const struct stat *store)
+{
+    int rc = wal_name_create(&next->fd, file, next->path, store->st_mode & 0777);
+    if (rc == 0)
+        share_with(next->fd, store);
+    return rc;
+}
+
+int wal_make(struct wal_next *next, const struct file *file, enum wal_place place, const uint8_t id[16], uint64_t salt,
              uint64_t checkpoint, uint64_t first_seq, uint64_t used_bytes)
 {
     struct stat store;
+    const bool named = place != WAL_NAMELESS;
     *next = (struct wal_next){.fd = -1};
     next->at =
         (struct wal_position){.salt = salt, .checkpoint = checkpoint, .end = WAL_FIRST_RECORD, .next_seq = first_seq};
-    next->path = in_place ? file->log_path : file->log_next_path;
+    next->path = !named ? "" : place == WAL_IN_PLACE ? file->log_path : file->log_next_path;
     if (fstat(file->fd, &store) != 0)
         return error_set(errno, "cannot stat %s", file->path);
-    int rc = wal_name_create(&next->fd, file, next->path, store.st_mode & 0777);
+    int rc = named ? make_named(next, file, &store) : make_nameless(next, file, store.st_mode & 0777);
     if (rc != 0) {
         next->fd = -1;
         return rc;
     }
-    share_with(next->fd, &store);
     rc = write_header(next, id, first_seq, used_bytes);
-    if (rc == 0 && (rc = file_sync_directory(next->path)) != 0)
+    if (rc == 0 && named && (rc = file_sync_directory(next->path)) != 0)
         error_set(rc, "cannot sync the directory of %s: %s", next->path, error_text(rc));
     if (rc != 0) {
         wal_discard(next);

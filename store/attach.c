@@ -122,6 +122,7 @@ static int attach_slot(struct stead *s, bool *unit_made)
     int rc = 0;
     *unit_made = false;
     if (s->has_slot && !slots_locked(s)) {
+        store_heed_visit(s->unit, &s->super);
         lock_unit_format(s->unit, (uint32_t)s->sharing, s->super.commit_seq);
         *unit_made = true;
     } else if (s->has_slot) {
@@ -213,7 +214,7 @@ static int judge_unclean(struct stead *s)
                      s->file.path);
 }
 
-static int open_image(struct stead *s, const stead_options *o, bool first, bool inspect)
+static int open_image(struct stead *s, const stead_options *o, bool first, bool inspect, bool raised)
 {
     bool crashed = s->super.state == SUPER_OPEN_LOGGED && first;
     struct image_options options = {
@@ -224,6 +225,7 @@ static int open_image(struct stead *s, const stead_options *o, bool first, bool 
         .any_address = (o->flags & STEAD_ANY_ADDRESS) != 0,
         .first = first,
         .inspect = inspect && first,
+        .late_log = s->sharing == STEAD_SOLE && !raised,
         .shared = s->has_slot ? lock_unit_image_shared(s->unit) : NULL,
         .max_private_bytes = o->max_private_bytes,
     };
@@ -333,12 +335,14 @@ int store_attach(struct stead *s, const stead_options *o)
     bool unclean = ended_unclean(s, first);
     bool inspect = unclean && (o->flags & STEAD_ACCEPT_UNCLEAN) == 0;
     s->first_writer = first && !s->read_only && !inspect;
+    const uint64_t capacity = s->super.capacity_bytes;
     if ((rc = raise_capacity(s, o, alone)) != 0 || (rc = open_locks(s)) != 0)
         return rc;
     s->accepted_unclean = unclean && !inspect;
     if (s->accepted_unclean)
         s->super.accepted_unclean = 1;
-    if ((rc = open_image(s, o, first, inspect)) != 0 || (rc = store_attach_heap(s, first, inspect)) != 0)
+    if ((rc = open_image(s, o, first, inspect, s->super.capacity_bytes != capacity)) != 0 ||
+        (rc = store_attach_heap(s, first, inspect)) != 0)
         return rc;
     if (inspect)
         return judge_unclean(s);

@@ -213,6 +213,15 @@ static int refuse_in_use(const struct stead *s)
     return 0;
 }
 
+static int finish_writer(struct stead *s)
+{
+    int rc = store_finish(s);
+    if (rc == 0 && image_is_late(s->image)) /* the superblock does not tell of this session */
+        lock_unit_leave(s->unit, s->super.id, s->super.sequence, atomic_load(&s->unit->last_attach_s),
+                        atomic_load(&s->unit->last_detach_s));
+    return rc;
+}
+
 static int close_writer(struct stead *s)
 {
     bool removed = !file_has_name(&s->file);
@@ -232,9 +241,9 @@ static int close_writer(struct stead *s)
     /* A removed store has no name to open it by: there is nothing to seal.  One that was moved is one file from now on, if
      * the log that its checkpoint replaces is still where it was: else the log went, too, and waits for the next opener. */
     if (file_has_name(&s->file) && (file_is_current(&s->file) || image_log_named(s->image)))
-        rc = store_finish(s);
-    else if (!file_has_name(&s->file) && s->sharing != STEAD_LIVE && image_log_named(s->image))
-        (void)file_unlink(s->file.log_path);
+        rc = finish_writer(s);
+    else if (!file_has_name(&s->file) && s->sharing != STEAD_LIVE)
+        image_unname_log(s->image);
     if (rc != 0)
         (void)lock_byte_drop(s->lock_fd, LOCK_BYTE_GATE);
     return error_keep(rc);

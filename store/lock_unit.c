@@ -17,6 +17,7 @@
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
+#include <xxhash.h>
 
 #include "base/deadline.h"
 #include "base/error.h"
@@ -57,6 +58,39 @@ void lock_unit_format(struct lock_unit *unit, uint32_t sharing, uint64_t commit_
     atomic_store(&unit->durable_seq, commit_seq);
     lock_region_format(lock_unit_region(unit));
     atomic_store(&unit->signature, LOCK_UNIT_SIGNATURE);
+}
+
+static uint64_t visit_checksum(const uint8_t id[16], uint64_t sequence, int64_t attach_s, int64_t detach_s)
+{
+    struct {
+        uint8_t id[16];
+        uint64_t sequence;
+        int64_t attach_s, detach_s;
+    } bytes = {.sequence = sequence, .attach_s = attach_s, .detach_s = detach_s};
+    static_assert(sizeof bytes == 40, "no padding");
+    memcpy(bytes.id, id, sizeof bytes.id);
+    return XXH3_64bits(&bytes, sizeof bytes);
+}
+
+void lock_unit_leave(struct lock_unit *unit, const uint8_t id[16], uint64_t sequence, int64_t attach_s,
+                     int64_t detach_s)
+{
+    atomic_store(&unit->visit.attach_s, attach_s);
+    atomic_store(&unit->visit.detach_s, detach_s);
+    atomic_store(&unit->visit.sequence, sequence);
+    atomic_store(&unit->visit.checksum, visit_checksum(id, sequence, attach_s, detach_s));
+}
+
+bool lock_unit_visited(const struct lock_unit *unit, const uint8_t id[16], uint64_t sequence, int64_t *attach_s,
+                       int64_t *detach_s)
+{
+    int64_t attach = atomic_load(&unit->visit.attach_s), detach = atomic_load(&unit->visit.detach_s);
+    if (atomic_load(&unit->visit.sequence) != sequence ||
+        atomic_load(&unit->visit.checksum) != visit_checksum(id, sequence, attach, detach))
+        return false;
+    *attach_s = attach;
+    *detach_s = detach;
+    return true;
 }
 
 int lock_unit_verify(const struct lock_unit *unit)

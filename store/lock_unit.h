@@ -2,7 +2,7 @@
  * lock_unit.h -- the third 64 KiB unit of the file, mapped shared by every attached process with guard pages around.
  *
  * Volatile: the first process to attach (no presence byte locked) makes it anew, so nothing in it survives a crash
- * or needs a checksum, and it is never synced by the commit path (syncs are ranged; see persist/).
+ * or needs a checksum (but `visit`), and it is never synced by the commit path (syncs are ranged; see persist/).
  * Layout frozen: processes of different builds meet here.
  */
 #ifndef STEAD_STORE_LOCK_UNIT_H
@@ -20,6 +20,14 @@
 #define LOCK_UNIT_SIGNATURE UINT64_C(0x3374696e55647453) /* "StdUnit3" */
 #define LOCK_UNIT_HEAD_BYTES 4096
 
+/* What a session that committed nothing leaves of itself, its superblock being as it found it: when it was.  Read before the
+ * unit is made anew, believed if the checksum is right; it is in nobody's sync, so that a power cut may take it. */
+struct lock_unit_visit {
+    _Atomic int64_t attach_s, detach_s; /* CLOCK_REALTIME, seconds                                   */
+    _Atomic uint64_t sequence;          /* of the superblock that it found                           */
+    _Atomic uint64_t checksum;          /* XXH3-64 of the store's id and the three above             */
+};
+
 struct lock_unit {
     _Atomic uint64_t signature;   /* LOCK_UNIT_SIGNATURE; written last                                  */
     uint32_t sharing;             /* stead_sharing of all attached writers                              */
@@ -36,7 +44,8 @@ struct lock_unit {
     _Atomic int64_t last_attach_s, last_detach_s, last_change_s; /* CLOCK_REALTIME, seconds */
     _Atomic uint64_t waiting_bytes;   /* the writer's memory that waits for application                  */
     _Atomic int64_t held_off_since_s; /* CLOCK_REALTIME: the first of the last tries to apply, in vain; 0: it was not */
-    uint8_t reserved1[512 - 104];
+    struct lock_unit_visit visit;
+    uint8_t reserved1[512 - 104 - sizeof(struct lock_unit_visit)];
     uint8_t image_shared[IMAGE_SHARED_BYTES];
     uint8_t reserved2[LOCK_UNIT_HEAD_BYTES - 1024];
     uint8_t region[LOCK_REGION_BYTES];
@@ -51,6 +60,11 @@ int lock_unit_map(struct lock_unit **out, int fd, bool writable);
 void lock_unit_unmap(struct lock_unit *unit);
 /* First opener, under the gate.  commit_seq: what waiters without a slot see from the first moment on. */
 void lock_unit_format(struct lock_unit *unit, uint32_t sharing, uint64_t commit_seq);
+/* Notes the visit, and finds it again: false if there is none to this superblock.  Any bytes may stand there. */
+void lock_unit_leave(struct lock_unit *unit, const uint8_t id[16], uint64_t sequence, int64_t attach_s,
+                     int64_t detach_s);
+bool lock_unit_visited(const struct lock_unit *unit, const uint8_t id[16], uint64_t sequence, int64_t *attach_s,
+                       int64_t *detach_s);
 /* 0, or STEAD_VERSION: attached processes use another layout. */
 int lock_unit_verify(const struct lock_unit *unit);
 

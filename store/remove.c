@@ -7,7 +7,10 @@
  *   3 the logs that bear its id lose their names             a store without its log: STEAD_LOG_MISSING if it had one to
  *                                                            recover from, until it is removed again
  *   4 the file loses its name, the directory is synced       removed
- *   5 drop the gate
+ *   5 logs that bear its id lose their names once more: a      removed; that log stays
+ *     process that has it open in SOLE may have made one since
+ *     (persist/txn_log.c); later it finds the name gone
+ *   6 drop the gate
  *
  * The log's name goes first: while the store has its own, nobody can make a new store, and a new log, under it.
  *
@@ -52,7 +55,11 @@ static int unlink_names(const struct file *file, const uint8_t *id)
     rc = file_unlink(file->path);
     if (rc != 0)
         return error_set(rc, "%s cannot be removed: %s", file->path, error_text(rc));
-    return file->in_memory ? 0 : file_sync_directory(file->path);
+    if (file->in_memory)
+        return 0;
+    if (id != NULL && wal_name_remove(file, id) != 0)
+        error_clear(); /* the store is gone all the same */
+    return file_sync_directory(file->path);
 }
 
 /* ESTALE: another file has the name by now. */

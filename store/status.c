@@ -30,6 +30,16 @@ void store_fill_super(const struct stead *s, struct superblock *super)
     super->root = 0; /* only a sealed superblock has it: here it would go stale */
 }
 
+/* The superblock's times, of a sealed store, from a visit that left it as it was. */
+void store_heed_visit(const struct lock_unit *unit, struct superblock *super)
+{
+    int64_t attach_s, detach_s;
+    if (super->state != SUPER_SEALED || !lock_unit_visited(unit, super->id, super->sequence, &attach_s, &detach_s))
+        return;
+    super->last_attach_s = attach_s;
+    super->last_detach_s = detach_s;
+}
+
 static void format_id(char text[37], const uint8_t id[16])
 {
     int n = 0;
@@ -39,8 +49,11 @@ static void format_id(char text[37], const uint8_t id[16])
 
 static void fill_times(const struct stead *s, stead_status *status)
 {
-    const struct superblock *super = &s->super;
+    struct superblock seen = s->super;
+    const struct superblock *super = &seen;
     const struct lock_unit *unit = s->has_slot ? s->unit : NULL;
+    if (unit == NULL && s->unit != NULL)
+        store_heed_visit(s->unit, &seen);
     status->creator_pid = (pid_t)super->creator_pid;
     status->created = (time_t)super->created_s;
     status->last_attach = (time_t)(unit != NULL ? atomic_load(&unit->last_attach_s) : super->last_attach_s);

@@ -241,6 +241,7 @@ void *names_find(struct stead *s, const char *name, int *rc);    /* store lock h
 /* ---- status.c */
 void store_note_change(struct stead *s);
 /* Times and pids from the lock unit, before a superblock is written. */
+void store_heed_visit(const struct lock_unit *unit, struct superblock *super);
 void store_fill_super(const struct stead *s, struct superblock *super);
 
 #endif

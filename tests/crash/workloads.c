@@ -16,6 +16,8 @@
 #include "persist/txn.h" /* txn_log_limit_bytes */
 #include "tests/crash/versioned.h"
 
+#define GROWTH_BYTES ((size_t)6 << 20) /* more than a heap has to begin with */
+
 static int open_store(stead **store, const char *path, stead_sharing sharing)
 {
     return stead_open(store, path, &(stead_options){.sharing = sharing, .timeout_ms = 20000});
@@ -209,6 +211,14 @@ static int run_reopened(const char *path, void *arg)
     if (rc != 0)
         return rc;
     uint64_t had = versioned_now(store);
+    rc = close_store(store); /* a session without a commit: sealed before, the whole of it without a log */
+    if (rc == 0)
+        rc = open_store(&store, path, STEAD_SOLE);
+    if (rc != 0)
+        return rc;
+    void *large = stead_malloc(store, GROWTH_BYTES); /* the file grows, no log beside it, and gets nothing of that */
+    if (large == NULL || (rc = stead_rollback(store)) != 0 || versioned_now(store) != had)
+        return give_up(store, rc != 0 ? rc : large == NULL ? ENOMEM : EUCLEAN);
     rc = advance(store, had + 1, STEAD_BUFFERED);
     if (rc == 0)
         rc = advance(store, had + 2, STEAD_DURABLE);

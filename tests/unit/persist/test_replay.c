@@ -41,7 +41,7 @@ static void log_create(struct log *log)
     cr_assert_geq(fd, 0);
     OK(file_resolve(&log->store, log->path));
     log->store.fd = fd;
-    OK(wal_make(&next, &log->store, true, test_id, 1, 1, 1, CAPACITY));
+    OK(wal_make(&next, &log->store, WAL_IN_PLACE, test_id, 1, 1, 1, CAPACITY));
     OK(wal_open(&log->wal, test_id));
     OK(wal_switch(&log->wal, next.fd, &next.at));
 }

@@ -28,7 +28,7 @@ static struct file store;
 static void log_start(uint64_t salt, uint64_t checkpoint, uint64_t first_seq)
 {
     struct wal_next next;
-    OK(wal_make(&next, &store, true, id, salt, checkpoint, first_seq, UNIT_BYTES));
+    OK(wal_make(&next, &store, WAL_IN_PLACE, id, salt, checkpoint, first_seq, UNIT_BYTES));
     OK(wal_switch(&wal, next.fd, &next.at));
 }
 

@@ -67,7 +67,7 @@ static void setup(void)
     OK(file_resolve(&store, path));
     OK(file_open_path(&store.fd, path, O_RDWR | O_CREAT, 0600));
     OK(wal_open(&wal, id));
-    OK(wal_make(&next, &store, true, id, SALT, 1, 1, UNIT_BYTES));
+    OK(wal_make(&next, &store, WAL_IN_PLACE, id, SALT, 1, 1, UNIT_BYTES));
     OK(wal_switch(&wal, next.fd, &next.at));
     file_calls.pwrite = watched_pwrite;
     file_calls.fdatasync = watched_fdatasync;

@@ -112,6 +112,8 @@ Test(half_closed, a_close_may_be_tried_again)
         for (long n = 0; closed != 0; n++) {
             const char *path = path_in("s");
             stead *s = open_as(path, sharing, 0);
+            void *root;
+            OK(stead_root_once(s, sizeof(int), NULL, NULL, &root)); /* or SOLE has nothing to write */
             for_ever = false;
             reaches_the_disk = true;
             writes_left = n;
