@@ -26,6 +26,13 @@ clang-format    program  clang-format         clang-format
 valgrind        program  valgrind             valgrind
 spin            program  spin                 spin
 musl            program  musl-gcc             musl-tools
+qemu            program  qemu-system-x86_64   qemu-system-x86
+busybox         program  busybox              busybox-static
+cpio            program  cpio                 cpio
+kmod            program  /sbin/depmod         kmod
+ext4            program  /sbin/mkfs.ext4      e2fsprogs
+xfs             program  /sbin/mkfs.xfs       xfsprogs
+btrfs           program  /sbin/mkfs.btrfs     btrfs-progs
 '
 
 packages_has() { # program|header NAME
