@@ -7,8 +7,8 @@
  *
  * Room is: the gap at a's end, then segments that are VOID or do not exist yet, then for the last part either such a
  * segment, whose header is written behind the extent, or one whose header already lies far enough behind (left by an
- * earlier extent).  If nothing but the header would fit behind the end, b is SWALLOWED too.  The first place by
- * address is taken.  A leader is never swallowed, so no extent reaches over a power of two >= 4 GiB: one that would goes
+ * earlier extent).  If nothing but the header would fit behind the end, b is SWALLOWED too.  Room that an earlier extent left
+ * between two segments is taken first, then the first place by address from where the caller says.  A leader is never swallowed, so no extent reaches over a power of two >= 4 GiB: one that would goes
  * behind it, and the hole before it stays for others.
  *
  * Order of the stores, each settled by extent_settle() after a kill: b's header and entry, the entries between, a's
@@ -80,28 +80,49 @@ static unsigned tail_gap(const struct header *header)
     return first;
 }
 
+/* From the gap at the end of segment a, or from its beginning if it is unused. */
+static bool span_fits_from(const struct heap *heap, uint32_t a, uint64_t pages, uint64_t alignment, struct span *span,
+                           uint32_t *next)
+{
+    unsigned unit, first = UNIT_PAGES;
+    *next = a + 1;
+    if (!is_unused(heap, a)) {
+        const struct header *header = segment_header(heap, a, &unit);
+        if (header == NULL || (first = tail_gap(header)) > SEGMENT_PAGES - SLOT_PAGES)
+            return false;
+    } else if (is_leader(a)) {
+        first += table_slots(a) * SLOT_PAGES;
+    }
+    uint64_t base = (uint64_t)(uintptr_t)heap->base;
+    uint64_t address = base + (((uint64_t)a * SEGMENT_PAGES + first) << PAGE_SHIFT);
+    span->page = (round_up(address, alignment) - base) >> PAGE_SHIFT;
+    span->end = span->page + pages;
+    return span->page / SEGMENT_PAGES == a && span->end <= (uint64_t)SEGMENTS_MAX * SEGMENT_PAGES &&
+           span_fits(heap, span, next);
+}
+
 static bool span_find(const struct heap *heap, uint32_t from, uint64_t pages, uint64_t alignment, struct span *span)
 {
     /* Beyond the last segment only leaders are worth a look: that is where a run goes that would reach over one. */
     uint32_t segments_max = (uint32_t)(heap->capacity >> SEGMENT_SHIFT);
-    for (uint32_t a = from, next; a <= segments_max; a = next) {
-        unsigned unit, first = UNIT_PAGES;
-        next = a + 1;
-        if (!is_unused(heap, a)) {
-            const struct header *header = segment_header(heap, a, &unit);
-            if (header == NULL || (first = tail_gap(header)) > SEGMENT_PAGES - SLOT_PAGES)
-                continue;
-        } else if (is_leader(a)) {
-            first += table_slots(a) * SLOT_PAGES;
-        }
-        uint64_t base = (uint64_t)(uintptr_t)heap->base;
-        uint64_t address = base + (((uint64_t)a * SEGMENT_PAGES + first) << PAGE_SHIFT);
-        span->page = (round_up(address, alignment) - base) >> PAGE_SHIFT;
-        span->end = span->page + pages;
-        if (span->page / SEGMENT_PAGES != a || span->end > (uint64_t)SEGMENTS_MAX * SEGMENT_PAGES)
-            continue;
-        if (span_fits(heap, span, &next))
+    for (uint32_t a = from, next; a <= segments_max; a = next)
+        if (span_fits_from(heap, a, pages, alignment, span, &next))
             return true;
+    return false;
+}
+
+/* A gap that reaches from one segment into the next: an extent that spanned them was freed, and the second one's header
+ * still lies behind it.  Headers are looked at only where the table says that both have room, and together enough. */
+static bool span_find_between(const struct heap *heap, uint64_t pages, uint64_t alignment, struct span *span)
+{
+    uint32_t segments = segments_of(heap), before = segments == 0 ? 0 : entry_at(heap, 0);
+    for (uint32_t b = 1, next; b < segments; b++) {
+        uint32_t entry = entry_at(heap, b);
+        bool both = entry_kind(before) == SEGMENT_PRESENT && entry_kind(entry) == SEGMENT_PRESENT;
+        if (both && entry_header_unit(entry) != 0 && entry_gap(before) != 0 && entry_gap(entry) != 0 &&
+            entry_gap(before) + entry_gap(entry) >= pages && span_fits_from(heap, b - 1, pages, alignment, span, &next))
+            return true;
+        before = entry;
     }
     return false;
 }
@@ -136,7 +157,8 @@ static int span_take_last(struct heap *heap, const struct span *span)
 int span_reserve(struct heap *heap, uint32_t from, uint64_t pages, uint64_t alignment, struct run *run)
 {
     struct span span = {0};
-    if (pages > heap->capacity / PAGE_BYTES || !span_find(heap, from, pages, alignment, &span))
+    if (pages > heap->capacity / PAGE_BYTES ||
+        (!span_find_between(heap, pages, alignment, &span) && !span_find(heap, from, pages, alignment, &span)))
         return error_set(ENOMEM, "The store is full: no room for a block of %llu bytes in a capacity of %llu",
                          (unsigned long long)pages * PAGE_BYTES, (unsigned long long)heap->capacity);
     uint64_t top = span.header_unit != 0

@@ -374,7 +374,7 @@ Test(heap, room_below_the_end_is_taken_first)
         }
 }
 
-/* Large blocks lie side by side, over the ends of segments. */
+/* Large blocks lie side by side, over the ends of segments; and again when two of three were freed. */
 Test(heap, large_blocks_leave_no_gaps)
 {
     static const size_t sizes[] = {1u << 20, 700000, 300000, 2500000, (1u << 20) + 1};
@@ -391,8 +391,8 @@ Test(heap, large_blocks_leave_no_gaps)
                     cr_assert_not_null(blocks[b] = heap_malloc(arena.heap, sizes[i]));
             check_counts(&arena, n);
             heap_stat(arena.heap, &stats);
-            /* In what was freed between others there are headers, which no block may lie over. */
-            cr_assert_leq(stats.used_bytes * 100, stats.live_bytes * (round == 0 ? 104 : 150),
+            /* Round 1: in what was freed between others, too, but for the headers in it. */
+            cr_assert_leq(stats.used_bytes * 100, stats.live_bytes * (round == 0 ? 104 : 105),
                           "round %u: %" PRIu64 " bytes for %u x %zu", round, stats.used_bytes, n, sizes[i]);
             for (unsigned b = 0; b < n; b++)
                 if (round == 1 || b % 3 != 0)
