@@ -153,7 +153,7 @@ static int verify(const char *path, const stead_options *options, unsigned long 
 
 int main(int argc, char **argv)
 {
-    setvbuf(stdout, NULL, _IONBF, 0);
+    setlinebuf(stdout);
     bool runs = argc == 4 && strcmp(argv[1], "run") == 0;
     if (!runs && !(argc == 5 && strcmp(argv[1], "verify") == 0)) {
         fprintf(stderr, "usage: bank run sole|turns FILE\n       bank verify sole|turns FILE NUMBER\n");
