@@ -6,7 +6,8 @@
  *
  * Transfers between accounts, which live in blocks of their own and come and go, leave the sum of all at 0 in every commit.
  * Once in a while a chain of some thousand blocks grows and goes again, so that the file grows, commits write new pages straight
- * and free room is punched; one commit in three is BUFFERED; after LIFE commits the store is closed and opened again.
+ * and free room is punched; one commit in three is BUFFERED; after LIFE commits the store is closed and opened again, once in
+ * between without a change.
  * The number of the commit is in the store: a lost durable commit is a number below N, a mixture of commits a sum that
  * is not 0 or a chain whose length is not the recorded one.
  */
@@ -18,7 +19,7 @@
 
 #include "stead.h"
 
-enum { ACCOUNTS = 20000, LIFE = 300, TRANSFERS = 8, MANY_TRANSFERS = 2000, LINKS = 20000, LINK_MARK = 77 };
+enum { ACCOUNTS = 20000, LIFE = 60, TRANSFERS = 8, MANY_TRANSFERS = 2000, LINKS = 20000, LINK_MARK = 77 };
 
 struct account {
     long balance;
@@ -118,6 +119,8 @@ static _Noreturn void run(const char *path, const stead_options *options)
         unsigned long number = ((struct bank *)bank)->commits;
         must(stead_close(store), "the close");
         printf("durable %lu\n", number);
+        must(stead_open(&store, path, options), "the open for nothing");
+        must(stead_close(store), "the close for nothing");
     }
 }
 

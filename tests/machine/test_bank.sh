@@ -7,7 +7,7 @@ bank=$2
 for mode in sole turns; do
     "$bank" run $mode "$mode.stead" >told &
     test_pids=$!
-    wait_for grep -q '^durable 4[0-9][0-9]$' told # the store was closed and opened again meanwhile
+    wait_for grep -q '^durable 4[0-9][0-9]$' told # the store was closed and opened again some times
     kill -KILL $test_pids
     wait $test_pids 2>/dev/null
     last=$(sed '$d' told | tail -n 1 | tr -dc 0-9) # the last line may be half there
