@@ -118,6 +118,26 @@ Test(txn_limit, applied_pages_make_way_and_slices_come_early)
     free(model);
 }
 
+/* Pages that go straight into the file are in memory until they are there; no application makes room for them. */
+Test(txn_limit, new_pages_count_and_nobody_is_waited_for)
+{
+    struct fixture f;
+    uint64_t seq, longer = BYTES + 2 * LIMIT_PAGES * PAGE_BYTES;
+    longer = round_up(longer, UNIT_BYTES);
+    fixture_create(&f, BYTES, BYTES);
+    f.options.max_private_bytes = LIMIT_PAGES * PAGE_BYTES;
+    OK(fixture_open(&f));
+    fixture_extend(&f, longer);
+    memset(f.map.base + BYTES, 1, longer - BYTES);
+    FAILS(STEAD_LIMIT, txn_commit(f.txn, longer, &seq));
+    cr_assert_not(txn_limit_waits(f.txn));
+    OK(txn_rollback(f.txn));
+    memset(f.map.base + BYTES, 1, (LIMIT_PAGES - 1) * PAGE_BYTES);
+    OK(txn_commit(f.txn, longer, &seq));
+    fixture_kill(&f);
+    fixture_remove(&f);
+}
+
 /* Without a limit: a part of the machine's memory, between 32 and 256 MiB, where pages are protected. */
 Test(txn_limit, what_may_wait_suits_the_machine)
 {

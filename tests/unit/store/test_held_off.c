@@ -10,6 +10,7 @@
 #include <time.h>
 
 #include "persist/txn.h"
+#include "store/store.h"
 #include "support/support.h"
 
 TestSuite(held_off, .init = support_setup, .fini = support_teardown, .timeout = 120);
@@ -219,6 +220,24 @@ Test(held_off, a_limit_that_nobody_is_in_the_way_of_refuses_large_commits_only)
     FAILS(stead_commit(s, STEAD_BUFFERED), STEAD_LIMIT);
     OK(stead_rollback(s));
     cr_assert_eq(bytes[0], 3);
+    OK(stead_close(s));
+}
+
+/* What a dead writer's words say is nobody's. */
+Test(held_off, nothing_waits_where_no_writer_is)
+{
+    stead *s;
+    stead_status status;
+    OK(stead_open(&s, path_in("s"), NULL));
+    OK(stead_close(s));
+    OK(stead_open(&s, path_in("s"), &(stead_options){.flags = STEAD_READ_ONLY}));
+    OK(stead_lock(s, STEAD_SHARED, -1));
+    atomic_store(&s->unit->waiting_bytes, 77);
+    atomic_store(&s->unit->held_off_since_s, 7);
+    OK(stead_stat(s, &status));
+    cr_assert_eq(status.waiting_bytes, 0);
+    cr_assert_eq(status.held_off_since, 0);
+    OK(stead_unlock(s));
     OK(stead_close(s));
 }
 
