@@ -319,17 +319,22 @@ Test(companion, c1_an_ask_is_as_old_as_its_begin)
 
 #endif
 
-/* An owner that leaves in good order, and its process with it, while a reader looks at it. */
+/* An owner that leaves in good order, and its process with it, while a reader looks at it: by the words alone, so that both come
+ * within one look. */
 static void *own_and_leave(void *arg)
 {
     struct scene *scene = arg;
+    int fd = open_mode(scene->world.fd, O_RDWR);
+    struct lock_words *words = &scene->world.region->locks[RWLOCK_STORE];
     while (!atomic_load(&scene->stop)) {
-        struct member owner;
-        owner_join(&scene->world, &owner);
-        OK(rwlock_lock(owner.lock, true, ms_from_now(10000)));
-        OK(rwlock_unlock(owner.lock));
-        member_leave(&owner);
+        struct presence *presence;
+        OK(presence_attach(&presence, scene->world.region, fd, PRESENCE_WRITER));
+        atomic_store(&words->state, (uint64_t)presence_id(presence) << 32 | 77);
+        cpu_relax();
+        atomic_store(&words->state, 0);
+        presence_detach(presence);
     }
+    close(fd);
     return NULL;
 }
 
