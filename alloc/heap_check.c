@@ -12,6 +12,7 @@
  * An unsettled intent (LIVE, a killed holder) allows the segments of that one run to disagree with their heads: the
  * next one to take the gate settles them.
  */
+#include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -290,7 +291,7 @@ void heap_check(const struct heap_reader *reader, struct report *report, uint64_
     *used = HEAP_INITIAL_BYTES;
     classes_init();
     if (check == NULL || header == NULL) {
-        report_problem(report, "A1", 0, "no memory to check the heap");
+        report_unable(report, ENOMEM);
         goto out;
     }
     check->reader = reader;

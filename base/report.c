@@ -53,10 +53,17 @@ void report_problem(struct report *report, const char *invariant, uint64_t offse
         memcpy(report->first, text, sizeof report->first);
 }
 
+void report_unable(struct report *report, int code)
+{
+    if (report->unable == 0)
+        report->unable = code;
+}
+
 void report_add(struct report *report, const struct report *found)
 {
     if (found->problems != 0 && report->problems == 0)
         memcpy(report->first, found->first, sizeof report->first);
+    report_unable(report, found->unable);
     report->problems += found->problems;
     report->blocks += found->blocks;
     report->pages += found->pages;

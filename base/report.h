@@ -25,6 +25,7 @@ struct report {
     uint64_t blocks;   /* heap blocks looked at            */
     uint64_t problems; /* found; only the first has a text */
     char first[REPORT_TEXT_BYTES];
+    int unable;                 /* errno: no memory to look at everything; 0: all was looked at */
     struct report_looks *looks; /* or NULL: every problem counts */
 };
 
@@ -34,6 +35,9 @@ void report_look(struct report *report, struct report_looks *looks);
 /* One broken invariant: its id in docs/invariants.d ("A3"), the offset it concerns, and what is wrong. */
 void report_problem(struct report *report, const char *invariant, uint64_t offset, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
+
+/* Not damage: the checker could not look (ENOMEM).  Problems that were found count all the same. */
+void report_unable(struct report *report, int code);
 
 /* What was found apart, added to *report. */
 void report_add(struct report *report, const struct report *found);

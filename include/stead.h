@@ -352,7 +352,8 @@ STEAD_API int stead_wait_change(stead *store, uint64_t since_commit, int timeout
 STEAD_API int stead_stat(stead *store, stead_status *status);
 
 /* stead_check -- superblocks, heap, page checksums.  0, or STEAD_CORRUPT with the report filled in.
- * Reads with pread; never trusts the file.  Cost: reads the whole used range. */
+ * Reads with pread; never trusts the file.  ENOMEM: not everything could be looked at, and what was is sound.
+ * Cost: reads the whole used range. */
 STEAD_API int stead_check(stead *store, stead_report *report);
 
 /* stead_each_block -- visit every live block, in address order, under a shared lock; stops at and returns visit's first

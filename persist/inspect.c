@@ -51,7 +51,7 @@ static void check_pages(struct image *image, const struct superblock *now, struc
     uint64_t used = image_applied_bytes(image);
     struct page_list followed = {0};
     if (follow_list_pages(image, &followed) != 0) {
-        report_problem(report, "P1", 0, "no memory to check the pages beside the log");
+        report_unable(report, ENOMEM);
         return;
     }
     scrub_check(image->file->fd, used, image->replay ? &image->replayed : &followed, report, name_object, ctx);

@@ -165,7 +165,7 @@ void scrub_check(int fd, uint64_t used_bytes, const struct page_list *except, st
     struct check check = {.fd = fd, .except = except, .report = report, .name_object = name_object, .ctx = ctx};
     uint8_t *pages = malloc(CHUNK_BYTES);
     if (pages == NULL) {
-        report_problem(report, "P1", 0, "no memory to read pages into");
+        report_unable(report, ENOMEM);
         return;
     }
     for (uint64_t at = 0; at < used_bytes;) {

@@ -291,11 +291,15 @@ void txn_check(struct txn *txn, struct report *report)
     (void)wal_flush(&txn->wal); /* if it fails, so does the next sync */
     int rc =
         wal_scan_open(&scan, txn->wal.fd, txn->super->id, txn->wal.at.salt, txn->wal.at.checkpoint, txn->map->capacity);
-    if (rc != 0) {
+    if (rc == ENOMEM) {
+        report_unable(report, rc);
+    } else if (rc != 0) {
         report_problem(report, "W4", 0, "the log's header is damaged: %s", error_last_text());
     } else {
         while ((rc = wal_scan_next(&scan, &record)) == 0 && scan.at.next_seq < txn->wal.at.next_seq) {}
-        if (rc != 0 && scan.at.next_seq != txn->wal.at.next_seq)
+        if (rc == ENOMEM)
+            report_unable(report, rc);
+        else if (rc != 0 && scan.at.next_seq != txn->wal.at.next_seq)
             report_problem(report, "W2", scan.at.end, "the log ends at commit %llu, but commit %llu was made",
                            (unsigned long long)scan.at.next_seq - 1, (unsigned long long)txn->wal.at.next_seq - 1);
         wal_scan_close(&scan);

@@ -208,6 +208,9 @@ static int judge_unclean(struct stead *s)
     if (report.problems != 0)
         return error_set(STEAD_CORRUPT, "%s: a LIVE session ended without close and left damage: %s", s->file.path,
                          report.first);
+    if (report.unable != 0)
+        return error_set(report.unable, "%s: a LIVE session ended without close, and its heap cannot be looked at: %s",
+                         s->file.path, error_text(report.unable));
     return error_set(STEAD_UNCLEAN,
                      "%s: a LIVE session ended without close; its heap is sound, its data is for the "
                      "application to judge (STEAD_ACCEPT_UNCLEAN opens it)",

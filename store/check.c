@@ -150,6 +150,8 @@ int stead_check(stead *store, stead_report *report)
     report->blocks = found.blocks - min_u64(internal_blocks, found.blocks);
     report->problems = found.problems;
     memcpy(report->first_problem, found.first, sizeof report->first_problem);
+    if (found.problems == 0 && found.unable != 0)
+        return error_set(found.unable, "%s cannot be checked: %s", store->file.path, error_text(found.unable));
     if (found.problems == 0)
         return 0;
     return error_set(STEAD_CORRUPT, "%s: %llu problems, the first: %s", store->file.path,
