@@ -2,13 +2,14 @@
 # power_cut.sh BANK [CUTS [FILE-SYSTEM...]] -- real power cuts: of a virtual machine with a kernel and a file system of its own.
 #
 # tests/crash makes every state that its rules call legal; this asks a kernel and its file systems whether the rules are right.
-# BANK (bank.c) works in the machine on a disk; at random instants the machine is stopped whole and its disk
-# copied: what a power cut leaves, at the moment at which a known number of durable commits had been told of on the console.
-# A second machine then mounts each copy, as after a power cut, opens and verifies.
+# BANK (bank.c) works in the machine on a disk; at random instants the machine is stopped whole and its disk copied: what a power
+# cut leaves, at the moment at which a known number of durable commits had been told of on the console.  A second machine
+# then mounts each copy, as after a power cut, opens and verifies.
 #
 # CUTS (default 10) for each of sole and turns on each FILE-SYSTEM (default ext4 xfs btrfs).  About four minutes for each ten.
-# STEAD_VM_KERNEL names a Debian package of a kernel (default linux-image-cloud-amd64's own), STEAD_VM_ACCEL=kvm uses the
-# processor's help (default tcg: works everywhere).  Needs no root but for installing (./run power installs).
+# STEAD_VM_KERNEL names a Debian package of a kernel (default linux-image-cloud-amd64's own) or a folder with boot/vmlinuz-VERSION
+# and lib/modules/VERSION; STEAD_VM_ACCEL=kvm uses the processor's help (default tcg: works everywhere).  Needs no root but for
+# installing (./run power installs).
 set -eu
 PATH=$PATH:/sbin:/usr/sbin
 bank=$(realpath "$1")
@@ -29,11 +30,15 @@ trap 'exit 1' INT TERM
 # The kernel, and a first file system in memory with just what the machine needs.
 make_machine() {
     kernel=${STEAD_VM_KERNEL:-$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/.*Depends: \(linux-image-[^ ]*\)/\1/p' | head -n 1)}
-    (cd "$work" && apt-get download -qq "$kernel" >/dev/null 2>&1) || { echo "power_cut: cannot download $kernel" >&2; exit 1; }
-    dpkg-deb -x "$work"/linux-image-*.deb "$work/kernel"
+    if [ -d "$kernel" ]; then
+        ln -s "$(realpath "$kernel")" "$work/kernel"
+    else
+        (cd "$work" && apt-get download -qq "$kernel" >/dev/null 2>&1) || { echo "power_cut: cannot download $kernel" >&2; exit 1; }
+        dpkg-deb -x "$work"/linux-image-*.deb "$work/kernel"
+    fi
     cp "$work"/kernel/boot/vmlinuz-* "$work/vmlinuz"
     version=$(basename "$work"/kernel/boot/vmlinuz-* | sed 's/^vmlinuz-//')
-    modules=$(dirname "$(find "$work/kernel" -type d -path "*/modules/$version/kernel")")
+    modules=$(dirname "$(find "$work/kernel/" -type d -path "*/modules/$version/kernel")")
     root=$work/root
     mkdir -p "$root/bin" "$root/dev" "$root/proc" "$root/disk" "$root/lib/modules/$version"
     for part in fs/ext4 fs/xfs fs/btrfs fs/jbd2 fs/mbcache lib crypto arch/x86/crypto drivers/virtio drivers/block; do
@@ -52,6 +57,7 @@ make_machine() {
 export PATH=/bin
 /bin/busybox mount -t proc proc /proc
 /bin/busybox --install -s /bin
+echo /bin/modprobe >/proc/sys/kernel/modprobe # file systems ask for further ones
 mount -t devtmpfs dev /dev
 for module in virtio_pci virtio_blk loop ext4 xfs btrfs; do modprobe $module 2>/dev/null; done
 tr -d '\0' </dev/vda >/job
