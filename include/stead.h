@@ -348,7 +348,8 @@ STEAD_API int stead_wait_change(stead *store, uint64_t since_commit, int timeout
 
 /* stead_stat -- what the store is, how full, who uses it; under a shared lock, which it waits for.
  * This, stead_each_name and stead_each_block work also where a LIVE writer died inside and nobody has repaired
- * it, from a read-only handle opened with STEAD_ACCEPT_UNCLEAN: they show what is there, half made or not. */
+ * it, from a read-only handle opened with STEAD_ACCEPT_UNCLEAN: they show what is there, half made or not.
+ * Cost: it counts; some 2 us for each MiB of heap, 0.2 us for each name. */
 STEAD_API int stead_stat(stead *store, stead_status *status);
 
 /* stead_check -- superblocks, heap, page checksums.  0, or STEAD_CORRUPT with the report filled in.

@@ -119,6 +119,7 @@ stead *stead_of(const void *p)
 
 struct block_visit {
     struct stead *store;
+    const void *layout; /* names_layout_block(): looked for once */
     int (*visit)(void *block, size_t usable, void *arg);
     void *arg;
 };
@@ -126,18 +127,19 @@ struct block_visit {
 static int visit_block(void *block, size_t usable, void *arg)
 {
     const struct block_visit *to = arg;
-    return names_own(to->store, block, usable) ? 0 : to->visit(block, usable, to->arg);
+    return names_own(to->store, block, usable, to->layout) ? 0 : to->visit(block, usable, to->arg);
 }
 
 int stead_each_block(stead *store, int (*visit)(void *block, size_t usable, void *arg), void *arg)
 {
     STORE_CALL(store);
-    struct block_visit to = {store, visit, arg};
+    struct block_visit to = {.store = store, .visit = visit, .arg = arg};
     int rc = store_enter_with(store, visit != NULL, "visit");
     if (rc == 0)
         rc = store_lock_to_look(store, DEADLINE_NEVER);
     if (rc != 0)
         return rc;
+    to.layout = names_layout_block(store);
     rc = heap_each_block(store->heap, visit_block, &to);
     store_unlock_quietly(store);
     return rc;

@@ -147,15 +147,15 @@ int stead_each_name(const stead *store, int (*visit)(const char *name, void *obj
 
 /* ---- the library's own blocks */
 
-static const void *layout_block(const struct stead *s)
+const void *names_layout_block(const struct stead *s)
 {
     int rc;
     return names_find((struct stead *)(uintptr_t)s, NAMES_RESERVED "layout", &rc);
 }
 
-bool names_own(const struct stead *s, const void *block, size_t usable)
+bool names_own(const struct stead *s, const void *block, size_t usable, const void *layout)
 {
-    return name_table_exists(s) && (name_table_owns(s, block, usable) || block == layout_block(s));
+    return name_table_exists(s) && (name_table_owns(s, block, usable) || block == layout);
 }
 
 struct name_sum {
@@ -175,7 +175,7 @@ void names_count(const struct stead *s, uint64_t *blocks, uint64_t *bytes)
     struct name_sum sum;
     name_table_size(s, &sum.blocks, &sum.bytes);
     (void)name_table_each(s, sum_name, &sum);
-    const void *layout = layout_block(s);
+    const void *layout = names_layout_block(s);
     if (layout != NULL) {
         sum.blocks++;
         sum.bytes += heap_usable_size(s->heap, layout);

@@ -224,7 +224,9 @@ uint64_t page_offset_of(const struct stead *s, const void *p);
 void *page_pointer(const struct stead *s, uint64_t offset);
 
 /* ---- names.c */
-bool names_own(const struct stead *s, const void *block, size_t usable);
+const void *names_layout_block(const struct stead *s); /* or NULL */
+/* Is the block the library's?  layout: names_layout_block(), which who asks often looks for once. */
+bool names_own(const struct stead *s, const void *block, size_t usable, const void *layout);
 void names_count(const struct stead *s, uint64_t *blocks, uint64_t *bytes);
 void names_check(const struct stead *s, struct report *report);
 void names_recount(struct stead *s); /* after a death inside bind; nobody else may be changing names */
