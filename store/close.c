@@ -100,7 +100,7 @@ static int seal(struct stead *s)
     if (rc != 0 && detach && store_attach_heap(s, false, false) != 0)
         s->seal_failed = true;
     if (rc == 0) {
-        change_publish(&s->unit->durable_seq, &s->unit->durable_word, atomic_load(&s->unit->commit_seq));
+        change_publish(&s->unit->durable_seq, &s->unit->durable_word, NULL, atomic_load(&s->unit->commit_seq));
     } else if (s->super.state != state) {
         /* A superblock may say "sealed": later commits into the log would be ignored after a crash. */
         s->seal_failed = true;

@@ -17,7 +17,7 @@
 #include "lock/presence.h"
 #include "persist/image.h"
 
-#define LOCK_UNIT_SIGNATURE UINT64_C(0x3374696e55647453) /* "StdUnit3" */
+#define LOCK_UNIT_SIGNATURE UINT64_C(0x3474696e55647453) /* "StdUnit4" */
 #define LOCK_UNIT_HEAD_BYTES 4096
 
 /* What a session that committed nothing leaves of itself, its superblock being as it found it: when it was.  Read before the
@@ -45,7 +45,8 @@ struct lock_unit {
     _Atomic uint64_t waiting_bytes;   /* the writer's memory that waits for application                  */
     _Atomic int64_t held_off_since_s; /* CLOCK_REALTIME: the first of the last tries to apply, in vain; 0: it was not */
     struct lock_unit_visit visit;
-    uint8_t reserved1[512 - 104 - sizeof(struct lock_unit_visit)];
+    _Atomic uint32_t commit_sleepers; /* not 0: somebody may sleep on commit_word (lock_unit.c)              */
+    uint8_t reserved1[512 - 108 - sizeof(struct lock_unit_visit)];
     uint8_t image_shared[IMAGE_SHARED_BYTES];
     uint8_t reserved2[LOCK_UNIT_HEAD_BYTES - 1024];
     uint8_t region[LOCK_REGION_BYTES];
@@ -80,12 +81,12 @@ static inline struct image_shared *lock_unit_image_shared(struct lock_unit *unit
 
 /* After a recovery the number may be lower than what was there: takes it as it is. */
 void change_reset(_Atomic uint64_t *seq_word, _Atomic uint32_t *futex, uint64_t seq);
-/* Sets *seq_word to seq and wakes who sleeps on futex. */
-void change_publish(_Atomic uint64_t *seq_word, _Atomic uint32_t *futex, uint64_t seq);
+/* Sets *seq_word to seq and wakes who sleeps on futex; sleepers: not NULL where all of them say so there. */
+void change_publish(_Atomic uint64_t *seq_word, _Atomic uint32_t *futex, _Atomic uint32_t *sleepers, uint64_t seq);
 /* Sleeps until *seq_word is another one than since.  0, EBUSY, ETIMEDOUT; ECANCELED when *leaving is set and
- * change_shake() wakes it. */
-int change_wait(const _Atomic uint64_t *seq_word, const _Atomic uint32_t *futex, uint64_t since, int64_t deadline_ns,
-                const _Atomic bool *leaving);
+ * change_shake() wakes it.  sleepers: as for change_publish(). */
+int change_wait(const _Atomic uint64_t *seq_word, const _Atomic uint32_t *futex, _Atomic uint32_t *sleepers,
+                uint64_t since, int64_t deadline_ns, const _Atomic bool *leaving);
 /* Wakes who sleeps on futex, to look again. */
 void change_shake(const _Atomic uint32_t *futex);
 

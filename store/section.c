@@ -131,8 +131,9 @@ static int turn_begin(struct stead *s, bool after_death, int64_t deadline_ns)
     if (behind) {
         held_off_publish(s);
         if (rc == 0) {
-            change_publish(&s->unit->commit_seq, &s->unit->commit_word, image_commit_seq(s->image));
-            change_publish(&s->unit->durable_seq, &s->unit->durable_word, image_commit_seq(s->image));
+            change_publish(&s->unit->commit_seq, &s->unit->commit_word, &s->unit->commit_sleepers,
+                           image_commit_seq(s->image));
+            change_publish(&s->unit->durable_seq, &s->unit->durable_word, NULL, image_commit_seq(s->image));
         }
         store_apply_unlock(s, rc == 0);
     }

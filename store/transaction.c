@@ -38,7 +38,7 @@ static void publish_commit(struct stead *s)
     if (s->unit == NULL || !s->has_slot)
         return;
     store_note_change(s);
-    change_publish(&s->unit->commit_seq, &s->unit->commit_word, image_commit_seq(s->image));
+    change_publish(&s->unit->commit_seq, &s->unit->commit_word, &s->unit->commit_sleepers, image_commit_seq(s->image));
 }
 
 /* Store lock held exclusively.  0 also when there was nothing to do. */
@@ -53,7 +53,7 @@ static int apply_now(struct stead *s, int (*work)(struct image *), int64_t deadl
     heap_guard_resume(s->heap);
     struct image_stat stat;
     image_stat(s->image, &stat);
-    change_publish(&s->unit->durable_seq, &s->unit->durable_word, stat.durable_seq);
+    change_publish(&s->unit->durable_seq, &s->unit->durable_word, NULL, stat.durable_seq);
     store_apply_unlock(s, rc == 0);
     held_off_publish(s);
     return rc;
@@ -122,7 +122,7 @@ int store_make_durable(struct stead *s, uint64_t seq)
 {
     int rc = image_sync(s->image, seq);
     if (rc == 0 && s->unit != NULL && s->has_slot)
-        change_publish(&s->unit->durable_seq, &s->unit->durable_word, seq);
+        change_publish(&s->unit->durable_seq, &s->unit->durable_word, NULL, seq);
     return error_about(rc, s->file.path);
 }
 
@@ -274,8 +274,8 @@ static int commit_live(struct stead *s, bool durable)
     if (rc == 0) {
         uint64_t seq = atomic_load(&s->unit->commit_seq) + 1;
         store_note_change(s);
-        change_publish(&s->unit->commit_seq, &s->unit->commit_word, seq);
-        change_publish(&s->unit->durable_seq, &s->unit->durable_word, seq);
+        change_publish(&s->unit->commit_seq, &s->unit->commit_word, &s->unit->commit_sleepers, seq);
+        change_publish(&s->unit->durable_seq, &s->unit->durable_word, NULL, seq);
     }
     store_unlock_quietly(s);
     return error_keep(rc);
@@ -382,6 +382,7 @@ static int wait_change(struct stead *s, uint64_t since_commit, int64_t deadline_
 {
     const _Atomic uint64_t *word = s->read_only ? &s->unit->durable_seq : &s->unit->commit_seq;
     const _Atomic uint32_t *futex = s->read_only ? &s->unit->durable_word : &s->unit->commit_word;
+    _Atomic uint32_t *sleepers = s->read_only ? NULL : &s->unit->commit_sleepers;
     for (;;) {
         bool told = s->has_slot || lock_byte_taken(s->lock_fd, LOCK_BYTE_SLOT0, PRESENCE_SLOTS);
         uint64_t seq = told ? atomic_load_explicit(word, memory_order_acquire) : seq_alone(s, since_commit);
@@ -393,7 +394,8 @@ static int wait_change(struct stead *s, uint64_t since_commit, int64_t deadline_
             return ECANCELED;
         if (told && seq == since_commit) {
             int64_t slice = deadline_after_ms(CHANGE_SLICE_MS);
-            (void)change_wait(word, futex, since_commit, slice < deadline_ns ? slice : deadline_ns, &s->leaving);
+            (void)change_wait(word, futex, sleepers, since_commit, slice < deadline_ns ? slice : deadline_ns,
+                              &s->leaving);
         } else {
             nanosleep(&(struct timespec){.tv_nsec = CHANGE_POLL_NS}, NULL);
         }
