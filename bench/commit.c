@@ -8,7 +8,7 @@
  *   durable   records of 64 B on 1, 8 and 64 random pages of a 256 MiB data set; a commit returns when power loss can no
  *             longer undo it                                                           commit_rounds.c
  *   buffered  one record: the same page again and again; a random page of 256 MiB; a random page of a 16 MiB and of a
- *             fully resident 4 GiB store                                               commit_rounds.c
+ *             fully resident 4 GiB store, in turn (--resident 0: not these two)        commit_rounds.c
  *   latency   records of 64 B on 8 and 64 random pages, each peer for some seconds, so that logs are paid back several times:
  *             the median, the tails and the longest single commit                     commit_rounds.c
  *   threads   one record of 64 B by each of 1, 2, 4, ... threads at once: durable commits a second     commit_threads.c
