@@ -22,41 +22,47 @@
  *   resident  The next write to such a page costs a fault without a copy; to one that was given back a fault with a copy
  *             and, as the kernel remembers the protection of what was given back, one without.
  * In TURNS all of both goes when the turn passes on, and who waits for it waits for that; without protection each private
- * page is compared at each commit: there the least serves.
+ * page is compared at each commit: there the least serves.  "Memory" is what this process may use of it (base/memory.c): in a
+ * container of 512 MiB a process that took the machine's parts would be killed for its caches.  There even the least is too
+ * much, and both together, pages that wait counted twice, take an eighth.
  *
  * Invariants:
+ *   W30 residents and twice the overlay's limit take an eighth of the memory and 3 MiB at most (test_limit.c)
  *   W28 after a commit 2 * overlay + resident <= max_private_bytes, if there is such a limit
  */
-#include <unistd.h>
-
 #include "base/error.h"
+#include "base/memory.h"
 #include "base/units.h"
 #include "persist/txn_internal.h"
 
 #define RESIDENT_LEAST_PAGES 16384 /* 64 MiB */
-#define RESIDENT_MEMORY_PART 64    /* of the machine's memory */
+#define RESIDENT_MEMORY_PART 64    /* of the memory ... */
+#define RESIDENT_LEAST_PART 16     /* ... and the least is not more than this part */
 #define OVERLAY_LEAST_PAGES 8192   /* 32 MiB */
 #define OVERLAY_MEMORY_PART 128
+#define OVERLAY_LEAST_PART 32
+#define SMALL_PAGES 256  /* 1 MiB: with less there would be a slice at every commit */
 #define MOST_PAGES 65536 /* 256 MiB, of each */
 
 size_t txn_overlay_limit_pages, txn_resident_limit_pages;
 
-static size_t part_of_memory(const struct txn *txn, uint64_t part, size_t least)
+size_t limit_part(uint64_t memory_bytes, uint64_t part, uint64_t least, uint64_t least_part)
 {
-    long pages = sysconf(_SC_PHYS_PAGES), page_bytes = sysconf(_SC_PAGESIZE);
-    if (txn->turns || !dirty_protects(txn->dirty) || pages <= 0 || page_bytes <= 0)
-        return least;
-    uint64_t most = (uint64_t)pages / part * ((uint64_t)page_bytes / PAGE_BYTES);
-    return max_u64(min_u64(most, MOST_PAGES), least);
+    uint64_t pages = memory_bytes / PAGE_BYTES;
+    least = max_u64(min_u64(least, pages / least_part), SMALL_PAGES);
+    return (size_t)max_u64(part == 0 ? 0 : min_u64(pages / part, MOST_PAGES), least);
 }
 
 void limit_open(struct txn *txn)
 {
-    txn->resident_limit = txn_resident_limit_pages != 0
-                              ? txn_resident_limit_pages
-                              : part_of_memory(txn, RESIDENT_MEMORY_PART, RESIDENT_LEAST_PAGES);
+    uint64_t memory = memory_limit_bytes();
+    bool generous = !txn->turns && dirty_protects(txn->dirty);
+    txn->resident_limit = txn_resident_limit_pages != 0 ? txn_resident_limit_pages
+                                                        : limit_part(memory, generous ? RESIDENT_MEMORY_PART : 0,
+                                                                     RESIDENT_LEAST_PAGES, RESIDENT_LEAST_PART);
     txn->overlay_limit = txn_overlay_limit_pages != 0 ? txn_overlay_limit_pages
-                                                      : part_of_memory(txn, OVERLAY_MEMORY_PART, OVERLAY_LEAST_PAGES);
+                                                      : limit_part(memory, generous ? OVERLAY_MEMORY_PART : 0,
+                                                                   OVERLAY_LEAST_PAGES, OVERLAY_LEAST_PART);
 }
 
 static uint64_t pinned_pages(const struct txn *txn, size_t more, size_t straight)

@@ -21,10 +21,10 @@ struct txn;
 
 /* Of log: longer, and a checkpoint is due.  A variable so that a test has checkpoints without 64 MiB of commits. */
 extern uint64_t txn_log_limit_bytes;
-/* Pages of unapplied commits in memory: more, and slices of them go home.  0: as many as suit the machine's memory. */
+/* Pages of unapplied commits in memory: more, and slices of them go home.  0: as many as suit the memory. */
 extern size_t txn_overlay_limit_pages;
 /* Private copies of applied pages kept for the next write to them; what is above goes back, a few with each commit.  0: as many
- * as suit the machine's memory. */
+ * as suit the memory. */
 extern size_t txn_resident_limit_pages;
 
 /* Logs that a recovery replaced, still open: closing one waits until its blocks are freed (wal_retire.c). */

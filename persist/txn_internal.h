@@ -126,6 +126,8 @@ void slice_release(struct txn *txn);
 
 /* ---- limit.c ---- */
 void limit_open(struct txn *txn); /* `dirty` and `turns` are known */
+/* That part of the memory in pages (0: none), at least `least`, of which however not more than the part least_part. */
+size_t limit_part(uint64_t memory_bytes, uint64_t part, uint64_t least, uint64_t least_part);
 /* May a commit add `more` pages to the overlay, and write `straight` ones into the file?  0 or STEAD_LIMIT. */
 int limit_admit(struct txn *txn, size_t more, size_t straight);
 /* So many applied pages may stay private beside all that. */

@@ -155,3 +155,22 @@ Test(txn_limit, what_may_wait_suits_the_machine)
         fixture_remove(&f);
     }
 }
+
+/* W30.  With the parts that limit.c takes: 64 MiB and 32 MiB at least, but for little memory; 256 MiB at most. */
+Test(txn_limit, small_memory_has_small_caches)
+{
+    const uint64_t mib = UINT64_C(1) << 20;
+    for (uint64_t memory = 1; memory < UINT64_C(1) << 50; memory = memory * 3 / 2 + 1) {
+        for (unsigned generous = 0; generous < 2; generous++) {
+            uint64_t resident = limit_part(memory, generous ? 64 : 0, 16384, 16) * PAGE_BYTES;
+            uint64_t overlay = limit_part(memory, generous ? 128 : 0, 8192, 32) * PAGE_BYTES;
+            cr_assert_leq(resident + 2 * overlay, memory / 8 + 3 * mib, "%lu bytes", (unsigned long)memory);
+            cr_assert(resident >= mib && resident <= 256 * mib && overlay >= mib && overlay <= 256 * mib);
+        }
+    }
+    cr_assert_eq(limit_part(UINT64_C(24) << 30, 64, 16384, 16), 65536);
+    cr_assert_eq(limit_part(UINT64_C(24) << 30, 128, 8192, 32), 24 * 8192 / 4);
+    cr_assert_eq(limit_part(UINT64_C(24) << 30, 0, 8192, 32), 8192);
+    cr_assert_eq(limit_part(512 * mib, 64, 16384, 16), 8192);
+    cr_assert_eq(limit_part(512 * mib, 128, 8192, 32), 4096);
+}
