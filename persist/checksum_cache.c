@@ -83,6 +83,14 @@ int checksum_cache_get(struct checksum_cache *cache, uint64_t page, uint64_t **e
     return rc;
 }
 
+void checksum_cache_expect(const struct checksum_cache *cache, uint64_t page)
+{
+    if (cache->blocks == NULL)
+        return;
+    __builtin_prefetch(&cache->blocks->number_plus_1[slot_of(page)]);
+    __builtin_prefetch(&cache->blocks->entry[slot_of(page)][page % CHECKSUM_BLOCK_PAGES]);
+}
+
 int checksum_cache_write(struct checksum_cache *cache, uint64_t page, size_t first, size_t last)
 {
     size_t slot = slot_of(page);

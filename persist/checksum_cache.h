@@ -28,6 +28,8 @@ void checksum_cache_drop(struct checksum_cache *cache, uint64_t page, uint64_t c
 /* The entries of the block that has page's: that of page is (*entry)[page % CHECKSUM_BLOCK_PAGES].  Valid until the next
  * call.  ENOMEM, or the error of a read. */
 int checksum_cache_get(struct checksum_cache *cache, uint64_t page, uint64_t **entry);
+/* It will be asked for page's entry soon. */
+void checksum_cache_expect(const struct checksum_cache *cache, uint64_t page);
 /* The caller changed entries [first, last] of that block: into the file.  An error: nobody knows what the file has, and the
  * block is not kept. */
 int checksum_cache_write(struct checksum_cache *cache, uint64_t page, size_t first, size_t last);

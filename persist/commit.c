@@ -21,10 +21,7 @@
  * Everything that can fail - memory, disk space, the limit - fails before step 4 ends; then the commit did not happen, the
  * memory is as it was, and the pages are remembered for the next attempt.
  *
- * The base of the comparison is the last commit: the overlay's copy of a page that is logged and not yet applied, the
- * file's bytes (read, not mapped: an error there is a number and no signal) of all others, zeros for a page that is
- * new.  What is read from the file is verified by its checksum each time: application will write the whole page with a
- * new one, and bytes that rotted beside the changed ones would be taken for good ever after (W17).
+ * Comparison: compare.c.
  *
  * Pages past the end.  used_bytes grows with the heap.  Pages at or past named_bytes, the longest the image has been
  * since the log was started, are named by no record, so a crash cannot replay an older record over them (W7); many of
@@ -46,8 +43,6 @@
 
 #include "base/error.h"
 #include "base/units.h"
-#include "persist/diff.h"
-#include "persist/page_checksum.h"
 #include "persist/txn_internal.h"
 
 #define STRAIGHT_PAGES 64   /* as many new pages at once as are worth a sync of the file */
@@ -75,9 +70,22 @@ static size_t first_at_or_past(const struct page_list *list, uint64_t page)
     return low;
 }
 
-static uint8_t *image_page(const struct txn *txn, uint64_t page)
+/* Room for what is found out about each candidate. */
+static int reserve_findings(struct txn *txn)
 {
-    return txn->map->base + page * PAGE_BYTES;
+    size_t room = txn->candidates.count;
+    if (room <= txn->changed_room)
+        return 0;
+    bool *changed = realloc(txn->changed, room * sizeof *changed);
+    if (changed != NULL)
+        txn->changed = changed;
+    struct txn_finding *finding = realloc(txn->finding, room * sizeof *finding);
+    if (finding != NULL)
+        txn->finding = finding;
+    if (changed == NULL || finding == NULL)
+        return ENOMEM;
+    txn->changed_room = room;
+    return 0;
 }
 
 /* Fills candidates: what the kernel reports and what is left from before. */
@@ -90,15 +98,8 @@ static int collect(struct txn *txn)
         txn->candidates.page[txn->candidates.count++] = txn->carry.page[i];
     if (rc == 0)
         rc = dirty_collect_fresh(txn->dirty, bytes, txn->map->fresh_from, &txn->candidates);
-    if (rc == 0 && txn->changed_room < txn->candidates.count) {
-        bool *changed = realloc(txn->changed, txn->candidates.count);
-        if (changed != NULL) {
-            txn->changed = changed;
-            txn->changed_room = txn->candidates.count;
-        } else {
-            rc = ENOMEM;
-        }
-    }
+    if (rc == 0)
+        rc = reserve_findings(txn);
     if (rc != 0)
         return error_set(rc, "cannot find the changed pages: %s", error_text(rc));
     return 0;
@@ -114,104 +115,17 @@ static void remember(struct txn *txn)
     txn->candidates.count = 0;
 }
 
-/* W17.  The pages in scratch are what was committed: else a new checksum would bless the damage. */
-static int verify_base(struct txn *txn, uint64_t page, size_t count)
-{
-    uint64_t *entry;
-    if (txn->super->checksums_valid == 0)
-        return 0; /* after a crash in LIVE there are none */
-    for (size_t i = 0; i < count; i++) {
-        int rc = checksum_cache_get(&txn->checksums, page + i, &entry);
-        if (rc != 0)
-            return error_set(rc, "cannot read the checksum of page %llu of %s: %s", (unsigned long long)(page + i),
-                             txn->file->path, error_text(rc));
-        if (page_checksum(txn->scratch + i * PAGE_BYTES) != entry[(page + i) % CHECKSUM_BLOCK_PAGES])
-            return error_set(
-                STEAD_CORRUPT,
-                "page %llu of %s was damaged on the disk (its checksum does not match): what was changed in "
-                "it cannot be committed",
-                (unsigned long long)(page + i), txn->file->path);
-    }
-    return 0;
-}
-
-/* The file's bytes of `count` pages from `page` on into scratch; side by side in the file. */
-static int read_base(struct txn *txn, uint64_t page, size_t count)
-{
-    int rc = file_read_at(txn->file->fd, txn->scratch, count * PAGE_BYTES, format_file_offset(page * PAGE_BYTES));
-    return rc != 0 ? error_set(rc, "cannot read page %llu of %s: %s", (unsigned long long)page, txn->file->path,
-                               error_text(rc))
-                   : verify_base(txn, page, count);
-}
-
-static int log_difference(struct txn *txn, uint64_t page, const void *base, bool whole, bool *changed)
-{
-    struct diff_run run[DIFF_MAX_RUNS];
-    const uint8_t *bytes = image_page(txn, page);
-    size_t runs = diff_page(bytes, base, run);
-    *changed = *changed || runs != 0;
-    if (whole && runs != 0) {
-        run[0] = (struct diff_run){.offset = 0, .bytes = PAGE_BYTES};
-        runs = 1;
-    }
-    int rc = runs != 0 ? txn_need_log(txn) : 0; /* late: made before the first run, so that none is lost */
-    for (size_t i = 0; i < runs && rc == 0; i++)
-        rc = wal_add_run(&txn->wal, page * PAGE_BYTES + run[i].offset, bytes + run[i].offset, run[i].bytes);
-    return rc;
-}
-
-/* How many candidates from i on are side by side and have their base in the file.  Of a page in the overlay the file may hold
- * anything: its application may have failed half-way, or another process been killed in it. */
-static size_t base_run(const struct txn *txn, size_t i, size_t end)
-{
-    const struct page_list *list = &txn->candidates;
-    uint64_t limit = format_contiguous(list->page[i] * PAGE_BYTES) / PAGE_BYTES;
-    size_t most = page_list_run(list, i, (size_t)min_u64(min_u64(limit, SCRATCH_PAGES), end - i)), run = 1;
-    while (run < most && overlay_get(&txn->overlay, list->page[i + run]) == NULL)
-        run++;
-    return run;
-}
-
-static int compare_pages(struct txn *txn, struct parts *parts)
-{
-    size_t in_scratch = 0; /* pages read ahead */
-    uint64_t scratch_page = 0;
-    const struct page_list *list = &txn->candidates;
-    for (size_t i = 0; i < parts->compared; i++) {
-        uint64_t page = list->page[i];
-        const uint8_t *base = overlay_get(&txn->overlay, page);
-        const bool waiting = base != NULL;
-        const bool whole = !waiting && page * PAGE_BYTES >= txn->wal.straight_from; /* W27 */
-        if (base == NULL) {
-            if (page - scratch_page >= in_scratch) {
-                in_scratch = base_run(txn, i, parts->compared);
-                scratch_page = page;
-                int rc = read_base(txn, page, in_scratch);
-                if (rc != 0)
-                    return rc;
-            }
-            base = txn->scratch + (page - scratch_page) * PAGE_BYTES;
-        }
-        txn->changed[i] = false;
-        int rc = log_difference(txn, page, base, whole, &txn->changed[i]);
-        if (rc != 0)
-            return rc;
-        parts->changed_pages += txn->changed[i];
-        parts->added += txn->changed[i] && !waiting;
-    }
-    return 0;
-}
-
 static int log_fresh_pages(struct txn *txn, struct parts *parts)
 {
     static const uint8_t zeros[PAGE_BYTES] __attribute__((aligned(8)));
     int rc = 0;
     for (size_t i = parts->compared; i < parts->fresh && rc == 0; i++) {
         txn->changed[i] = true;
+        txn->finding[i].overlay = NULL;
         parts->changed_pages++;
         rc = wal_add_zeroed(&txn->wal, txn->candidates.page[i] * PAGE_BYTES);
         if (rc == 0)
-            rc = log_difference(txn, txn->candidates.page[i], zeros, false, &txn->changed[i]);
+            rc = compare_log(txn, i, zeros, false);
     }
     return rc;
 }
@@ -327,7 +241,7 @@ static int build_record(struct txn *txn, struct parts *parts, uint64_t used_byte
     if (rc != 0)
         return error_set(rc, "no memory to commit %zu pages", parts->fresh);
     wal_begin(&txn->wal);
-    rc = compare_pages(txn, parts);
+    rc = compare_candidates(txn, parts->compared, &parts->changed_pages, &parts->added);
     if (rc == 0)
         rc = make_way(txn, parts);
     if (rc == 0 && used_bytes != txn->used_bytes)
@@ -341,14 +255,25 @@ static int build_record(struct txn *txn, struct parts *parts, uint64_t used_byte
     return rc;
 }
 
+/* Candidate i, as it is now, into the overlay: of what is there already, the bytes that changed. */
+static void take_page(struct txn *txn, size_t i)
+{
+    const struct txn_finding *finding = &txn->finding[i];
+    const uint64_t page = txn->candidates.page[i];
+    const uint8_t *bytes = txn_image_page(txn, page);
+    if (finding->overlay != NULL)
+        memcpy(finding->overlay + finding->from, bytes + finding->from, (size_t)(finding->to - finding->from));
+    else
+        memcpy(overlay_put(&txn->overlay, page), bytes, PAGE_BYTES);
+}
+
 /* The record exists: memory follows.  Nothing here may fail. */
 static void take_over(struct txn *txn, const struct parts *parts, uint64_t used_bytes)
 {
-    struct page_list *list = &txn->candidates;
     size_t logged = parts->straight ? parts->compared : parts->fresh;
     for (size_t i = 0; i < logged; i++)
         if (txn->changed[i])
-            memcpy(overlay_put(&txn->overlay, list->page[i]), image_page(txn, list->page[i]), PAGE_BYTES);
+            take_page(txn, i);
     txn->last_pages = parts->changed_pages - (parts->straight ? parts->fresh - parts->compared : 0);
     txn->used_bytes = used_bytes;
     txn->named_bytes = max_u64(txn->named_bytes, used_bytes);
@@ -482,8 +407,8 @@ int txn_rollback_locked(struct txn *txn)
                 txn->work.page[txn->work.count++] = page;
             continue;
         }
-        if (memcmp(image_page(txn, page), base, PAGE_BYTES) != 0)
-            memcpy(image_page(txn, page), base, PAGE_BYTES);
+        if (memcmp(txn_image_page(txn, page), base, PAGE_BYTES) != 0)
+            memcpy(txn_image_page(txn, page), base, PAGE_BYTES);
         txn->changed[kept] = false;
         txn->candidates.page[kept++] = page;
     }

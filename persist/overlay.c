@@ -26,6 +26,7 @@
 #define OVERLAY_KEEP_CHUNKS 24 /* 48 MiB: more than is gathered between two applications */
 #define CHUNK_PAGES 512 /* 2 MiB, a huge page where the kernel has one: a first touch of each small one costs 1-2 us */
 #define CHUNK_BYTES (CHUNK_PAGES * PAGE_BYTES)
+#define CACHE_LINE_BYTES 64
 
 struct overlay_slot {
     uint64_t page_plus_1; /* 0: empty */
@@ -180,6 +181,22 @@ uint8_t *overlay_put(struct overlay *overlay, uint64_t page)
     insert(overlay->slot, overlay->slots, page, bytes);
     overlay->count++;
     return bytes;
+}
+
+void overlay_expect_look(const struct overlay *overlay, uint64_t page)
+{
+    if (overlay->count != 0)
+        __builtin_prefetch(&overlay->slot[slot_of(page, overlay->slots)]);
+}
+
+/* In a chunk that was never used this far it is a hint about nothing: what is not mapped is not brought. */
+void overlay_expect_put(const struct overlay *overlay)
+{
+    const uint8_t *bytes = overlay->free_page;
+    if (bytes == NULL && overlay->open != NULL && overlay->open->used < CHUNK_PAGES)
+        bytes = overlay->open->bytes + overlay->open->used * PAGE_BYTES;
+    for (size_t i = 0; bytes != NULL && i < PAGE_BYTES; i += CACHE_LINE_BYTES)
+        __builtin_prefetch(bytes + i, 1);
 }
 
 void overlay_remove(struct overlay *overlay, uint64_t page)

@@ -29,6 +29,9 @@ int overlay_reserve(struct overlay *overlay, size_t more);
 uint8_t *overlay_get(const struct overlay *overlay, uint64_t page);
 /* The same, made if absent (content undefined); room was reserved. */
 uint8_t *overlay_put(struct overlay *overlay, uint64_t page);
+/* Ask the processor's cache: for the place where page is looked up; for the memory of the next page that is put anew. */
+void overlay_expect_look(const struct overlay *overlay, uint64_t page);
+void overlay_expect_put(const struct overlay *overlay);
 /* The page has none any more; it must have one. */
 void overlay_remove(struct overlay *overlay, uint64_t page);
 void overlay_clear(struct overlay *overlay); /* keeps some memory for the next pages */

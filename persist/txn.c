@@ -118,6 +118,7 @@ static void free_txn(struct txn *txn)
     page_list_free(&txn->work);
     page_list_free(&txn->resident);
     free(txn->changed);
+    free(txn->finding);
     free(txn->scratch);
     free(txn->renamed);
     pthread_cond_destroy(&txn->synced);

@@ -33,6 +33,12 @@ struct unsynced {
     uint64_t pages;
 };
 
+/* What a commit found out about a candidate that it compared. */
+struct txn_finding {
+    uint8_t *overlay;  /* where the overlay had it, with which it was compared; NULL: it did not */
+    uint16_t from, to; /* of the page: no other bytes of it changed (only if some did)           */
+};
+
 struct txn {
     struct map *map;
     const struct file *file;
@@ -68,10 +74,11 @@ struct txn {
     /* Pages, sorted unless said otherwise. */
     struct page_list candidates; /* of the commit or rollback in hand                                    */
     bool *changed;               /* for each candidate                                                   */
-    size_t changed_room;
-    struct page_list carry;    /* reported by dirty_collect(), but not committed: an error, or past used_bytes */
-    struct page_list work;     /* scratch                                                              */
-    struct page_list resident; /* applied, maybe still private; in order of application                */
+    struct txn_finding *finding; /* for each that was compared                                           */
+    size_t changed_room;         /* of both                                                              */
+    struct page_list carry;      /* reported by dirty_collect(), but not committed: an error, or past used_bytes */
+    struct page_list work;       /* scratch                                                              */
+    struct page_list resident;   /* applied, maybe still private; in order of application                */
     size_t resident_head, resident_limit;
     size_t overlay_limit;
     uint64_t straight_from, straight_to; /* file pages past used_bytes that hold bytes of a failed commit */
@@ -134,6 +141,17 @@ int limit_admit(struct txn *txn, size_t more, size_t straight);
 size_t limit_residents(const struct txn *txn, size_t more, size_t straight);
 /* The overlay has more pages: slices of it go home.  Any thread. */
 size_t limit_overlay(const struct txn *txn);
+
+/* ---- compare.c ---- */
+/* Candidates [0, count), each compared with the last commit; so many more changed, and so many of these are new to the
+ * overlay. */
+int compare_candidates(struct txn *txn, size_t count, size_t *changed_pages, size_t *added);
+/* Candidate i, where it differs from base, into the record; `whole`: all of it, if it differs at all. */
+int compare_log(struct txn *txn, size_t i, const void *base, bool whole);
+static inline uint8_t *txn_image_page(const struct txn *txn, uint64_t page)
+{
+    return txn->map->base + page * PAGE_BYTES;
+}
 
 /* ---- commit.c ---- */
 int txn_rollback_locked(struct txn *txn);
