@@ -240,7 +240,7 @@ static _Noreturn void ask_again_and_again(void)
         open_again_and_again(path);
     }
     unsigned alone = 0;
-    for (unsigned n = 0; n < 50000; n++) {
+    for (unsigned n = 0; n < 20000; n++) {
         wal_retire(&build, dup(fd));
         alone += build.retired_count;
         (void)wal_retire_end(&build);
