@@ -50,12 +50,14 @@ if command -v pkg-config >/dev/null 2>&1; then
         strict="-Wpedantic -Wconversion -Wsign-conversion -Wshadow -Wundef -Wcast-qual -Wold-style-cast -Wzero-as-null-pointer-constant"
         for compiler in c++ clang++; do
             command -v $compiler >/dev/null 2>&1 || continue
-            for standard in c++20 c++11; do # -I: what pkg-config says may be a system's folder, and those hide warnings
-                run 0 $compiler -std=$standard $warnings $strict -I"$prefix/include" -fsyntax-only "$here/containers.cpp"
+            for program in containers shmem; do
+                for standard in c++20 c++11; do # -I: what pkg-config says may be a system's folder, and those hide warnings
+                    run 0 $compiler -std=$standard $warnings $strict -I"$prefix/include" -fsyntax-only "$here/$program.cpp"
+                done
+                run 0 $compiler -std=c++17 -pthread -I"$prefix/include" "$here/$program.cpp" $(pkg-config --libs stead) -o $program
+                uses ./$program
+                rm ./$program.store
             done
-            run 0 $compiler -std=c++17 -I"$prefix/include" "$here/containers.cpp" $(pkg-config --libs stead) -o containers
-            uses ./containers
-            rm ./containers.store
         done
     else
         echo "no C++ compiler: not tried from C++"
