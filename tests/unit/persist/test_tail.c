@@ -340,3 +340,54 @@ Test(tail, a_move_to_be_confirmed_may_fail_at_any_call)
     cr_assert_eq(end_of(fd), to + TAIL_BYTES);
     close(fd);
 }
+
+/* A durable move, or one that had to write its room, begins with an end that is confirmed: it tells of one former place only. */
+Test(tail, a_move_after_one_to_be_confirmed_leaves_neither_former_place)
+{
+    static const uint8_t zeros[TAIL_BYTES];
+    for (unsigned writes_room = 0; writes_room < 2; writes_room++) {
+        uint8_t old[TAIL_BYTES];
+        int fd = open_file();
+        uint64_t first = tail_offset(end_of(fd)), second = first + UNIT_BYTES, third = second + UNIT_BYTES;
+        OK(tail_raise(fd, f.super.id, 2, 30));
+        OK(tail_move_later(fd, first, second, f.super.id));
+        if (writes_room != 0) {
+            faults_install();
+            faults = (struct faults){.fallocate = true, .fault = FAULT_ERROR, .error = EOPNOTSUPP, .count = 100};
+            OK(tail_move_later(fd, second, third, f.super.id));
+            faults_remove();
+        } else {
+            OK(tail_move(fd, second, third, f.super.id));
+        }
+        for (uint64_t at = first; at < third; at += UNIT_BYTES) {
+            OK(file_read_at(fd, old, sizeof old, at));
+            cr_assert_arr_eq(old, zeros, sizeof old, "%llu", (unsigned long long)at);
+        }
+        OK(tail_check(fd, f.super.id, 2, 30));
+        close(fd);
+    }
+}
+
+static unsigned pieces_left;
+
+static ssize_t half_then_full(int fd, const void *buffer, size_t bytes, off_t offset)
+{
+    if (pieces_left-- > 0)
+        return file_calls_system.pwrite(fd, buffer, bytes / 2, offset);
+    errno = ENOSPC;
+    return -1;
+}
+
+Test(tail, a_mark_half_written_is_cut_off)
+{
+    int fd = open_file();
+    uint64_t before = end_of(fd), from = tail_offset(before);
+    OK(tail_raise(fd, f.super.id, 2, 30));
+    pieces_left = 1;
+    file_calls.pwrite = half_then_full;
+    FAILS(ENOSPC, tail_move_later(fd, from, from + UNIT_BYTES, f.super.id));
+    file_calls = file_calls_system;
+    cr_assert_eq(end_of(fd), before);
+    OK(tail_check(fd, f.super.id, 2, 30));
+    close(fd);
+}

@@ -10,7 +10,7 @@
 #include <time.h>
 
 #include "persist/txn.h"
-#include "store/store.h"
+#include "store/call.h"
 #include "support/support.h"
 
 TestSuite(held_off, .init = support_setup, .fini = support_teardown, .timeout = 120);
@@ -220,6 +220,26 @@ Test(held_off, a_limit_that_nobody_is_in_the_way_of_refuses_large_commits_only)
     FAILS(stead_commit(s, STEAD_BUFFERED), STEAD_LIMIT);
     OK(stead_rollback(s));
     cr_assert_eq(bytes[0], 3);
+    OK(stead_close(s));
+}
+
+/* Since the first try in vain, not since the last one; and this process's own section is no reader's. */
+Test(held_off, since_when_and_by_whom)
+{
+    stead *s;
+    stead_status status;
+    OK(stead_open(&s, path_in("s"), NULL));
+    atomic_store(&s->unit->held_off_since_s, 7);
+    held_off_note(s, true);
+    cr_assert_eq(atomic_load(&s->unit->held_off_since_s), 7);
+    OK(store_apply_lock(s, false, 0));
+    FAILS(held_off_explain(s, STEAD_LIMIT, "test"), STEAD_LIMIT);
+    cr_assert_not_null(strstr(stead_last_error_text(), "by this process"), "%s", stead_last_error_text());
+    OK(stead_stat(s, &status));
+    cr_assert_eq(status.held_off_pid, 0);
+    store_apply_unlock(s, true);
+    held_off_note(s, false);
+    cr_assert_eq(atomic_load(&s->unit->held_off_since_s), 0);
     OK(stead_close(s));
 }
 
