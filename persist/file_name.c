@@ -199,10 +199,12 @@ void file_close(struct file *file)
     file->fd = -1;
 }
 
+/* A symbolic link that somebody left in the place of a file he moved is not its name: who comes through it looks for the log
+ * beside the file. */
 bool file_is_current(const struct file *file)
 {
     struct stat facts;
-    return stat(file->path, &facts) == 0 && facts.st_dev == file->device && facts.st_ino == file->inode;
+    return lstat(file->path, &facts) == 0 && facts.st_dev == file->device && facts.st_ino == file->inode;
 }
 
 bool file_has_name(const struct file *file)

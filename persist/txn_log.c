@@ -24,7 +24,10 @@
  * try would take away the log that it may name: the store has failed, and its next opener settles that (S13).  Only where
  * the write found no room, and the kernel shows the old superblock, nothing happened.
  *
- * Who may look meanwhile.  Another writer is refused by the SOLE byte or the mode before it asks for a log.  A reader with
+ * Who may look meanwhile.  Another writer is refused by the SOLE byte or the mode before it asks for a log.  But the gate does
+ * not hold a first commit off as it holds off an open: between an opener's look at the superblocks and its claim the commit
+ * may be made, and its maker die.  So who finds no writer attached reads them again (store/attach.c), or it would take a log
+ * with durable commits for a stray one.  A reader with
  * words finds no commit behind `applied` in them (salt 0), and looks for no log; one without goes by the superblock, which
  * changes from "sealed" to "open" beside it at an open just as well.  A copier finds a sealed file, and pages of later
  * commits only behind a mark that says so (tail.c).
@@ -46,6 +49,7 @@
  *       checksums, was written by this process
  *   W32 the log of a store that has a name lies beside that name when it is made; one made while the store was being removed
  *       keeps none
+ *   W33 who opens with no writer attached goes by the superblock as it is once that is known, not as it was before
  */
 #include <errno.h>
 #include <stdlib.h>

@@ -122,7 +122,6 @@ static int attach_slot(struct stead *s, bool *unit_made)
     int rc = 0;
     *unit_made = false;
     if (s->has_slot && !slots_locked(s)) {
-        store_heed_visit(s->unit, &s->super);
         lock_unit_format(s->unit, (uint32_t)s->sharing, s->super.commit_seq);
         *unit_made = true;
     } else if (s->has_slot) {
@@ -313,6 +312,17 @@ static bool writer_attached(const struct stead *s, bool alone)
     return !alone && (s->sharing != STEAD_SOLE || lock_byte_taken(s->lock_fd, LOCK_BYTE_SOLE, 1));
 }
 
+/* Who was attached when enter_gate() looked may have made a first commit, or a checkpoint, and died before this process
+ * claimed the store: neither waits for the gate, and a superblock as it was before would tell of no log (W33).  Nobody who
+ * writes is attached now, nor can be while the gate is held. */
+static int read_superblock_again(struct stead *s)
+{
+    int rc = superblock_read(&s->file, &s->super);
+    if (rc == 0 && s->has_slot)
+        store_heed_visit(s->unit, &s->super);
+    return rc;
+}
+
 static int check_file_system(const struct stead *s, bool alone)
 {
     if (s->read_only)
@@ -335,6 +345,8 @@ int store_attach(struct stead *s, const stead_options *o)
     if ((rc = check_file_system(s, alone)) != 0 || (rc = attach_slot(s, &unit_made)) != 0)
         return rc;
     bool first = !writer_attached(s, alone);
+    if (first && (rc = read_superblock_again(s)) != 0)
+        return rc;
     bool unclean = ended_unclean(s, first);
     bool inspect = unclean && (o->flags & STEAD_ACCEPT_UNCLEAN) == 0;
     s->first_writer = first && !s->read_only && !inspect;

@@ -64,7 +64,10 @@ void lock_unit_unmap(struct lock_unit *unit)
 void lock_unit_format(struct lock_unit *unit, uint32_t sharing, uint64_t commit_seq)
 {
     atomic_store(&unit->signature, 0);
-    memset((uint8_t *)unit + sizeof unit->signature, 0, sizeof *unit - sizeof unit->signature);
+    const size_t visit = offsetof(struct lock_unit, visit), behind = visit + sizeof unit->visit;
+    uint8_t *bytes = (uint8_t *)unit;
+    memset(bytes + sizeof unit->signature, 0, visit - sizeof unit->signature);
+    memset(bytes + behind, 0, sizeof *unit - behind); /* the visit is as true as it was */
     unit->sharing = sharing;
     atomic_store(&unit->commit_seq, commit_seq);
     atomic_store(&unit->durable_seq, commit_seq);

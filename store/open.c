@@ -11,7 +11,8 @@
  *     are attached?
  *   6 map the lock unit; make it anew if no slot is locked        garbage in the unit: nobody attached, so the next
  *                                                                 opener makes it anew
- *   7 attach (slot byte)                                          the kernel drops the byte
+ *   7 attach (slot byte); no writer attached: read the            the kernel drops the byte
+ *     superblocks again, now that nobody can change them
  *   8 recover if the last session crashed, map, start the log     what recovery's own steps say (persist/recover.c)
  *   9 attach the heap; LIVE: judge an unclean end                 -
  *  10 layout: check, or upgrade inside one transaction            the old layout, or the new one
