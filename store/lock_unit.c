@@ -9,14 +9,15 @@
  * mapping is enough to wait: the kernel only reads the word.
  *
  * Sleepers.  Waking nobody costs a tenth of a commit on a hot page.  Those who wait for commit_seq can write here (readers wait
- * for durable_seq), and say so first:
+ * for durable_seq), and are counted:
  *
- *      waiter      sleepers = 1;  word read;  number read: the old one;  sleep, if the word is still that
- *      publisher   number stored;  word + 1;  sleepers read: not 0;      sleepers = 0;  wake all
+ *      waiter      sleepers + 1;    word read;  number read: the old one;  sleep, if the word is still that;  sleepers - 1
+ *      publisher   number stored;   word + 1;   sleepers read: not 0;      wake all
  *
- * Both sides store and then load, all in one order: either the waiter finds the new word and does not sleep, or the
- * publisher finds it.  Who comes after "sleepers = 0" reads a word that was changed before.  A waiter that was killed costs one
- * wake; a publisher killed before its wake leaves them asleep as it always did (wait_change() sleeps in slices).
+ * Both sides store and then load, all in one order: either the waiter finds the new word or number and does not sleep, or the
+ * publisher finds it counted.  The publisher takes nothing back: a flag that it cleared could be that of one who has seen
+ * this number and is about to sleep until the next.  A waiter that was killed stays counted, and costs wakes; a publisher
+ * killed before its wake leaves them asleep as it always did (wait_change() sleeps in slices).
  *
  *   K1  nobody sleeps on commit_word through a commit with sleepers == 0 (test_change.c)
  */
@@ -123,7 +124,7 @@ void change_publish(_Atomic uint64_t *seq_word, _Atomic uint32_t *futex, _Atomic
             return;
     while (!atomic_compare_exchange_weak_explicit(seq_word, &old, seq, memory_order_release, memory_order_relaxed));
     atomic_fetch_add(futex, 1);
-    if (sleepers != NULL && (atomic_load(sleepers) == 0 || atomic_exchange(sleepers, 0) == 0))
+    if (sleepers != NULL && atomic_load(sleepers) == 0)
         return;
     syscall(SYS_futex, (uint32_t *)futex, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
 }
@@ -140,16 +141,14 @@ void change_shake(const _Atomic uint32_t *futex)
     syscall(SYS_futex, (const uint32_t *)futex, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
 }
 
-int change_wait(const _Atomic uint64_t *seq_word, const _Atomic uint32_t *futex, _Atomic uint32_t *sleepers,
-                uint64_t since, int64_t deadline_ns, const _Atomic bool *leaving)
+static int wait_until_changed(const _Atomic uint64_t *seq_word, const _Atomic uint32_t *futex, uint64_t since,
+                              int64_t deadline_ns, const _Atomic bool *leaving)
 {
     for (;;) {
         if (atomic_load(leaving))
             return ECANCELED;
-        if (sleepers != NULL)
-            atomic_store(sleepers, 1);
         uint32_t seen = atomic_load(futex);
-        if (atomic_load_explicit(seq_word, memory_order_acquire) != since)
+        if (atomic_load(seq_word) != since)
             return 0;
         int64_t left_ns = deadline_ns == DEADLINE_NEVER ? DEADLINE_NEVER : deadline_ns - clock_ns();
         if (deadline_ns == 0)
@@ -160,4 +159,15 @@ int change_wait(const _Atomic uint64_t *seq_word, const _Atomic uint32_t *futex,
         syscall(SYS_futex, (const uint32_t *)futex, FUTEX_WAIT, seen, deadline_ns == DEADLINE_NEVER ? NULL : &left,
                 NULL, 0);
     }
+}
+
+int change_wait(const _Atomic uint64_t *seq_word, const _Atomic uint32_t *futex, _Atomic uint32_t *sleepers,
+                uint64_t since, int64_t deadline_ns, const _Atomic bool *leaving)
+{
+    if (sleepers != NULL)
+        atomic_fetch_add(sleepers, 1);
+    int rc = wait_until_changed(seq_word, futex, since, deadline_ns, leaving);
+    if (sleepers != NULL)
+        atomic_fetch_sub(sleepers, 1);
+    return rc;
 }

@@ -45,7 +45,7 @@ struct lock_unit {
     _Atomic uint64_t waiting_bytes;   /* the writer's memory that waits for application                  */
     _Atomic int64_t held_off_since_s; /* CLOCK_REALTIME: the first of the last tries to apply, in vain; 0: it was not */
     struct lock_unit_visit visit;
-    _Atomic uint32_t commit_sleepers; /* not 0: somebody may sleep on commit_word (lock_unit.c)              */
+    _Atomic uint32_t commit_sleepers; /* so many may sleep on commit_word, the dead counted (lock_unit.c)     */
     uint8_t reserved1[512 - 108 - sizeof(struct lock_unit_visit)];
     uint8_t image_shared[IMAGE_SHARED_BYTES];
     uint8_t reserved2[LOCK_UNIT_HEAD_BYTES - 1024];
