@@ -30,8 +30,9 @@ threads     commit --only threads --size 64 --rounds 3 --batch 160
 load        commit --only load --rounds 3
 recover     commit --only recover --rounds 5
 latency     commit --only latency --latency 8 --rounds 2
-alloc       alloc  --works pair,bulk,churn --reps 5 --peers stead,mimalloc,jemalloc
-cross       alloc  --works cross,larson,xmalloc --threads 2 --reps 5 --peers stead,mimalloc,jemalloc
+alloc       alloc  --works pair,churn --reps 24 --peers stead,mimalloc,jemalloc
+alloc       alloc  --works bulk --reps 8 --peers stead,mimalloc,jemalloc
+cross       alloc  --works cross,larson,xmalloc --reps 12 --peers stead,mimalloc,jemalloc
 lock        lock   -r 15
 '
 for part in $parts; do
