@@ -50,7 +50,7 @@ unsigned slab_harvest(struct descriptor *descriptor, const struct class_geometry
     (void)atomic_exchange(&descriptor->pending, 0); /* before looking: a bit set later sets it again */
     for (unsigned i = 0; i < slab_pairs(geometry); i++) {
         struct map_pair *pair = &descriptor->map[i];
-        uint64_t freed = atomic_load_explicit(&pair->freed, memory_order_acquire);
+        uint64_t freed = atomic_load(&pair->freed);
         if (freed == 0)
             continue;
         uint64_t allocated = atomic_load_explicit(&pair->allocated, memory_order_relaxed);

@@ -125,10 +125,10 @@ static inline int slab_free_bit(const struct heap *heap, struct descriptor *desc
     (void)heap;
     (void)block;
     (void)bytes;
-    if ((atomic_fetch_or_explicit(&pair->freed, bit, memory_order_acq_rel) & bit) != 0)
+    if ((atomic_fetch_or(&pair->freed, bit) & bit) != 0)
         return STEAD_WRONG_POINTER;
     GATE_STEP();
-    /* After the bit; the exchange in harvest() comes before its look. */
+    /* After the bit; the exchange in slab_harvest() comes before its look: all four in one order, or one would miss the other. */
     if (atomic_load(&descriptor->pending) == 0)
         atomic_store(&descriptor->pending, 1);
     return 0;
