@@ -431,7 +431,7 @@ static unsigned descriptors(void)
 /* All stores of a process together leave most of the files that it may open to the program. */
 Test(txn_dirty, fault_reports_take_a_part_of_the_descriptors)
 {
-    enum { OPENS = 64, PART = 8, OTHERS = 2 /* page tables, protection */ };
+    enum { OPENS = 64, PART = 4, OTHERS = 2 /* page tables, protection */ };
     struct range r;
     struct dirty *more[OPENS];
     unsigned opened = 0;
