@@ -78,7 +78,13 @@ static int judge(const char *path)
 {
     stead *s;
     file_calls = file_calls_system;
-    int rc = stead_open(&s, path, &(stead_options){.sharing = STEAD_LIVE, .flags = STEAD_EXISTING});
+    /* SOLE goes by the page checksums of what is called sealed; LIVE, open, has none. */
+    int rc = stead_open(&s, path, &(stead_options){.flags = STEAD_EXISTING});
+    if (rc == 0 && (stead_check(s, NULL) != 0 || stead_close(s) != 0)) {
+        fprintf(stderr, "%s\n", stead_last_error_text());
+        return 16;
+    }
+    rc = stead_open(&s, path, &(stead_options){.sharing = STEAD_LIVE, .flags = STEAD_EXISTING});
     if (rc == STEAD_UNCLEAN || rc == STEAD_CORRUPT) {
         /* Accepted, it is a store or an error, and never anything worse. */
         rc = stead_open(&s, path,
