@@ -21,7 +21,8 @@
 #define LOCK_UNIT_HEAD_BYTES 4096
 
 /* What a session that committed nothing leaves of itself, its superblock being as it found it: when it was.  Kept when the
- * unit is made anew, believed if the checksum is right and the sequence the superblock's; it is in nobody's sync, so that a power cut may take it. */
+ * unit is made anew, believed if the checksum is right and the sequence the superblock's; it is in nobody's sync, so that
+ * a power cut may take it. */
 struct lock_unit_visit {
     _Atomic int64_t attach_s, detach_s; /* CLOCK_REALTIME, seconds                                   */
     _Atomic uint64_t sequence;          /* of the superblock that it found                           */
@@ -54,6 +55,7 @@ struct lock_unit {
 static_assert(sizeof(struct lock_unit) == UNIT_BYTES, "the lock unit is one unit");
 static_assert(offsetof(struct lock_unit, waiting_bytes) == 88, "frozen");
 static_assert(offsetof(struct lock_unit, visit) == 104, "frozen");
+static_assert(offsetof(struct lock_unit, commit_sleepers) == 136, "frozen");
 static_assert(offsetof(struct lock_unit, image_shared) == 512, "frozen");
 static_assert(offsetof(struct lock_unit, region) == LOCK_UNIT_HEAD_BYTES, "frozen");
 

@@ -16,6 +16,7 @@
 #include "persist/file.h"
 #include "persist/format.h"
 #include "support/support.h"
+#include "number_store.h"
 
 static void teardown(void)
 {
@@ -24,40 +25,6 @@ static void teardown(void)
 }
 
 TestSuite(late_log, .init = support_setup, .fini = teardown, .timeout = 120);
-
-/* ---- a store of one number */
-
-static int *number_of(stead *s)
-{
-    int *root = stead_root(s);
-    cr_assert_not_null(root);
-    return root;
-}
-
-static stead *open_it(const char *name)
-{
-    stead *s;
-    OK(stead_open(&s, path_in(name), &(stead_options){.timeout_ms = 10000}));
-    return s;
-}
-
-static void make(const char *name, int value)
-{
-    void *root;
-    stead *s = open_it(name);
-    OK(stead_root_once(s, sizeof(int), NULL, NULL, &root));
-    *(int *)root = value;
-    OK(stead_close(s));
-}
-
-static void expect(const char *name, int value)
-{
-    stead_report report;
-    stead *s = open_it(name);
-    cr_assert_eq(*number_of(s), value, "%s: %d, not %d", name, *number_of(s), value);
-    OK(stead_check(s, &report));
-    OK(stead_close(s));
-}
 
 static unsigned files_left(const char *name)
 {
