@@ -1,6 +1,6 @@
 # packages.sh -- what the commands in ./run need from the system, and how it gets there.  Sourced, not run.
 #
-# Looks first (a program on the PATH, a header that the compiler finds) and installs only what is missing, with apt-get,
+# Looks first (a program on the PATH, a header that the compiler finds, a library for dlopen) and installs only what is missing, with apt-get,
 # as root or through sudo, after saying so.  On a system without apt-get it says what to install and stops.
 #
 #   packages_need THING...     THING is a row of the table below
@@ -33,12 +33,15 @@ kmod            program  /sbin/depmod         kmod
 ext4            program  /sbin/mkfs.ext4      e2fsprogs
 xfs             program  /sbin/mkfs.xfs       xfsprogs
 btrfs           program  /sbin/mkfs.btrfs     btrfs-progs
+mimalloc        library  libmimalloc.so       libmimalloc-dev
+jemalloc        library  libjemalloc.so       libjemalloc-dev
 '
 
-packages_has() { # program|header NAME
+packages_has() { # program|header|library NAME
     case $1 in
     program) command -v "$2" >/dev/null 2>&1 ;;
     header) printf '#include <stddef.h>\n#include <%s>\n' "$2" | cc -E -x c - >/dev/null 2>&1 ;;
+    library) PATH=$PATH:/sbin:/usr/sbin ldconfig -p 2>/dev/null | grep -qF "$2" ;;
     esac
 }
 
