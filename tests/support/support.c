@@ -12,6 +12,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -79,6 +80,26 @@ void pause_ms(int ms)
         continue;
 }
 
+void await_sleeping(pid_t tid)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/proc/self/task/%d/syscall", (int)tid);
+    for (int i = 0; i < SOON_MS; i++) {
+        long call = -1;
+        FILE *file = fopen(path, "r");
+        if (file == NULL || fscanf(file, "%ld", &call) != 1)
+            call = -1; /* "running", or a kernel that does not tell */
+        if (file != NULL)
+            fclose(file);
+        if (call == SYS_futex || call == SYS_nanosleep || call == SYS_clock_nanosleep)
+            return;
+        if (file == NULL && i > 1000)
+            return;
+        pause_ms(1);
+    }
+    cr_assert_fail("thread %d does not come to wait", (int)tid);
+}
+
 volatile uint32_t *shared_words(unsigned count)
 {
     void *at = mmap(NULL, count * sizeof(uint32_t), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -88,7 +109,7 @@ volatile uint32_t *shared_words(unsigned count)
 
 bool await(const volatile uint32_t *word, uint32_t value)
 {
-    for (int i = 0; i < 20000; i++) {
+    for (int i = 0; i < SOON_MS; i++) {
         if (*(const volatile uint32_t *)word >= value) {
             atomic_thread_fence(memory_order_acquire);
             return true;

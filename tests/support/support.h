@@ -55,9 +55,13 @@ int reap(pid_t pid); /* exit code, or 128 + signal */
         cr_assert(reap_code_ == 0, "%s:%d: the child ended with %d", __FILE__, __LINE__, reap_code_); \
     } while (0)
 void pause_ms(int ms);
+/* Waits until this thread of this process sleeps of its own will: it is in a wait, not on the way there. */
+void await_sleeping(pid_t tid);
 /* A counter in memory that parent and children share; zeroed. */
 volatile uint32_t *shared_words(unsigned count);
-/* Waits until *word >= value; false after 20 s. */
+/* A wait for what is sure to come, in ms: it ends when that comes, and no machine stands still for so long. */
+#define SOON_MS 60000
+/* Waits until *word >= value; false after SOON_MS. */
 bool await(const volatile uint32_t *word, uint32_t value);
 
 uint64_t file_bytes_of(const char *path); /* UINT64_MAX if absent */

@@ -422,13 +422,17 @@ Test(follow, a_log_that_is_missing_is_an_error_unless_the_store_is_gone_or_close
 /* ---- beside a writer at work ---- */
 
 static _Atomic bool writer_done;
+static _Atomic uint64_t looks;
 
+/* So many, and more until the reader had some looks beside them. */
 static void *commit_rounds(void *arg)
 {
-    for (uint64_t round = 0; round < *(const uint64_t *)arg; round++) {
+    uint64_t *count = arg, round = 0;
+    for (; round < *count || (atomic_load(&looks) < 3 && round < 100000); round++) {
         store_fill(0, MIB, image_commit_seq(store.image) + 1);
         commit(MIB, round % 3 != 0);
     }
+    *count = round;
     atomic_store(&writer_done, true);
     return NULL;
 }
@@ -436,7 +440,7 @@ static void *commit_rounds(void *arg)
 Test(follow, looks_beside_commits_and_syncs_see_one_commit_each)
 {
     pthread_t writer;
-    uint64_t count = (uint64_t)rounds(150), last = 0, looks = 0;
+    uint64_t count = (uint64_t)rounds(150), last = 0;
     begin(MIB);
     uint64_t from = image_commit_seq(reader.image);
     cr_assert_eq(pthread_create(&writer, NULL, commit_rounds, &count), 0);
@@ -446,14 +450,14 @@ Test(follow, looks_beside_commits_and_syncs_see_one_commit_each)
         cr_assert(seq >= last && seq <= shared_durable_seq(words()));
         reader_expect(0, MIB, seq == from ? 1 : seq);
         last = seq;
-        looks++;
+        atomic_fetch_add(&looks, 1);
     }
     cr_assert_eq(pthread_join(writer, NULL), 0);
     OK(image_sync(store.image, image_commit_seq(store.image)));
     OK(image_look(reader.image, words()));
     cr_assert_eq(image_commit_seq(reader.image), from + count);
     reader_expect(0, MIB, from + count);
-    cr_assert_gt(looks, 1);
+    cr_assert_gt(atomic_load(&looks), 1);
     end();
 }
 

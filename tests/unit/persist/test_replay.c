@@ -305,7 +305,8 @@ static ssize_t watched_pwrite(int fd, const void *buffer, size_t bytes, off_t of
         errno = EIO;
         return -1;
     }
-    for (unsigned i = 0; !helper && wait_for_helper && atomic_load(&helper_writes) == 0 && i < 10000; i++)
+    /* Each waits for the other's first write: neither does it all while the other one waits for a processor. */
+    for (unsigned i = 0; wait_for_helper && atomic_load(helper ? &own_writes : &helper_writes) == 0 && i < 60000; i++)
         nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
     uint64_t image = format_image_bytes((uint64_t)offset); /* whole pages are none of the table's: those are less */
     if (bytes % PAGE_BYTES == 0 && format_file_offset(image) == (uint64_t)offset)

@@ -14,7 +14,7 @@ static inline int *number_of(stead *s)
 static inline stead *open_it(const char *name)
 {
     stead *s;
-    OK(stead_open(&s, path_in(name), &(stead_options){.timeout_ms = 10000}));
+    OK(stead_open(&s, path_in(name), &(stead_options){.timeout_ms = SOON_MS}));
     return s;
 }
 

@@ -232,17 +232,21 @@ Test(backup, inside_a_transaction_is_the_commit_before_it)
 
 #define LOG_LIMIT (UINT64_C(64) << 10)
 
+static unsigned brought_home; /* how often commit_until() saw the log shorter than before */
+
 /* Commits until *stop; returns how long the log got. */
 static uint64_t commit_until(stead *s, stead_sharing sharing, const atomic_uint *stop, uint64_t *version)
 {
     struct table *table = stead_root(s);
-    uint64_t longest = 0;
+    uint64_t longest = 0, before = 0;
     stead_status status;
     while (atomic_load(stop) == 0) {
         commit_once(s, table, sharing, ++*version, true);
         atomic_fetch_add(&commits, 1);
         OK(stead_stat(s, &status));
         longest = status.log_bytes > longest ? status.log_bytes : longest;
+        brought_home += status.log_bytes < before;
+        before = status.log_bytes;
     }
     return longest;
 }
@@ -301,12 +305,18 @@ Test(backup, the_log_is_applied_while_a_reader_makes_one)
     pthread_t thread;
     uint64_t version = 2;
     txn_log_limit_bytes = LOG_LIMIT;
-    stead *s = make_store(STEAD_SOLE, 2000); /* a piece may be waited for; all of the copy takes as long or longer */
-    pid_t pid = spawn(copy_as_reader, NULL);
-    cr_assert_eq(pthread_create(&thread, NULL, await_child, &pid), 0);
-    uint64_t longest = commit_until(s, STEAD_SOLE, &copied, &version);
-    cr_assert_eq(pthread_join(thread, NULL), 0);
-    cr_assert_lt(longest, 4 * LOG_LIMIT, "the log grew to %llu bytes", (unsigned long long)longest);
+    stead *s = make_store(STEAD_SOLE, SOON_MS); /* a piece is waited for, and not all of the copy: that would be once */
+    for (unsigned round = 0; brought_home < 3; round++) {
+        cr_assert_lt(round, 20, "commits wait for the copy");
+        brought_home = 0;
+        atomic_store(&copied, 0);
+        (void)unlink(path_in("copy"));
+        pid_t pid = spawn(copy_as_reader, NULL);
+        cr_assert_eq(pthread_create(&thread, NULL, await_child, &pid), 0);
+        uint64_t longest = commit_until(s, STEAD_SOLE, &copied, &version);
+        cr_assert_eq(pthread_join(thread, NULL), 0);
+        cr_assert_lt(longest, 4 * LOG_LIMIT, "the log grew to %llu bytes", (unsigned long long)longest);
+    }
     OK(stead_close(s));
     expect_copy_of(path_in("copy"), 2, version);
 }

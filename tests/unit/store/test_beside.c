@@ -212,7 +212,7 @@ static void open_child(void *arg)
     struct race *race = arg;
     stead *s;
     void *root;
-    stead_options o = {.sharing = STEAD_TURNS, .timeout_ms = 30000};
+    stead_options o = {.sharing = STEAD_TURNS, .timeout_ms = SOON_MS};
     *race->go = 1;
     CHILD(stead_open(&s, race->path, &o) == 0);
     CHILD(stead_root_once(s, sizeof(uint64_t), NULL, NULL, &root) == 0);
@@ -247,10 +247,11 @@ static void join_child(void *arg)
 {
     volatile uint32_t *word = arg;
     stead *s;
-    CHILD(stead_open(&s, path_in("s"), &(stead_options){.sharing = STEAD_TURNS, .timeout_ms = 20000}) == 0);
+    CHILD(stead_open(&s, path_in("s"), &(stead_options){.sharing = STEAD_TURNS, .timeout_ms = SOON_MS}) == 0);
     word[0] = 1;
     CHILD(await(&word[1], 1));
-    CHILD(stead_lock(s, STEAD_EXCLUSIVE, 20000) == 0); /* its first section: it looks into the log for the first time */
+    CHILD(stead_lock(s, STEAD_EXCLUSIVE, SOON_MS) ==
+          0); /* its first section: it looks into the log for the first time */
     CHILD(stead_root(s) != NULL && *(uint64_t *)stead_root(s) == 5);
     *(uint64_t *)stead_root(s) = 6;
     CHILD(stead_unlock(s) == 0);
@@ -267,13 +268,13 @@ Test(beside, processes_that_take_turns_go_on_after_their_store_was_removed)
     pid_t pid = spawn(join_child, (void *)(uintptr_t)word);
     cr_assert(await(&word[0], 1));
     OK(stead_remove(path_in("s")));
-    OK(stead_lock(s, STEAD_EXCLUSIVE, 20000));
+    OK(stead_lock(s, STEAD_EXCLUSIVE, SOON_MS));
     *(uint64_t *)root = 5;
     OK(stead_unlock(s));
     make_store("s", 1); /* another one has the names */
     word[1] = 1;
     REAP_OK(pid);
-    OK(stead_lock(s, STEAD_SHARED, 20000));
+    OK(stead_lock(s, STEAD_SHARED, SOON_MS));
     cr_assert_eq(*(uint64_t *)root, 6);
     OK(stead_unlock(s));
     OK(stead_close(s));

@@ -12,7 +12,7 @@ TestSuite(callback, .init = support_setup, .fini = support_teardown, .timeout = 
 static stead *open_mode(const char *path, stead_sharing sharing)
 {
     stead *s;
-    OK(stead_open(&s, path, &(stead_options){.sharing = sharing, .timeout_ms = 10000}));
+    OK(stead_open(&s, path, &(stead_options){.sharing = sharing, .timeout_ms = SOON_MS}));
     return s;
 }
 
@@ -122,7 +122,7 @@ struct second_open {
 static void *open_beside(void *arg)
 {
     struct second_open *open = arg;
-    OK(stead_open(&open->store, open->path, &(stead_options){.timeout_ms = 10000}));
+    OK(stead_open(&open->store, open->path, &(stead_options){.timeout_ms = SOON_MS}));
     atomic_store(&open->done, true);
     return NULL;
 }
@@ -144,7 +144,7 @@ static int upgrade_while_another_opens(stead *s, uint32_t from, uint32_t to, voi
 static void await_second_open(struct second_open *open)
 {
     for (unsigned i = 0; !atomic_load(&open->done); i++) {
-        cr_assert_lt(i, 1000);
+        cr_assert_lt(i, SOON_MS / 10);
         pause_ms(10);
     }
 }

@@ -41,14 +41,14 @@ struct neighbour {
     volatile uint32_t *words; /* [0]: has the store open */
 };
 
-#define LIFE_S 100 /* of a child whose parent failed */
+#define LIFE_S 1000 /* of a child whose parent failed */
 
 static void stay(void *arg)
 {
     const struct neighbour *n = arg;
     stead *s;
     alarm(LIFE_S);
-    CHILD(stead_open(&s, n->path, &(stead_options){.sharing = STEAD_LIVE, .timeout_ms = 10000}) == 0);
+    CHILD(stead_open(&s, n->path, &(stead_options){.sharing = STEAD_LIVE, .timeout_ms = SOON_MS}) == 0);
     CHILD(stead_malloc(s, 100) != NULL);
     n->words[0] = 1;
     pause();
@@ -110,14 +110,14 @@ struct come_and_go {
 
 static void use_as_reader(stead *s)
 {
-    CHILD(stead_lock(s, STEAD_SHARED, 20000) == 0);
+    CHILD(stead_lock(s, STEAD_SHARED, SOON_MS) == 0);
     CHILD(stead_root(s) != NULL);
     CHILD(stead_unlock(s) == 0);
 }
 
 static void use_as_writer(stead *s)
 {
-    CHILD(stead_lock(s, STEAD_EXCLUSIVE, 20000) == 0);
+    CHILD(stead_lock(s, STEAD_EXCLUSIVE, SOON_MS) == 0);
     uint64_t *counter = stead_root(s);
     CHILD(counter != NULL);
     ++*counter;
@@ -200,7 +200,7 @@ Test(close_race, nobody_is_refused_who_comes_and_goes_in_sole)
 
 static void live_section(stead *s)
 {
-    int rc = stead_lock(s, STEAD_EXCLUSIVE, 20000);
+    int rc = stead_lock(s, STEAD_EXCLUSIVE, SOON_MS);
     CHILD(rc == 0 || rc == EOWNERDEAD);
     uint64_t *pair = stead_root(s);
     CHILD(pair != NULL);
@@ -221,9 +221,9 @@ static void *live_thread(void *arg)
 {
     for (;;) {
         stead *s;
-        CHILD(stead_open(&s, arg,
-                         &(stead_options){.flags = STEAD_ACCEPT_UNCLEAN, .sharing = STEAD_LIVE, .timeout_ms = 20000}) ==
-              0);
+        CHILD(stead_open(
+                  &s, arg,
+                  &(stead_options){.flags = STEAD_ACCEPT_UNCLEAN, .sharing = STEAD_LIVE, .timeout_ms = SOON_MS}) == 0);
         for (unsigned i = 0; i < 3; i++)
             live_section(s);
         CHILD(stead_close(s) == 0);
@@ -279,7 +279,8 @@ static void stay_and_change(void *arg)
     void *blocks[BLOCKS] = {NULL};
     alarm(LIFE_S);
     CHILD(stead_open(&s, n->path,
-                     &(stead_options){.flags = STEAD_ACCEPT_UNCLEAN, .sharing = STEAD_LIVE, .timeout_ms = 20000}) == 0);
+                     &(stead_options){.flags = STEAD_ACCEPT_UNCLEAN, .sharing = STEAD_LIVE, .timeout_ms = SOON_MS}) ==
+          0);
     n->words[0] = 1;
     for (uint64_t i = 0; n->words[1] == 0; i++) { /* runs come and go, and now and then the file grows */
         stead_free(blocks[i % BLOCKS]);

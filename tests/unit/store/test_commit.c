@@ -178,11 +178,13 @@ static void reader_checks(void *arg)
 {
     struct killed *k = arg;
     stead *s;
-    CHILD(stead_open(&s, k->path, &(stead_options){.flags = STEAD_READ_ONLY, .timeout_ms = 5000}) == 0);
+    CHILD(stead_open(&s, k->path, &(stead_options){.flags = STEAD_READ_ONLY, .timeout_ms = SOON_MS}) == 0);
     uint64_t last = 0;
     k->words[1] = 1;
-    for (unsigned sections = 0; k->words[2] == 0 || sections < 50; sections++) {
-        CHILD(stead_lock(s, STEAD_SHARED, 5000) == 0);
+    bool done = false; /* as it was before the section that is looked at: that one sees the last commit */
+    for (unsigned sections = 0; !done || sections < 50; sections++) {
+        done = k->words[2] != 0;
+        CHILD(stead_lock(s, STEAD_SHARED, SOON_MS) == 0);
         const uint64_t *a = stead_root(s);
         CHILD(a != NULL);
         uint64_t first = a[0];
@@ -225,8 +227,8 @@ static void wait_for_change(void *arg)
     CHILD(stead_wait_change(s, status.commit_seq, 0) == EBUSY);
     CHILD(stead_wait_change(s, status.commit_seq, 50) == ETIMEDOUT);
     k->words[1] = 1;
-    CHILD(stead_wait_change(s, status.commit_seq, 10000) == 0);
-    CHILD(stead_lock(s, STEAD_SHARED, 1000) == 0);
+    CHILD(stead_wait_change(s, status.commit_seq, SOON_MS) == 0);
+    CHILD(stead_lock(s, STEAD_SHARED, SOON_MS) == 0);
     CHILD(*(uint64_t *)stead_root(s) == 77);
     CHILD(stead_unlock(s) == 0);
     CHILD(stead_close(s) == 0);
@@ -344,7 +346,7 @@ Test(commit, a_thread_that_ends_in_its_section_is_rolled_back)
     struct committers c = {s, a, 0};
     pthread_create(&thread, NULL, die_holding, &c);
     pthread_join(thread, NULL);
-    OK(stead_lock(s, STEAD_EXCLUSIVE, 5000));
+    OK(stead_lock(s, STEAD_EXCLUSIVE, SOON_MS));
     cr_assert_eq(a[0], 1);
     OK(stead_unlock(s));
     OK(stead_close(s));

@@ -182,22 +182,25 @@ static void *nothing(void *arg)
 Test(fork, a_parent_that_dies_is_not_kept_alive_by_its_fork_child)
 {
     int pipe_fd[2];
+    char byte;
     cr_assert(pipe(pipe_fd) == 0);
     pid_t pid = fork();
     if (pid == 0) {
         stead *s;
+        close(pipe_fd[1]);
         CHILD(stead_open(&s, path_in("s"), NULL) == 0);
-        if (fork() == 0) {
-            close(pipe_fd[0]);
-            pause_ms(3000);
+        if (fork() == 0) { /* as long as the test */
+            (void)!read(pipe_fd[0], &byte, 1);
             _exit(0);
         }
         raise(SIGKILL);
     }
     reap(pid);
+    close(pipe_fd[0]);
     stead *s;
-    OK(stead_open(&s, path_in("s"), &(stead_options){.timeout_ms = 1000}));
+    OK(stead_open(&s, path_in("s"), &(stead_options){.timeout_ms = SOON_MS}));
     OK(stead_close(s));
+    close(pipe_fd[1]);
     pthread_t thread;
     pthread_create(&thread, NULL, nothing, NULL);
     pthread_join(thread, NULL);

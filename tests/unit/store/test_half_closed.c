@@ -32,13 +32,13 @@ static ssize_t failing_pwrite_durable(int fd, const void *buffer, size_t bytes, 
 static stead *open_as(const char *path, stead_sharing sharing, unsigned flags)
 {
     stead *s;
-    OK(stead_open(&s, path, &(stead_options){.sharing = sharing, .flags = flags, .timeout_ms = 10000}));
+    OK(stead_open(&s, path, &(stead_options){.sharing = sharing, .flags = flags, .timeout_ms = SOON_MS}));
     return s;
 }
 
 static int change(stead *s, int value)
 {
-    int rc = stead_lock(s, STEAD_EXCLUSIVE, 10000);
+    int rc = stead_lock(s, STEAD_EXCLUSIVE, SOON_MS);
     if (rc != 0)
         return rc;
     *(int *)stead_root(s) = value;
@@ -56,7 +56,7 @@ static bool close_fails(stead_sharing sharing, long n)
 {
     const char *path = path_in("s");
     stead *s = open_as(path, sharing, 0);
-    OK(stead_lock(s, STEAD_EXCLUSIVE, 10000));
+    OK(stead_lock(s, STEAD_EXCLUSIVE, SOON_MS));
     int *root = stead_malloc(s, sizeof *root);
     cr_assert_not_null(root);
     *root = 1;

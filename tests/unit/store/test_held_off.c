@@ -25,8 +25,8 @@ static void stay_inside(void *arg)
 {
     stead *r;
     (void)arg;
-    CHILD(stead_open(&r, path_in("s"), &(stead_options){.flags = STEAD_READ_ONLY, .timeout_ms = 10000}) == 0);
-    CHILD(stead_lock(r, STEAD_SHARED, 10000) == 0);
+    CHILD(stead_open(&r, path_in("s"), &(stead_options){.flags = STEAD_READ_ONLY, .timeout_ms = SOON_MS}) == 0);
+    CHILD(stead_lock(r, STEAD_SHARED, SOON_MS) == 0);
     const volatile uint64_t *words = stead_root(r);
     uint64_t seen = words[0];
     stage[0] = 1;
@@ -101,7 +101,7 @@ static void look_from_outside(void *arg)
     stead *r;
     stead_status status;
     const pid_t *reader = arg;
-    CHILD(stead_open(&r, path_in("s"), &(stead_options){.flags = STEAD_READ_ONLY, .timeout_ms = 10000}) == 0);
+    CHILD(stead_open(&r, path_in("s"), &(stead_options){.flags = STEAD_READ_ONLY, .timeout_ms = SOON_MS}) == 0);
     CHILD(stead_stat(r, &status) == 0);
     CHILD(status.waiting_bytes > LIMIT_BYTES / 2 && status.held_off_pid == *reader && status.held_off_since != 0);
     CHILD(stead_close(r) == 0);
@@ -267,11 +267,11 @@ static void look_twice(void *arg)
 {
     stead *r;
     (void)arg;
-    CHILD(stead_open(&r, path_in("s"), &(stead_options){.flags = STEAD_READ_ONLY, .timeout_ms = 10000}) == 0);
+    CHILD(stead_open(&r, path_in("s"), &(stead_options){.flags = STEAD_READ_ONLY, .timeout_ms = SOON_MS}) == 0);
     stage[0] = 1;
     for (unsigned char want = 1; want <= 2; want++) {
         CHILD(await(&stage[1], want));
-        CHILD(stead_lock(r, STEAD_SHARED, 10000) == 0);
+        CHILD(stead_lock(r, STEAD_SHARED, SOON_MS) == 0);
         const unsigned char *bytes = stead_root(r);
         CHILD(bytes[0] == want && bytes[(size_t)9999 * PAGE] == 1);
         CHILD(stead_unlock(r) == 0);

@@ -528,11 +528,11 @@ static void read_beside(void *arg)
     volatile uint32_t *words = arg;
     stead *s;
     stead_status status;
-    CHILD(stead_open(&s, path_in("s"), &(stead_options){.flags = STEAD_READ_ONLY, .timeout_ms = 10000}) == 0);
-    CHILD(stead_lock(s, STEAD_SHARED, 10000) == 0 && *(int *)stead_root(s) == 5 && stead_unlock(s) == 0);
+    CHILD(stead_open(&s, path_in("s"), &(stead_options){.flags = STEAD_READ_ONLY, .timeout_ms = SOON_MS}) == 0);
+    CHILD(stead_lock(s, STEAD_SHARED, SOON_MS) == 0 && *(int *)stead_root(s) == 5 && stead_unlock(s) == 0);
     words[0] = 1;
     CHILD(await(&words[1], 1)); /* the first commit, in the log alone */
-    CHILD(stead_lock(s, STEAD_SHARED, 10000) == 0 && *(int *)stead_root(s) == 6 && stead_unlock(s) == 0);
+    CHILD(stead_lock(s, STEAD_SHARED, SOON_MS) == 0 && *(int *)stead_root(s) == 6 && stead_unlock(s) == 0);
     CHILD(stead_stat(s, &status) == 0 && status.commit_seq > 0);
     CHILD(stead_check(s, NULL) == 0);
     CHILD(stead_backup(s, path_in("copy")) == 0);

@@ -51,7 +51,7 @@ static void open_held(void *arg)
     file_calls.pread = hold_after_superblocks;
     CHILD(stead_open(&s, path_in("s"), &how) == 0);
     CHILD(held);
-    CHILD(stead_lock(s, STEAD_SHARED, 10000) == 0 && *(int *)stead_root(s) == 6 && stead_unlock(s) == 0);
+    CHILD(stead_lock(s, STEAD_SHARED, SOON_MS) == 0 && *(int *)stead_root(s) == 6 && stead_unlock(s) == 0);
     CHILD(stead_stat(s, &status) == 0 && status.recovered);
     CHILD(stead_check(s, NULL) == 0);
     CHILD(stead_close(s) == 0);
@@ -59,10 +59,10 @@ static void open_held(void *arg)
 
 Test(late_others, W33_an_opener_between_superblock_and_claim_sees_the_first_commit_of_a_writer_that_died)
 {
-    static const stead_options ways[] = {{.sharing = STEAD_SOLE, .timeout_ms = 10000},
-                                         {.sharing = STEAD_TURNS, .timeout_ms = 10000},
-                                         {.sharing = STEAD_LIVE, .timeout_ms = 10000},
-                                         {.flags = STEAD_READ_ONLY, .timeout_ms = 10000}};
+    static const stead_options ways[] = {{.sharing = STEAD_SOLE, .timeout_ms = SOON_MS},
+                                         {.sharing = STEAD_TURNS, .timeout_ms = SOON_MS},
+                                         {.sharing = STEAD_LIVE, .timeout_ms = SOON_MS},
+                                         {.flags = STEAD_READ_ONLY, .timeout_ms = SOON_MS}};
     for (unsigned i = 0; i < sizeof ways / sizeof ways[0]; i++) {
         make("s", 5);
         words = shared_words(3);
@@ -103,14 +103,14 @@ static void read_after_rename(void *arg)
     stead *s;
     (void)arg;
     CHILD(await(&words[2], how.flags != 0));
-    CHILD(stead_open(&s, path_in("s"), &(stead_options){.flags = STEAD_READ_ONLY, .timeout_ms = 10000}) == 0);
-    CHILD(stead_lock(s, STEAD_SHARED, 10000) == 0 && *(int *)stead_root(s) == 5 && stead_unlock(s) == 0);
+    CHILD(stead_open(&s, path_in("s"), &(stead_options){.flags = STEAD_READ_ONLY, .timeout_ms = SOON_MS}) == 0);
+    CHILD(stead_lock(s, STEAD_SHARED, SOON_MS) == 0 && *(int *)stead_root(s) == 5 && stead_unlock(s) == 0);
     words[0] = 1;
     CHILD(await(&words[1], 1));
-    CHILD(stead_lock(s, STEAD_SHARED, 10000) == 0 && *(int *)stead_root(s) == 6 && stead_unlock(s) == 0);
+    CHILD(stead_lock(s, STEAD_SHARED, SOON_MS) == 0 && *(int *)stead_root(s) == 6 && stead_unlock(s) == 0);
     words[0] = 2;
     CHILD(await(&words[1], 2)); /* the writer died */
-    CHILD(stead_lock(s, STEAD_SHARED, 10000) == 0 && *(int *)stead_root(s) == 7 && stead_unlock(s) == 0);
+    CHILD(stead_lock(s, STEAD_SHARED, SOON_MS) == 0 && *(int *)stead_root(s) == 7 && stead_unlock(s) == 0);
     CHILD(stead_check(s, NULL) == 0);
     CHILD(stead_close(s) == 0);
 }
@@ -155,7 +155,7 @@ static void stay(void *arg)
     stead *s;
     (void)arg;
     CHILD(await(&words[2], 1));
-    CHILD(stead_open(&s, path_in("s"), &(stead_options){.flags = STEAD_READ_ONLY, .timeout_ms = 10000}) == 0);
+    CHILD(stead_open(&s, path_in("s"), &(stead_options){.flags = STEAD_READ_ONLY, .timeout_ms = SOON_MS}) == 0);
     words[0] = 1;
     CHILD(await(&words[1], 1));
     CHILD(stead_close(s) == 0);

@@ -19,7 +19,7 @@ TestSuite(leave, .init = support_setup, .fini = support_teardown, .timeout = 120
 static stead *open_mode(const char *path, stead_sharing sharing)
 {
     stead *s;
-    OK(stead_open(&s, path, &(stead_options){.sharing = sharing, .timeout_ms = 10000}));
+    OK(stead_open(&s, path, &(stead_options){.sharing = sharing, .timeout_ms = SOON_MS}));
     return s;
 }
 
@@ -35,7 +35,7 @@ static void hold_exclusively(void *arg)
 {
     struct holder *holder = arg;
     stead *s;
-    CHILD(stead_open(&s, holder->path, &(stead_options){.sharing = holder->sharing, .timeout_ms = 10000}) == 0);
+    CHILD(stead_open(&s, holder->path, &(stead_options){.sharing = holder->sharing, .timeout_ms = SOON_MS}) == 0);
     CHILD(stead_lock(s, STEAD_EXCLUSIVE, -1) == 0);
     holder->words[0] = 1;
     CHILD(await(&holder->words[1], 1));
@@ -49,6 +49,7 @@ struct waiter {
     stead *store;
     enum wait_kind kind;
     pthread_t thread;
+    _Atomic pid_t tid;  /* 0: not yet there */
     _Atomic int result; /* of the wait; -1: still there */
 };
 
@@ -56,9 +57,10 @@ static void *waiter_main(void *arg)
 {
     struct waiter *waiter = arg;
     stead *s = waiter->store;
+    atomic_store(&waiter->tid, gettid());
     stead_lock_mode mode = waiter->kind == WAIT_SHARED ? STEAD_SHARED : STEAD_EXCLUSIVE;
-    int rc = waiter->kind == WAIT_CHANGE ? stead_wait_change(s, UINT64_MAX - 1, 60000)
-                                         : stead_lock(s, mode, waiter->kind == WAIT_TIMED ? 60000 : -1);
+    int rc = waiter->kind == WAIT_CHANGE ? stead_wait_change(s, UINT64_MAX - 1, SOON_MS)
+                                         : stead_lock(s, mode, waiter->kind == WAIT_TIMED ? SOON_MS : -1);
     if (rc == 0 && waiter->kind != WAIT_CHANGE)
         rc = stead_unlock(s);
     atomic_store(&waiter->result, rc);
@@ -75,14 +77,24 @@ static void waiter_start(struct waiter *waiter, stead *s, enum wait_kind kind)
 {
     waiter->store = s;
     waiter->kind = kind;
+    atomic_store(&waiter->tid, 0);
     atomic_store(&waiter->result, -1);
     cr_assert_eq(pthread_create(&waiter->thread, NULL, waiter_main, waiter), 0);
+}
+
+/* For a wait that no table tells of. */
+static void waiter_await(struct waiter *waiter)
+{
+    while (atomic_load(&waiter->tid) == 0)
+        pause_ms(1);
+    await_sleeping(atomic_load(&waiter->tid));
+    pause_ms(20); /* whatever it slept for on its way there is over, most likely */
 }
 
 static void locks_await_waiters(stead *s, unsigned n)
 {
     for (unsigned waiting = 0, tries = 0; waiting != n; tries++) {
-        cr_assert_lt(tries, 10000);
+        cr_assert_lt(tries, SOON_MS);
         waiting = 0;
         OK(stead_each_lock(s, count_waiting, &waiting));
         pause_ms(1);
@@ -141,18 +153,19 @@ Test(leave, close_is_refused_while_another_call_is_under_way)
 struct change_wait {
     stead *store;
     uint64_t since;
-    _Atomic int begun, result;
+    _Atomic pid_t begun; /* the waiting thread */
+    _Atomic int result;
 };
 
 static void *change_main(void *arg)
 {
     struct change_wait *wait = arg;
-    atomic_store(&wait->begun, 1);
-    atomic_store(&wait->result, stead_wait_change(wait->store, wait->since, 60000));
+    atomic_store(&wait->begun, gettid());
+    atomic_store(&wait->result, stead_wait_change(wait->store, wait->since, SOON_MS));
     return NULL;
 }
 
-/* Begins to wait for a commit; true once it really waits: close says so. */
+/* Begins to wait for a commit, and does when this returns. */
 static void change_start(struct change_wait *wait, stead *s, pthread_t *thread)
 {
     stead_status status;
@@ -161,7 +174,7 @@ static void change_start(struct change_wait *wait, stead *s, pthread_t *thread)
     cr_assert_eq(pthread_create(thread, NULL, change_main, wait), 0);
     while (atomic_load(&wait->begun) == 0)
         pause_ms(1);
-    pause_ms(50);
+    await_sleeping(atomic_load(&wait->begun));
 }
 
 Test(leave, close_is_refused_while_a_thread_waits_for_a_commit)
@@ -223,7 +236,7 @@ Test(leave, abandon_sends_away_a_reader_without_a_slot)
     OK(stead_open(&s, path, &(stead_options){.flags = STEAD_READ_ONLY, .sharing = STEAD_LIVE}));
     pid_t pid = start_holder(&holder, path, STEAD_LIVE);
     waiter_start(&waiter, s, WAIT_SHARED);
-    pause_ms(100);
+    waiter_await(&waiter);
     cr_assert_eq(atomic_load(&waiter.result), -1);
     FAILS(stead_close(s), EBUSY);
     stead_abandon(s);
@@ -238,10 +251,10 @@ static void share_from_outside(void *arg)
 {
     struct holder *holder = arg;
     stead *s;
-    CHILD(stead_open(&s, holder->path, &(stead_options){.flags = STEAD_READ_ONLY, .timeout_ms = 10000}) == 0);
+    CHILD(stead_open(&s, holder->path, &(stead_options){.flags = STEAD_READ_ONLY, .timeout_ms = SOON_MS}) == 0);
     holder->words[0] = 1; /* nobody else has it open: no slot */
     CHILD(await(&holder->words[1], 1));
-    CHILD(stead_lock(s, STEAD_SHARED, 10000) == 0);
+    CHILD(stead_lock(s, STEAD_SHARED, SOON_MS) == 0);
     holder->words[0] = 2;
     CHILD(await(&holder->words[1], 2));
     CHILD(stead_unlock(s) == 0);
@@ -252,8 +265,8 @@ static void commit_one_section(void *arg)
 {
     const struct holder *holder = arg;
     stead *s;
-    CHILD(stead_open(&s, holder->path, &(stead_options){.sharing = STEAD_TURNS, .timeout_ms = 10000}) == 0);
-    CHILD(stead_lock(s, STEAD_EXCLUSIVE, 10000) == 0);
+    CHILD(stead_open(&s, holder->path, &(stead_options){.sharing = STEAD_TURNS, .timeout_ms = SOON_MS}) == 0);
+    CHILD(stead_lock(s, STEAD_EXCLUSIVE, SOON_MS) == 0);
     CHILD(stead_malloc(s, 100) != NULL);
     CHILD(stead_unlock(s) == 0);
     stead_abandon(s);
@@ -275,7 +288,7 @@ Test(leave, abandon_sends_away_who_waits_for_a_reader_from_outside)
             holder.words[1] = 1;
             cr_assert(await(&holder.words[0], 2));
             waiter_start(&waiter, s, (enum wait_kind)kind);
-            pause_ms(100);
+            waiter_await(&waiter);
             cr_assert_eq(atomic_load(&waiter.result), -1);
             FAILS(stead_close(s), EBUSY);
             cr_assert_eq(atomic_load(&waiter.result), -1);
@@ -290,11 +303,14 @@ Test(leave, abandon_sends_away_who_waits_for_a_reader_from_outside)
 
 /* An open of the same store that is going to be refused looks at it for a while: it is no handle that a close could leave
  * the commit to. */
+static _Atomic bool holds;
+
 static void *hold_for_a_while(void *arg)
 {
-    OK(stead_lock(arg, STEAD_EXCLUSIVE, -1));
+    CHILD(stead_lock(arg, STEAD_EXCLUSIVE, -1) == 0);
+    atomic_store(&holds, true);
     pause_ms(400);
-    OK(stead_unlock(arg));
+    CHILD(stead_unlock(arg) == 0);
     return NULL;
 }
 
@@ -313,7 +329,8 @@ static void close_and_die(void *arg)
     CHILD(stead_open(&s, arg, NULL) == 0);
     *(uint64_t *)stead_root(s) = 42;
     CHILD(pthread_create(&holding, NULL, hold_for_a_while, s) == 0);
-    pause_ms(100);
+    while (!atomic_load(&holds))
+        pause_ms(1);
     CHILD(pthread_create(&opening, NULL, open_in_vain, arg) == 0); /* waits to read what layout it is */
     pthread_detach(holding);
     pthread_detach(opening);
@@ -407,7 +424,7 @@ static void use_section(stead *s, stead_sharing sharing)
     if (sharing != STEAD_LIVE)
         OK(stead_rollback(s));
     OK(stead_unlock(s));
-    OK(stead_lock(s, STEAD_SHARED, 10000));
+    OK(stead_lock(s, STEAD_SHARED, SOON_MS));
     OK(stead_unlock(s));
 }
 
@@ -472,7 +489,7 @@ static void cancel_often(stead_sharing sharing, unsigned rounds, uint64_t seed)
         cr_assert_eq(pthread_cancel(thread), 0);
         pthread_join(thread, &result);
         cr_assert_eq(result, PTHREAD_CANCELED);
-        OK(stead_lock(s, STEAD_EXCLUSIVE, 10000)); /* neither EOWNERDEAD nor ETIMEDOUT: nothing was left held */
+        OK(stead_lock(s, STEAD_EXCLUSIVE, SOON_MS)); /* neither EOWNERDEAD nor ETIMEDOUT: nothing was left held */
         ++*(uint32_t *)root;
         OK(stead_unlock(s));
         OK(stead_commit(s, STEAD_DURABLE));

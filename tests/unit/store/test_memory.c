@@ -502,9 +502,9 @@ Test(memory, semaphores_and_events_by_name_local_and_in_place)
     FAILS(stead_semaphore_wait(semaphore, 30), ETIMEDOUT);
     FAILS(stead_event_wait(event, 0), EBUSY);
     pid_t pid = spawn(signal_both, name);
-    OK(stead_event_wait(event, 10000));
-    OK(stead_semaphore_wait(semaphore, 10000));
-    OK(stead_semaphore_wait(semaphore, 10000));
+    OK(stead_event_wait(event, SOON_MS));
+    OK(stead_semaphore_wait(semaphore, SOON_MS));
+    OK(stead_semaphore_wait(semaphore, SOON_MS));
     OK(stead_event_wait(event, 0));
     OK(stead_event_reset(event));
     FAILS(stead_event_wait(event, 10), ETIMEDOUT);

@@ -69,7 +69,7 @@ static bool permitted(void)
 static stead *open_party(const struct party *party)
 {
     stead *s = NULL;
-    CHILD(stead_open(&s, party->path, &(stead_options){.sharing = party->sharing, .timeout_ms = 20000}) == 0);
+    CHILD(stead_open(&s, party->path, &(stead_options){.sharing = party->sharing, .timeout_ms = SOON_MS}) == 0);
     return s;
 }
 
@@ -92,7 +92,7 @@ static void want(const struct party *party)
     CHILD(rc == party->expected);
     if (rc == ETIMEDOUT) {
         party->word[RELEASE] = 1;
-        CHILD(stead_lock(s, STEAD_EXCLUSIVE, 20000) == 0);
+        CHILD(stead_lock(s, STEAD_EXCLUSIVE, SOON_MS) == 0);
         CHILD(*(uint64_t *)stead_root(s) == 2);
     } else if (rc == EOWNERDEAD) {
         CHILD(stead_make_consistent(s) == 0);
@@ -142,6 +142,6 @@ Test(namespace, a_killed_holder_in_another_one_is_noticed)
 {
     if (!permitted())
         return;
-    run(STEAD_TURNS, true, 20000, 0);
-    run(STEAD_LIVE, true, 20000, EOWNERDEAD);
+    run(STEAD_TURNS, true, SOON_MS, 0);
+    run(STEAD_LIVE, true, SOON_MS, EOWNERDEAD);
 }

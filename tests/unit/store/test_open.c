@@ -290,7 +290,7 @@ Test(open, an_opener_with_a_timeout_waits_for_the_close)
     struct shared_open a = {.path = path_in("s"), .words = shared_words(1)};
     pid_t pid = spawn(close_after_a_while, &a);
     cr_assert(await(a.words, 1));
-    OK(stead_open(&s, path_in("s"), &(stead_options){.timeout_ms = 10000}));
+    OK(stead_open(&s, path_in("s"), &(stead_options){.timeout_ms = SOON_MS}));
     OK(stead_close(s));
     REAP_OK(pid);
 }
@@ -321,7 +321,7 @@ Test(open, racing_creators_make_one_store_and_init_runs_once)
         for (unsigned round = 0; round < (test_long() ? 200u : 8u); round++) {
             struct shared_open a = {.path = path_in("race"),
                                     .words = shared_words(2),
-                                    .options = {.sharing = (stead_sharing)mode, .timeout_ms = 20000}};
+                                    .options = {.sharing = (stead_sharing)mode, .timeout_ms = SOON_MS}};
             pid_t pids[4];
             for (unsigned i = 0; i < 4; i++)
                 pids[i] = spawn(race_to_create, &a);

@@ -15,8 +15,6 @@
 
 TestSuite(outside, .init = support_setup, .fini = support_teardown, .timeout = 120);
 
-#define SOON_MS 5000 /* "within a second", on a machine that does other things too */
-
 /* What a child and its parent tell each other. */
 enum word { READY, GO, DONE, WORDS };
 

@@ -58,7 +58,7 @@ Test(patience, an_open_waits_for_the_gate_as_long_as_it_was_told)
     gate_shut(&gate, path_in("s"));
     FAILS(stead_open(&s, path_in("s"), &(stead_options){.timeout_ms = 200}), ETIMEDOUT);
     gate_open(&gate);
-    OK(stead_open(&s, path_in("s"), &(stead_options){.timeout_ms = 20000}));
+    OK(stead_open(&s, path_in("s"), &(stead_options){.timeout_ms = SOON_MS}));
     OK(stead_close(s));
 }
 

@@ -36,14 +36,14 @@ struct list {
 static stead *open_writer(const char *path, stead_sharing sharing)
 {
     stead *s;
-    CHILD(stead_open(&s, path, &(stead_options){.sharing = sharing, .timeout_ms = 10000}) == 0);
+    CHILD(stead_open(&s, path, &(stead_options){.sharing = sharing, .timeout_ms = SOON_MS}) == 0);
     return s;
 }
 
 static stead *open_reader(const char *path)
 {
     stead *s;
-    OK(stead_open(&s, path, &(stead_options){.flags = STEAD_READ_ONLY, .timeout_ms = 10000}));
+    OK(stead_open(&s, path, &(stead_options){.flags = STEAD_READ_ONLY, .timeout_ms = SOON_MS}));
     return s;
 }
 
@@ -71,7 +71,7 @@ static void grow(void *arg)
     struct session *session = arg;
     CHILD(stead_close(session->inherited) == 0);
     stead *s = open_writer(session->path, session->sharing);
-    CHILD(stead_lock(s, STEAD_EXCLUSIVE, 10000) == 0);
+    CHILD(stead_lock(s, STEAD_EXCLUSIVE, SOON_MS) == 0);
     struct list *list = stead_root(s);
     for (int i = 0; i < 50; i++) {
         struct link *link = stead_new(s, struct link);
@@ -91,7 +91,7 @@ static void grow(void *arg)
 static uint64_t walk(stead *s)
 {
     uint64_t count = 0;
-    CHILD(stead_lock(s, STEAD_SHARED, 10000) == 0);
+    CHILD(stead_lock(s, STEAD_SHARED, SOON_MS) == 0);
     const struct list *list = stead_root(s);
     for (const struct link *link = list->first; link != NULL; link = link->next) {
         CHILD(link->bytes[0] == 0x5a && link->bytes[LINK_BYTES - 1] == 0x5a);
@@ -163,7 +163,7 @@ static void whole_session(void *arg)
     struct session *session = arg;
     CHILD(stead_close(session->inherited) == 0);
     stead *s = open_writer(session->path, session->sharing);
-    CHILD(stead_lock(s, STEAD_EXCLUSIVE, 10000) == 0);
+    CHILD(stead_lock(s, STEAD_EXCLUSIVE, SOON_MS) == 0);
     ((struct list *)stead_root(s))->count = 1 + session->sharing;
     CHILD(stead_unlock(s) == 0);
     CHILD(stead_commit(s, STEAD_DURABLE) == 0);
@@ -197,7 +197,7 @@ Test(readers, wait_change_hears_of_sessions_that_it_slept_through)
             FAILS(stead_wait_change(reader, before, 0), EBUSY);
             FAILS(stead_wait_change(reader, before, 30), ETIMEDOUT);
             cr_assert_eq(reap(spawn(whole_session, &session)), dies ? 128 + SIGKILL : 0);
-            OK(stead_wait_change(reader, before, 5000));
+            OK(stead_wait_change(reader, before, SOON_MS));
             uint64_t after = commit_seq_of(reader);
             cr_assert_gt(after, before);
             FAILS(stead_wait_change(reader, after, 30), ETIMEDOUT);
@@ -239,7 +239,7 @@ static ssize_t mortal_pwrite(int fd, const void *buffer, size_t bytes, off_t off
 
 static void commit_number(stead *s, uint64_t number)
 {
-    CHILD(stead_lock(s, STEAD_EXCLUSIVE, 10000) == 0);
+    CHILD(stead_lock(s, STEAD_EXCLUSIVE, SOON_MS) == 0);
     uint64_t *root = stead_root(s);
     for (unsigned i = 0; i < WORDS; i++)
         root[i] = number;
@@ -278,7 +278,7 @@ static void recover_and_commit(void *arg)
 /* One section: the number of the commit that all of the words say. */
 static uint64_t seen(stead *reader)
 {
-    OK(stead_lock(reader, STEAD_SHARED, 5000));
+    OK(stead_lock(reader, STEAD_SHARED, SOON_MS));
     OK(stead_lock(reader, STEAD_SHARED, 0));
     const uint64_t *root = stead_root(reader);
     uint64_t number = root[0];
@@ -355,7 +355,7 @@ enum { DURABLES = 3, BUFFERED_FROM = 5, LAST = 9, FAR = WORDS - 1 };
 /* Commit n; those that are not durable also write a page that no durable one has written. */
 static void commit_near_and_far(stead *s, uint64_t number, stead_durability durability)
 {
-    CHILD(stead_lock(s, STEAD_EXCLUSIVE, 10000) == 0);
+    CHILD(stead_lock(s, STEAD_EXCLUSIVE, SOON_MS) == 0);
     uint64_t *root = stead_root(s);
     root[0] = number;
     if (durability == STEAD_BUFFERED)
@@ -430,7 +430,7 @@ static void recover_and_die(void *arg)
 /* One section: a commit that was durable, or the last one, whole. */
 static void see_one_commit(stead *reader, long requests)
 {
-    OK(stead_lock(reader, STEAD_SHARED, 5000));
+    OK(stead_lock(reader, STEAD_SHARED, SOON_MS));
     const uint64_t *root = stead_root(reader);
     cr_assert(root[0] >= DURABLES && root[0] <= LAST, "%llu is seen", (unsigned long long)root[0]);
     cr_assert_eq(root[FAR], root[0] >= BUFFERED_FROM ? root[0] : 0,
@@ -451,7 +451,7 @@ static bool die_in_recovery(stead_sharing sharing, bool slot, long requests)
     cr_assert(await(mortal.words + READY, 1));
     if (slot)
         reader = open_reader(path);
-    OK(stead_lock(reader, STEAD_SHARED, 5000)); /* what is committed now waits in the log */
+    OK(stead_lock(reader, STEAD_SHARED, SOON_MS)); /* what is committed now waits in the log */
     mortal.words[GO] = 1;
     if (sharing == STEAD_TURNS) /* there a section keeps the next turn out */
         OK(stead_unlock(reader));
@@ -505,14 +505,14 @@ Test(readers, a_live_death_is_never_mistaken_for_clean)
     OK(stead_lock(reader, STEAD_SHARED, 0));
     OK(stead_unlock(reader));
     cr_assert_eq(reap(spawn(leave_live, &session)), 128 + SIGKILL);
-    FAILS(stead_lock(reader, STEAD_SHARED, 1000), STEAD_UNCLEAN);
+    FAILS(stead_lock(reader, STEAD_SHARED, SOON_MS), STEAD_UNCLEAN);
     FAILS(stead_backup(reader, path_in("copy")), STEAD_UNCLEAN);
     int fd = open(path, O_RDWR);
     cr_assert_not(lock_byte_taken(fd, LOCK_BYTE_APPLY, 1), "who is refused holds nothing");
     close(fd);
     OK(stead_close(reader));
     OK(stead_open(&judged, path, &(stead_options){.flags = STEAD_READ_ONLY | STEAD_ACCEPT_UNCLEAN}));
-    OK(stead_lock(judged, STEAD_SHARED, 1000)); /* accepted */
+    OK(stead_lock(judged, STEAD_SHARED, SOON_MS)); /* accepted */
     OK(stead_unlock(judged));
     stead_status status;
     OK(stead_stat(judged, &status));

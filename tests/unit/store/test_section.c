@@ -19,7 +19,7 @@ struct job {
 static stead *open_mode(const char *path, stead_sharing sharing)
 {
     stead *s;
-    OK(stead_open(&s, path, &(stead_options){.sharing = sharing, .timeout_ms = 10000}));
+    OK(stead_open(&s, path, &(stead_options){.sharing = sharing, .timeout_ms = SOON_MS}));
     return s;
 }
 
@@ -48,7 +48,7 @@ Test(section, locks_nest_in_any_mix)
         OK(stead_unlock(s));
         FAILS(stead_unlock(s), EPERM);
         OK(stead_lock(s, STEAD_SHARED, 0));
-        OK(stead_lock(s, STEAD_EXCLUSIVE, 1000)); /* alone: the upgrade succeeds */
+        OK(stead_lock(s, STEAD_EXCLUSIVE, SOON_MS)); /* alone: the upgrade succeeds */
         OK(stead_unlock(s));
         OK(stead_unlock(s));
         unsigned runs = 0;
@@ -94,11 +94,11 @@ static void count_in_turns(void *arg)
 {
     struct job *job = arg;
     stead *s;
-    CHILD(stead_open(&s, job->path, &(stead_options){.sharing = job->sharing, .timeout_ms = 20000}) == 0);
+    CHILD(stead_open(&s, job->path, &(stead_options){.sharing = job->sharing, .timeout_ms = SOON_MS}) == 0);
     while (job->words[0] == 0)
         continue;
     for (unsigned i = 0; i < job->count; i++) {
-        CHILD(stead_lock(s, STEAD_EXCLUSIVE, 20000) == 0);
+        CHILD(stead_lock(s, STEAD_EXCLUSIVE, SOON_MS) == 0);
         uint64_t *a = stead_root(s);
         CHILD(a != NULL);
         a[0]++;
@@ -110,7 +110,7 @@ static void count_in_turns(void *arg)
             stead_free(block);
         CHILD(stead_unlock(s) == 0);
         if (i % 5 == 0) {
-            CHILD(stead_lock(s, STEAD_SHARED, 20000) == 0);
+            CHILD(stead_lock(s, STEAD_SHARED, SOON_MS) == 0);
             CHILD(a[0] == a[1]);
             CHILD(stead_unlock(s) == 0);
         }
@@ -132,7 +132,7 @@ Test(section, no_update_is_lost_between_processes)
         job.words[0] = 1;
         for (unsigned i = 0; i < 3; i++)
             REAP_OK(pids[i]);
-        OK(stead_lock(s, STEAD_SHARED, 5000));
+        OK(stead_lock(s, STEAD_SHARED, SOON_MS));
         cr_assert_eq(((uint64_t *)stead_root(s))[0], 3 * job.count);
         OK(stead_unlock(s));
         OK(stead_check(s, NULL));
@@ -173,9 +173,9 @@ static void die_in_section(void *arg)
 {
     struct job *job = arg;
     stead *s;
-    CHILD(stead_open(&s, job->path, &(stead_options){.sharing = job->sharing, .timeout_ms = 5000}) == 0);
+    CHILD(stead_open(&s, job->path, &(stead_options){.sharing = job->sharing, .timeout_ms = SOON_MS}) == 0);
     for (unsigned i = 0;; i++) {
-        CHILD(stead_lock(s, STEAD_EXCLUSIVE, 5000) == 0);
+        CHILD(stead_lock(s, STEAD_EXCLUSIVE, SOON_MS) == 0);
         uint64_t *a = stead_root(s);
         a[0]++;
         void *block = stead_malloc(s, 100 + i % 1000);
@@ -201,7 +201,7 @@ Test(section, a_process_killed_in_its_turn_is_rolled_back_and_neighbours_go_on)
         usleep((useconds_t)(rand() % 8000));
         kill(pid, SIGKILL);
         reap(pid);
-        OK(stead_lock(s, STEAD_EXCLUSIVE, 2000));
+        OK(stead_lock(s, STEAD_EXCLUSIVE, SOON_MS));
         cr_assert_eq(a[0], a[1], "never half a section");
         cr_assert(a[0] - before == job.words[0] || a[0] - before + 1 == job.words[0], "%llu sections kept, %u ended",
                   (unsigned long long)(a[0] - before), job.words[0]);
@@ -221,7 +221,7 @@ static void die_holding_live(void *arg)
     struct job *job = arg;
     stead *s;
     CHILD(stead_open(&s, job->path, &(stead_options){.sharing = STEAD_LIVE}) == 0);
-    CHILD(stead_lock(s, STEAD_EXCLUSIVE, 1000) == 0);
+    CHILD(stead_lock(s, STEAD_EXCLUSIVE, SOON_MS) == 0);
     ((uint64_t *)stead_root(s))[0] = 13;
     raise(SIGKILL);
 }
@@ -234,7 +234,7 @@ Test(section, live_owner_death_is_told_repaired_or_final)
     cr_assert_eq(reap(spawn(die_holding_live, &job)), 128 + SIGKILL);
     cr_assert_null(stead_lookup(s, "x")); /* the library's own look must not swallow the news */
     cr_assert_eq(errno, EOWNERDEAD);
-    FAILS(stead_lock(s, STEAD_SHARED, 2000), EOWNERDEAD);
+    FAILS(stead_lock(s, STEAD_SHARED, SOON_MS), EOWNERDEAD);
     cr_assert_eq(a[0], 13);
     a[0] = 0;
     OK(stead_make_consistent(s));
@@ -246,7 +246,7 @@ Test(section, live_owner_death_is_told_repaired_or_final)
     FAILS(stead_make_consistent(s), EINVAL);
     OK(stead_unlock(s));
     cr_assert_eq(reap(spawn(die_holding_live, &job)), 128 + SIGKILL);
-    FAILS(stead_lock(s, STEAD_EXCLUSIVE, 2000), EOWNERDEAD);
+    FAILS(stead_lock(s, STEAD_EXCLUSIVE, SOON_MS), EOWNERDEAD);
     OK(stead_unlock(s));
     FAILS(stead_lock(s, STEAD_SHARED, 0), ENOTRECOVERABLE);
     OK(stead_close(s));
@@ -356,7 +356,7 @@ static void grow_live(void *arg)
     struct job *job = arg;
     stead *s;
     CHILD(stead_open(&s, job->path, &(stead_options){.sharing = STEAD_LIVE}) == 0);
-    CHILD(stead_lock(s, STEAD_EXCLUSIVE, 1000) == 0);
+    CHILD(stead_lock(s, STEAD_EXCLUSIVE, SOON_MS) == 0);
     char *block = stead_malloc(s, 40u << 20);
     CHILD(block != NULL);
     memset(block, 7, 40u << 20);
@@ -370,7 +370,7 @@ Test(section, what_one_process_grew_the_other_reads)
     stead *s = open_mode(path_in("s"), STEAD_LIVE);
     struct job job = {.path = path_in("s")};
     REAP_OK(spawn(grow_live, &job));
-    OK(stead_lock(s, STEAD_SHARED, 1000));
+    OK(stead_lock(s, STEAD_SHARED, SOON_MS));
     const char *block = stead_root(s);
     for (size_t i = 0; i < 40u << 20; i += 4000)
         cr_assert_eq(block[i], 7);

@@ -10,7 +10,6 @@
 #include "persist/txn.h"
 #include "support/support.h"
 
-#define PATIENCE_MS 20000
 #define SECTIONS 40
 #define FIRST_USER 65001
 #define SECOND_USER 65002
@@ -28,14 +27,14 @@ static void become(unsigned user)
 static int open_turns(stead **s)
 {
     return stead_open(s, path_in("s"),
-                      &(stead_options){.sharing = STEAD_TURNS, .permissions = 0666, .timeout_ms = PATIENCE_MS});
+                      &(stead_options){.sharing = STEAD_TURNS, .permissions = 0666, .timeout_ms = SOON_MS});
 }
 
 /* Checkpoints in between, by whoever has the turn. */
 static void count_up(stead *s)
 {
     for (unsigned i = 0; i < SECTIONS; i++) {
-        CHILD(stead_lock(s, STEAD_EXCLUSIVE, PATIENCE_MS) == 0);
+        CHILD(stead_lock(s, STEAD_EXCLUSIVE, SOON_MS) == 0);
         ++*(uint64_t *)stead_root(s);
         CHILD(stead_unlock(s) == 0);
         CHILD(stead_commit(s, STEAD_DURABLE) == 0);

@@ -47,13 +47,13 @@ static void write_as_told(void *arg)
     struct writer *w = arg;
     stead *s;
     CHILD(w->inherited == NULL || stead_close(w->inherited) == 0);
-    CHILD(stead_open(&s, w->path, &(stead_options){.sharing = w->sharing, .timeout_ms = 10000}) == 0);
+    CHILD(stead_open(&s, w->path, &(stead_options){.sharing = w->sharing, .timeout_ms = SOON_MS}) == 0);
     w->words[DONE] = 1;
     for (uint32_t step = 2;; step++) {
         CHILD(await(w->words + STEP, step));
         if (w->words[STEP] == UINT32_MAX)
             break;
-        CHILD(stead_lock(s, STEAD_EXCLUSIVE, 10000) == 0);
+        CHILD(stead_lock(s, STEAD_EXCLUSIVE, SOON_MS) == 0);
         *(uint64_t *)stead_root(s) = step;
         CHILD(stead_unlock(s) == 0);
         CHILD(stead_commit(s, STEAD_DURABLE) == 0);
@@ -64,7 +64,7 @@ static void write_as_told(void *arg)
 
 static void open_reader_now(void)
 {
-    OK(stead_open(&reader, writer.path, &(stead_options){.flags = STEAD_READ_ONLY, .timeout_ms = 10000}));
+    OK(stead_open(&reader, writer.path, &(stead_options){.flags = STEAD_READ_ONLY, .timeout_ms = SOON_MS}));
 }
 
 static void start(stead_sharing sharing, bool slot)
