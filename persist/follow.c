@@ -53,7 +53,10 @@
  *                                                    a writer died in a checkpoint or before it wrote words, or is about
  *                                                    to recover.  A writer that starts a session writes its words before
  *                                                    its first commit, so words read again after the prefix was measured
- *                                                    tell whether some of it may not be durable yet.
+ *                                                    tell whether some of it may not be durable yet.  A session that
+ *                                                    came and died between two looks made the log longer, and whoever is
+ *                                                    about to recover wiped its words: so each look sees whether a record
+ *                                                    stands behind the prefix that it knows
  *
  * No log under its name: if the store was removed or the words belong to another session, there is nothing to follow; so
  * too if this reader may not read the log.  The view is then the last applied commit, as it is without this file.
@@ -420,16 +423,55 @@ static int measure_log(const struct image *image, int fd, struct shared_state *s
     return rc == ENOENT ? 0 : rc;
 }
 
-/* No words belong to the superblock's log: a log that nobody appends to, because nobody does before there are words. */
+/* Does a record stand behind what the view has of the log? */
+static int was_appended(const struct image *image, int fd, bool *appended)
+{
+    const struct wal_position *at = &image->follow.at;
+    struct wal_record next;
+    uint64_t bytes;
+    int rc = file_size(fd, &bytes);
+    *appended = false;
+    if (rc == 0 && bytes >= at->end + sizeof next) {
+        rc = file_read_at(fd, &next, sizeof next, at->end);
+        *appended = rc == 0 && wal_record_valid(&next, image->super->id, at->salt, at->end);
+    }
+    return rc == 0 ? 0 : error_set(rc, "cannot read the log of %s: %s", image->file->path, error_text(rc));
+}
+
+/* The view has the whole log, or had: a writer whose session had just begun may have written words, appended and died, and
+ * another one, about to recover, made the words anew.  Recovery begins another log, so an old one grows by that only. */
+static int look_behind(struct image *image, bool *appended)
+{
+    int fd;
+    const struct superblock *super = image->super;
+    int rc = wal_find(&fd, image->file, false, super->id, super->log_salt, super->checkpoint);
+    *appended = false;
+    if (rc == STEAD_LOG_MISSING) {
+        error_clear(); /* it cannot have come to more */
+        return 0;
+    }
+    if (rc != 0)
+        return rc;
+    rc = was_appended(image, fd, appended);
+    file_calls.close(fd);
+    return rc;
+}
+
+/* No words belong to the superblock's log: one that nobody appends to at this moment, because nobody does before there are
+ * words. */
 static int look_by_log(struct image *image, const struct image_shared *shared)
 {
     struct follow *follow = &image->follow;
     const struct superblock *super = image->super;
     struct shared_state state = {0}, words;
-    int fd;
-    if (follow->whole_log && follow->base.salt == super->log_salt && follow->base.checkpoint == super->checkpoint)
-        return 0; /* nothing was appended since */
-    int rc = wal_find(&fd, image->file, false, super->id, super->log_salt, super->checkpoint);
+    int fd, rc;
+    if (follow->whole_log && follow->base.salt == super->log_salt && follow->base.checkpoint == super->checkpoint) {
+        bool appended;
+        rc = look_behind(image, &appended);
+        if (rc != 0 || !appended)
+            return rc;
+    }
+    rc = wal_find(&fd, image->file, false, super->id, super->log_salt, super->checkpoint);
     if (rc == STEAD_LOG_MISSING && !file_is_current(image->file)) {
         error_clear(); /* removed, the log too: every commit of such a store is applied at once */
         return 0;

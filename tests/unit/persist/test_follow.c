@@ -391,6 +391,39 @@ Test(follow, without_an_attachment_superblock_and_log_tell_the_last_commit)
     reader_close();
 }
 
+/* Such a reader looks when a session's superblock is there and its words are not yet.  The session commits and dies, and somebody
+ * who is about to recover makes the words anew: the log that was empty, or shorter, is none that nobody appended to. */
+Test(follow, without_an_attachment_a_session_that_came_and_went_between_two_looks_is_seen)
+{
+    struct image_options options = {.kind = IMAGE_READ, .any_address = true};
+    store_open(IMAGE_PRIVATE);
+    OK(image_extend(store.image, MIB));
+    OK(file_resolve(&reader.file, store.path));
+    OK(file_open(&reader.file, false));
+    OK(superblock_read(&reader.file, &reader.super));
+    OK(image_open(&reader.image, &reader.file, &reader.super, &options));
+    OK(image_look(reader.image, NULL)); /* the log is empty */
+    for (uint64_t round = 1; round < 4; round++) {
+        store_fill(0, MIB / round, round);
+        uint64_t seq = commit(MIB, true);
+        OK(image_look(reader.image, NULL));
+        cr_assert_eq(image_commit_seq(reader.image), seq, "round %" PRIu64, round);
+        reader_expect(0, MIB / round, round);
+        cr_assert_geq(image_bytes(reader.image), MIB);
+    }
+    OK(image_apply(store.image)); /* pages of the file are newer than the log's first records */
+    store_fill(MIB / 2, MIB, 7);
+    uint64_t seq = commit(MIB, false);
+    store_drop();
+    for (int again = 0; again < 2; again++) {
+        OK(image_look(reader.image, NULL));
+        cr_assert_eq(image_commit_seq(reader.image), seq);
+        reader_expect(0, MIB / 3, 3);
+        reader_expect(MIB / 2, MIB, 7);
+    }
+    reader_close();
+}
+
 Test(follow, a_log_that_is_missing_is_an_error_unless_the_store_is_gone_or_closed)
 {
     char log[160], aside[180];
