@@ -10,7 +10,7 @@
 #include "lock/bytes.h"
 #include "lock/futex.h"
 
-TestSuite(bytes, .timeout = 60);
+TestSuite(bytes, .timeout = 120);
 
 struct pair {
     struct world world;
@@ -95,7 +95,7 @@ Test(bytes, a_waiter_gets_what_a_killed_process_held)
     cr_assert(board_await(&pair.world.board[0], 1));
     FAILS(EBUSY, lock_byte_take(pair.a, LOCK_BYTE_APPLY, LOCK_BYTE_READ, 0));
     kill(child, SIGKILL);
-    OK(lock_byte_take(pair.a, LOCK_BYTE_APPLY, LOCK_BYTE_WRITE, ms_from_now(1000)));
+    OK(lock_byte_take(pair.a, LOCK_BYTE_APPLY, LOCK_BYTE_WRITE, ms_from_now(SOON_MS)));
     cr_assert_eq(world_wait(child), 1000 + SIGKILL);
     pair_end(&pair);
 }
@@ -106,7 +106,7 @@ Test(bytes, a_mode_the_descriptor_does_not_allow_is_an_error)
     pair_make(&pair);
     int reader = again(pair.world.fd, O_RDONLY);
     cr_assert(reader >= 0);
-    FAILS(EBADF, lock_byte_take(reader, LOCK_BYTE_APPLY, LOCK_BYTE_WRITE, ms_from_now(1000)));
+    FAILS(EBADF, lock_byte_take(reader, LOCK_BYTE_APPLY, LOCK_BYTE_WRITE, ms_from_now(SOON_MS)));
     cr_assert(error_last() == EBADF);
     OK(lock_byte_take(reader, LOCK_BYTE_APPLY, LOCK_BYTE_READ, 0));
     close(reader);

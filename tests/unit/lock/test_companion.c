@@ -179,7 +179,7 @@ static int die_inside(struct world *world, void *arg)
     struct member owner;
     (void)arg;
     owner_join(world, &owner);
-    if (rwlock_lock(owner.lock, true, ms_from_now(10000)) == 0)
+    if (rwlock_lock(owner.lock, true, ms_from_now(SOON_MS)) == 0)
         raise(SIGKILL);
     return 1;
 }
@@ -198,8 +198,8 @@ Test(companion, a_death_inside_is_told_outside_until_it_is_repaired)
             cr_assert_eq(world_wait(world_fork(&scene.world, &scene.owner, die_inside, NULL)), 1000 + SIGKILL);
         }
         FAILS(EOWNERDEAD, outside_share(&scene.reader, 0));
-        FAILS(EOWNERDEAD, outside_share(&scene.reader, ms_from_now(1000)));
-        FAILS(EOWNERDEAD, rwlock_lock(scene.owner.lock, true, ms_from_now(1000)));
+        FAILS(EOWNERDEAD, outside_share(&scene.reader, ms_from_now(SOON_MS)));
+        FAILS(EOWNERDEAD, rwlock_lock(scene.owner.lock, true, ms_from_now(SOON_MS)));
         FAILS(EBUSY, outside_share(&scene.reader, 0)); /* being repaired */
         OK(rwlock_make_consistent(scene.owner.lock));
         OK(rwlock_unlock(scene.owner.lock));
@@ -209,7 +209,7 @@ Test(companion, a_death_inside_is_told_outside_until_it_is_repaired)
     }
     cr_assert_eq(world_wait(world_fork(&scene.world, &scene.owner, die_inside, NULL)), 1000 + SIGKILL);
     announce(&scene.world, &scene.reader, scene.fd);
-    FAILS(EOWNERDEAD, rwlock_lock(scene.owner.lock, true, ms_from_now(1000)));
+    FAILS(EOWNERDEAD, rwlock_lock(scene.owner.lock, true, ms_from_now(SOON_MS)));
     OK(rwlock_unlock(scene.owner.lock));
     FAILS(ENOTRECOVERABLE, outside_share(&scene.reader, 0));
     scene_end(&scene);
@@ -240,7 +240,7 @@ static void stop_here(enum lock_step step)
 static void *own_for_a_while(void *arg)
 {
     stops_here = true;
-    intptr_t rc = rwlock_lock(arg, true, ms_from_now(10000));
+    intptr_t rc = rwlock_lock(arg, true, ms_from_now(SOON_MS));
     atomic_store(&stage, 3);
     await_stage(4);
     return (void *)(rc != 0 ? rc : rwlock_unlock(arg));
@@ -371,7 +371,7 @@ static int write_pairs(struct world *world, void *arg)
     owner_join(world, &owner);
     _Atomic uint64_t *board = world->board;
     while (atomic_load(&board[STOP]) == 0) {
-        if (rwlock_lock(owner.lock, true, ms_from_now(20000)) != 0)
+        if (rwlock_lock(owner.lock, true, ms_from_now(SOON_MS)) != 0)
             return 2;
         atomic_store_explicit(&board[PAIR_A], board[PAIR_A] + 1, memory_order_relaxed);
         for (unsigned i = 0; i < 200; i++)
@@ -394,7 +394,7 @@ static int read_pairs(struct world *world, void *arg)
         struct outside reader;
         announce(world, &reader, fd);
         for (uint64_t n = random_next(&state) % 8; n > 0; n--) {
-            if (outside_share(&reader, ms_from_now(20000)) != 0)
+            if (outside_share(&reader, ms_from_now(SOON_MS)) != 0)
                 return 2;
             uint64_t b = atomic_load(&board[PAIR_B]);
             sleep_ns((int64_t)(random_next(&state) % 100000));
@@ -419,6 +419,8 @@ Test(companion, c2_readers_that_come_and_go_never_see_half_a_section)
     for (unsigned i = 0; i < 4; i++)
         pids[i] = world_fork(&world, NULL, i < 2 ? write_pairs : read_pairs, (void *)(uintptr_t)i);
     sleep_ns((int64_t)long_factor() * 1500000000);
+    while (world.board[SECTIONS] == 0) /* or the suite's time is up */
+        sleep_ns(10000000);
     world.board[STOP] = 1;
     for (unsigned i = 0; i < 4; i++)
         cr_assert_eq(world_wait(pids[i]), 0);
@@ -426,7 +428,6 @@ Test(companion, c2_readers_that_come_and_go_never_see_half_a_section)
            (unsigned long long)world.board[SECTIONS]);
     cr_assert_eq(world.board[TORN], 0, "%llu of %llu sections saw half a pair", (unsigned long long)world.board[TORN],
                  (unsigned long long)world.board[SECTIONS]);
-    cr_assert_gt(world.board[SECTIONS], 0);
     cr_assert_eq(world.board[PAIR_A], world.board[PAIR_B]);
     world_end(&world);
 }

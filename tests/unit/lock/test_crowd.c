@@ -12,7 +12,7 @@
 #include "lock/futex.h"
 #include "lock/handle.h"
 
-TestSuite(crowd, .timeout = 60);
+TestSuite(crowd, .timeout = 120);
 
 /* A thread that does as it is told. */
 struct puppet {
@@ -248,7 +248,7 @@ Test(crowd, of_a_killed_process_is_in_nobodys_way)
     FAILS(EBUSY, rwlock_lock(self.lock, true, 0));
     kill(pid, SIGKILL);
     cr_assert_eq(world_wait(pid), 1000 + SIGKILL);
-    OK(rwlock_lock(self.lock, true, ms_from_now(5000)));
+    OK(rwlock_lock(self.lock, true, ms_from_now(SOON_MS)));
     OK(rwlock_unlock(self.lock));
     unsigned users, flags;
     count_slots(self.lock, &users, &flags);

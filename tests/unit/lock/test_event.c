@@ -8,7 +8,7 @@
 #include "lock/futex.h"
 #include "lock/semaphore.h"
 
-TestSuite(event, .timeout = 60);
+TestSuite(event, .timeout = 120);
 
 Test(event, stays_signaled_until_reset)
 {
@@ -41,7 +41,7 @@ static void *wait_for_pulse(void *arg)
 {
     struct pulse *pulse = arg;
     atomic_fetch_add(&pulse->waiting, 1);
-    intptr_t rc = event_wait(&pulse->words, ms_from_now(10000));
+    intptr_t rc = event_wait(&pulse->words, ms_from_now(SOON_MS));
     atomic_fetch_add(&pulse->released, 1);
     return (void *)rc;
 }

@@ -15,7 +15,7 @@
 #include "lock/futex.h"
 #include "lock/region.h"
 
-TestSuite(presence, .timeout = 60);
+TestSuite(presence, .timeout = 120);
 
 enum { READY, GO };
 

@@ -11,7 +11,7 @@
 #include "lock/futex.h"
 #include "lock/region.h"
 
-TestSuite(rwlock, .timeout = 60);
+TestSuite(rwlock, .timeout = 120);
 
 static void everywhere(void (*body)(struct rwlock *lock))
 {

@@ -120,7 +120,7 @@ int world_wait(pid_t pid)
 
 bool board_await(_Atomic uint64_t *word, uint64_t value)
 {
-    int64_t deadline = clock_ns() + INT64_C(10000000000);
+    int64_t deadline = clock_ns() + SOON_NS;
     while (atomic_load(word) != value) {
         if (clock_ns() > deadline)
             return false;
@@ -138,7 +138,7 @@ static int count_waiter(const struct rwlock_info *info, void *arg)
 
 bool waiters_await(struct rwlock *lock, unsigned n)
 {
-    int64_t deadline = clock_ns() + INT64_C(10000000000);
+    int64_t deadline = clock_ns() + SOON_NS;
     for (;;) {
         unsigned count = 0;
         (void)rwlock_each(lock, count_waiter, &count);
