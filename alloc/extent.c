@@ -62,8 +62,8 @@ int extent_back(struct heap *heap, uint64_t bytes)
     if (bytes <= limit)
         return 0;
     if (bytes > heap->capacity)
-        return error_set(ENOMEM, "The store is full: %llu bytes are needed and its capacity is %llu",
-                         (unsigned long long)bytes, (unsigned long long)heap->capacity);
+        return error_set(ENOMEM, "The store is full: no free piece of its capacity of %llu bytes is large enough",
+                         (unsigned long long)heap->capacity);
     uint64_t units = min_u64(round_up(bytes, UNIT_BYTES), heap->capacity);
     int rc = heap->host.extend(heap->host.ctx, units);
     if (rc != 0)

@@ -8,7 +8,6 @@
 
 #include "base/system.h"
 
-#define ERROR_TEXT_BYTES 512
 #define ERROR_HEAD_BYTES 120   /* kept of a longer text, the rest of the room is its end: there the cause stands */
 #define ERROR_WHOLE_BYTES 5120 /* a path of the greatest length and a sentence about it */
 
@@ -118,6 +117,18 @@ void error_clear(void)
 {
     last_code = 0;
     last_text[0] = '\0';
+}
+
+void error_remember(struct error_memo *memo)
+{
+    memo->code = last_code;
+    memcpy(memo->text, last_text, strlen(last_text) + 1);
+}
+
+void error_recall(const struct error_memo *memo)
+{
+    last_code = memo->code;
+    memcpy(last_text, memo->text, strlen(memo->text) + 1);
 }
 
 int error_last(void)

@@ -25,6 +25,17 @@ int error_about(int code, const char *subject);
 int error_last(void);
 const char *error_last_text(void);
 void error_clear(void); /* so that a caller can tell whether somebody below left a sentence */
+
+/* This thread's last error as it was: a call that succeeds although something failed on its way puts it back, for success
+ * leaves the last error alone. */
+#define ERROR_TEXT_BYTES 512
+struct error_memo {
+    int code;
+    char text[ERROR_TEXT_BYTES];
+};
+void error_remember(struct error_memo *memo);
+void error_recall(const struct error_memo *memo);
+
 const char *error_text(int code);
 
 /* A real errno for any code, for pointer-returning calls. */

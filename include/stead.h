@@ -133,7 +133,8 @@ typedef struct {
 typedef struct {
     unsigned flags; /* STEAD_READ_ONLY | ...                                                */
     stead_sharing sharing;
-    size_t capacity_bytes; /* address space, not disk; 0 = as recorded, or 64 GiB for a new store  */
+    size_t capacity_bytes; /* address space, not disk; 0 = as recorded, or 64 GiB for a new store; rounded up to
+                            * 64 KiB, at least 128 KiB; the heap's own records take some 64 KiB of each 4 MiB */
     void *address;         /* where a new store is to live, 64 KiB aligned; NULL = one of some 400 places, chosen by
                             * the store's random id: two stores of default capacity want the same one in 1 of 400
                             * cases and can then not be open in one process (STEAD_ADDRESS_TAKEN); an application

@@ -288,7 +288,8 @@ static bool names_log(const struct image *image, const struct wal_position *at)
 }
 
 /* The log cannot be had: is that to be expected?  Then 0: see the top. */
-static int judge_missing(const struct image *image, const struct shared_state *state, int rc)
+static int judge_missing(const struct image *image, const struct shared_state *state, int rc,
+                         const struct error_memo *before)
 {
     const struct wal_position *at = &state->at;
     if (rc == EACCES || rc == EPERM ||
@@ -296,7 +297,7 @@ static int judge_missing(const struct image *image, const struct shared_state *s
         if (state->file_seq > state->applied_seq)
             return error_set(EBUSY, "%s is being brought from one commit to another, and its log cannot be read",
                              image->file->path);
-        error_clear();
+        error_recall(before);
         return 0;
     }
     if (rc == ENOENT)
@@ -341,11 +342,13 @@ static int follow_log(struct image *image, const struct shared_state *state, int
 static int catch_up(struct image *image, const struct shared_state *state, uint64_t last_seq)
 {
     int fd;
+    struct error_memo before;
+    error_remember(&before);
     int rc = file_open_path(&fd, image->file->log_path, O_RDONLY | O_NOFOLLOW, 0);
     if (rc != 0)
-        return judge_missing(image, state, rc);
+        return judge_missing(image, state, rc, &before);
     rc = follow_log(image, state, fd, last_seq);
-    return rc == STEAD_LOG_MISSING ? judge_missing(image, state, rc) : rc;
+    return rc == STEAD_LOG_MISSING ? judge_missing(image, state, rc, &before) : rc;
 }
 
 /* ---- the words ---- */
@@ -471,9 +474,11 @@ static int look_by_log(struct image *image, const struct image_shared *shared)
         if (rc != 0 || !appended)
             return rc;
     }
+    struct error_memo before;
+    error_remember(&before);
     rc = wal_find(&fd, image->file, false, super->id, super->log_salt, super->checkpoint);
     if (rc == STEAD_LOG_MISSING && !file_is_current(image->file)) {
-        error_clear(); /* removed, the log too: every commit of such a store is applied at once */
+        error_recall(&before); /* removed, the log too: every commit of such a store is applied at once */
         return 0;
     }
     if (rc != 0)

@@ -71,9 +71,11 @@ static int find_names(struct txn *txn, bool *removed)
     if (now == NULL)
         return error_set(ENOMEM, "no memory for the log of %.300s", txn->file->path);
     txn->renamed = now;
+    struct error_memo before;
+    error_remember(&before);
     int rc = file_rename_known(txn->file, now);
     if (rc == ENOENT && !file_has_name(txn->file)) { /* this very moment */
-        error_clear();
+        error_recall(&before);
         *removed = true;
         return 0;
     }
@@ -170,9 +172,11 @@ static int join_log(struct txn *txn)
     int rc = file_may_replace(txn->file->log_path);
     if (rc != 0)
         return rc;
+    struct error_memo before;
+    error_remember(&before);
     if (wal_find(&fd, txn->file, true, txn->super->id, state.at.salt, state.at.checkpoint) == 0)
         (void)wal_switch(&txn->wal, fd, &state.at);
-    error_clear();
+    error_recall(&before);
     return 0;
 }
 

@@ -79,11 +79,13 @@ void wal_discard(struct wal_next *next)
 static int make_nameless(struct wal_next *next, const struct file *file, mode_t mode)
 {
     char temporary[FILE_PATH_BYTES + 24];
+    struct error_memo before;
+    error_remember(&before);
     int rc = file_open_nameless(&next->fd, file->log_path, mode, temporary);
     if (rc == 0 && temporary[0] != '\0')
         (void)file_unlink(temporary);
     if (rc == ENOENT) {
-        error_clear();
+        error_recall(&before);
         next->fd = memfd_create("stead-wal", MFD_CLOEXEC);
         rc = next->fd >= 0 ? 0 : error_set(errno, "cannot make a log in memory: %s", error_text(errno));
     }

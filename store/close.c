@@ -273,6 +273,8 @@ int stead_close(stead *store)
         return close_forked(store);
     /* A visitor may wait for what this thread holds; then the close is refused anyway. */
     bool holds = rwlock_held(store->store_lock) || store_calls(store) != 0;
+    struct error_memo before;
+    error_remember(&before);
     switch (registry_begin_close(store, holds ? 1 : store_patience(0))) {
     case CLOSE_OTHERS:
         return 0;
@@ -289,6 +291,7 @@ int stead_close(stead *store)
         return rc;
     }
     dispose(store);
+    error_recall(&before);
     return 0;
 }
 
@@ -328,10 +331,12 @@ void stead_abandon(stead *store)
         (void)close_forked(store);
         return;
     }
+    struct error_memo before;
+    error_remember(&before);
     enum registry_close close = registry_begin_close(store, 0);
-    if (close == CLOSE_OTHERS)
-        return;
-    atomic_store(&store->leaving, true);
+    if (close != CLOSE_OTHERS)
+        atomic_store(&store->leaving, true);
     if (close == CLOSE_LAST && !store_call_abandons(store))
         store_abandon(store);
+    error_recall(&before);
 }

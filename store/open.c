@@ -127,7 +127,8 @@ void store_free(struct stead *s)
 
 static uint64_t wanted_capacity(const stead_options *o)
 {
-    return round_up(o->capacity_bytes == 0 ? STORE_DEFAULT_CAPACITY : o->capacity_bytes, UNIT_BYTES);
+    return o->capacity_bytes == 0 ? STORE_DEFAULT_CAPACITY
+                                  : max_u64(round_up(o->capacity_bytes, UNIT_BYTES), STORE_CAPACITY_MIN);
 }
 
 static int check_options(const char *path, const stead_options *o)
@@ -335,6 +336,8 @@ int stead_open(stead **out, const char *path, const stead_options *options)
         return error_set(EINVAL, "stead_open: the %s is NULL", out == NULL ? "place for the handle" : "path");
     const stead_options *o = options != NULL ? options : &defaults;
     int64_t deadline_ns = o->timeout_ms == 0 ? 0 : deadline_after_ms(o->timeout_ms);
+    struct error_memo before;
+    error_remember(&before);
     error_clear();
     int rc = check_options(path, o);
     if (rc != 0)
@@ -345,5 +348,7 @@ int stead_open(stead **out, const char *path, const stead_options *options)
     while (rc == ESTALE && !deadline_over(patience_ns));
     if (rc == ESTALE)
         return error_set(deadline_ns == 0 ? EBUSY : ETIMEDOUT, "%s is removed faster than it can be opened", path);
+    if (rc == 0)
+        error_recall(&before);
     return error_about(rc, path);
 }

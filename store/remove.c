@@ -57,8 +57,8 @@ static int unlink_names(const struct file *file, const uint8_t *id)
         return error_set(rc, "%s cannot be removed: %s", file->path, error_text(rc));
     if (file->in_memory)
         return 0;
-    if (id != NULL && wal_name_remove(file, id) != 0)
-        error_clear(); /* the store is gone all the same */
+    if (id != NULL)
+        (void)wal_name_remove(file, id); /* the store is gone all the same */
     return file_sync_directory(file->path);
 }
 
@@ -83,11 +83,15 @@ int stead_remove(const char *path)
     NOT_CANCELLED;
     if (path == NULL)
         return error_set(EINVAL, "stead_remove: the path is NULL");
+    struct error_memo before;
+    error_remember(&before);
     struct file file = {.fd = -1};
     int rc = file_resolve(&file, path);
     int64_t patience_ns = store_patience(0);
     for (unsigned i = 0; rc == 0 && i < RACE_TRIES_MAX; i++) {
         rc = remove_once(&file, patience_ns);
+        if (rc == 0)
+            error_recall(&before);
         if (rc != ESTALE)
             return error_keep(rc);
         rc = 0;

@@ -38,6 +38,7 @@
 #include "store/registry.h"
 
 #define STORE_DEFAULT_CAPACITY (UINT64_C(64) << 30)
+#define STORE_CAPACITY_MIN (2 * UNIT_BYTES) /* the first unit is the heap's own: with less not one block fits */
 #define STORE_DEFAULT_PERMISSIONS 0600u
 
 /* Why malloc and free may not go straight to the heap. */

@@ -365,8 +365,10 @@ int stead_sync_value(const char *name, const char *kind, unsigned *value)
     int rc = sync_path(path, which, name);
     if (rc == 0)
         rc = sync_map(&file, path, which, false);
+    if (rc == ENOENT)
+        return error_set(ENOENT, "there is no %s named \"%s\"", kind, name);
     if (rc != 0)
-        return error_keep(rc);
+        return error_about(rc, name);
     *value = which == SYNC_SEMAPHORE ? semaphore_value(&file->words.semaphore) : event_is_signaled(&file->words.event);
     munmap(file, SYNC_FILE_BYTES);
     return 0;

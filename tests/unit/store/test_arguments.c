@@ -127,7 +127,8 @@ Test(arguments, every_sentence_names_the_file)
     cr_assert_null(stead_malloc(s, 2u << 20));
     names("the file");
     cr_assert_null(stead_malloc(s, 1000000));
-    names("the file");
+    names("the file: the store is full");
+    names("1048576");
     cr_assert_null(stead_calloc(s, SIZE_MAX, 2));
     names("the file");
     cr_assert_null(stead_aligned_alloc(s, 3, 8));
@@ -146,6 +147,22 @@ Test(arguments, every_sentence_names_the_file)
     options = (stead_options){.capacity_bytes = (size_t)1 << 46};
     cr_assert_neq(stead_open(&s, path_in("no room"), &options), 0);
     names("no room");
+}
+
+/* Whatever capacity is asked for, the store can hold something. */
+Test(arguments, the_smallest_capacity_holds_a_block)
+{
+    for (unsigned sharing = STEAD_SOLE; sharing <= STEAD_LIVE; sharing++) {
+        stead *s;
+        stead_status status;
+        stead_options options = {.sharing = (stead_sharing)sharing, .capacity_bytes = 1};
+        OK(stead_open(&s, path_in("small"), &options));
+        OK(stead_root_once(s, 40, NULL, NULL, NULL));
+        OK(stead_stat(s, &status));
+        cr_assert_eq(status.capacity_bytes, 131072);
+        OK(stead_close(s));
+        OK(stead_remove(path_in("small")));
+    }
 }
 
 static volatile uint32_t *progress;
@@ -173,6 +190,13 @@ Test(arguments, a_busy_store_names_who_has_it)
     names(pid_text);
     progress[1] = 1;
     REAP_OK(pid);
+}
+
+Test(arguments, a_missing_semaphore_is_named)
+{
+    unsigned value;
+    FAILS(stead_sync_value("no such one", "semaphore", &value), ENOENT);
+    names("\"no such one\"");
 }
 
 /* A path may be longer than the text. */
