@@ -57,6 +57,7 @@ static int complete(const struct file *file, struct superblock *super)
     super->created_s = filled.created_s != 0 ? filled.created_s : (int64_t)time(NULL);
     super->last_change_pid = super->creator_pid;
     super->last_change_s = super->created_s;
+    super->last_attach_s = filled.last_attach_s;
     super->layout_version = filled.layout_version;
     memcpy(super->layout_name, filled.layout_name, sizeof super->layout_name - 1);
     super->used_bytes = UNIT_BYTES;

@@ -117,12 +117,22 @@ static int enter_gate(struct stead *s)
     }
 }
 
+/* A failed open closes again what it opened (undo_open), and these go into the superblock then. */
+static void seed_times(struct stead *s)
+{
+    atomic_store(&s->unit->last_attach_s, s->super.last_attach_s);
+    atomic_store(&s->unit->last_detach_s, s->super.last_detach_s);
+    atomic_store(&s->unit->last_change_s, s->super.last_change_s);
+    atomic_store(&s->unit->last_change_pid, s->super.last_change_pid);
+}
+
 static int attach_slot(struct stead *s, bool *unit_made)
 {
     int rc = 0;
     *unit_made = false;
     if (s->has_slot && !slots_locked(s)) {
         lock_unit_format(s->unit, (uint32_t)s->sharing, s->super.commit_seq);
+        seed_times(s);
         *unit_made = true;
     } else if (s->has_slot) {
         rc = lock_unit_verify(s->unit);
@@ -341,6 +351,7 @@ int store_attach(struct stead *s, const stead_options *o)
     int rc = enter_gate(s);
     if (rc != 0)
         return rc;
+    s->entered = true;
     bool alone = !slots_locked(s);
     if ((rc = check_file_system(s, alone)) != 0 || (rc = attach_slot(s, &unit_made)) != 0)
         return rc;
@@ -350,6 +361,8 @@ int store_attach(struct stead *s, const stead_options *o)
     bool unclean = ended_unclean(s, first);
     bool inspect = unclean && (o->flags & STEAD_ACCEPT_UNCLEAN) == 0;
     s->first_writer = first && !s->read_only && !inspect;
+    if (s->first_writer) /* what its superblocks say, should it crash */
+        s->super.last_attach_s = time(NULL);
     const uint64_t capacity = s->super.capacity_bytes;
     if ((rc = raise_capacity(s, o, alone)) != 0 || (rc = open_locks(s)) != 0)
         return rc;

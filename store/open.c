@@ -236,10 +236,13 @@ static int second_handle(struct stead *s, const char *path, const stead_options 
     return rc;
 }
 
-/* A file that this very call made and could not open: nobody else has it, or had it; the gate is held. */
+/* A file that this very call made and could not open: nobody else has it, or had it; the gate is held.  Before it is
+ * attached (the file system was refused) nobody's slot byte is locked. */
 static bool undo_create(struct stead *s)
 {
-    if (!s->created || !s->has_slot || presence_count(s->presence) != 1 || !file_is_current(&s->file))
+    bool alone = s->presence != NULL ? s->has_slot && presence_count(s->presence) == 1
+                                     : !lock_byte_taken(s->lock_fd, LOCK_BYTE_SLOT0, PRESENCE_SLOTS);
+    if (!s->created || !alone || !file_is_current(&s->file))
         return false;
     (void)wal_name_remove(&s->file, s->super.id);
     (void)file_unlink(s->file.path);
@@ -310,7 +313,7 @@ static int open_once(stead **out, const char *path, const stead_options *o, int6
         rc = layout_settle(s, &o->layout, patience_ns);
     if (rc != 0) {
         registry_unpublish(s);
-        if (s->presence != NULL && !undo_create(s))
+        if (s->entered && !undo_create(s))
             undo_open(s);
         store_detach(s);
         registry_withdraw(s);

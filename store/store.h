@@ -82,6 +82,7 @@ struct stead {
     bool first_writer;         /* no writer was attached when this one came  */
     bool created;              /* by this very open, and nobody else had it before the gate was taken */
     uint64_t created_sequence; /* of its superblock then */
+    bool entered;              /* its open holds the gate */
     char layout_name[64];
     uint32_t layout_version;
     bool private_replay; /* reads a crashed store through its own replay: nobody else changes it */

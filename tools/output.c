@@ -124,6 +124,12 @@ void json_time(struct json *json, const char *key, time_t value)
 
 /* ---- text ---- */
 
+bool output_begins_with(const char *sentence, const char *name)
+{
+    size_t length = strlen(name);
+    return strncmp(sentence, name, length) == 0 && (sentence[length] == ':' || sentence[length] == ' ');
+}
+
 void output_safe(const char *value)
 {
     output_safe_to(stdout, value);

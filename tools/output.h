@@ -28,7 +28,8 @@ void json_time(struct json *json, const char *key, time_t value);  /* RFC 3339 i
 
 /* ---- text ---- */
 /* value with every control character and backslash written as an escape. */
-void output_safe(const char *value); /* on stdout */
+void output_safe(const char *value);                             /* on stdout */
+bool output_begins_with(const char *sentence, const char *name); /* the name as a word: it need not be put before it */
 void output_safe_to(FILE *to, const char *value);
 /* "1.5 MiB"; buffer of OUTPUT_TEXT_BYTES. */
 const char *output_bytes(char *buffer, uint64_t bytes);

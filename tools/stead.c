@@ -17,8 +17,10 @@ static const struct verb *const verbs[] = {&verb_info,   &verb_check, &verb_ls, 
 int command_problem(const char *verb, const char *name, const char *sentence)
 {
     fprintf(stderr, "stead %s: ", verb);
-    output_safe_to(stderr, name);
-    fputs(": ", stderr);
+    if (!output_begins_with(sentence, name)) {
+        output_safe_to(stderr, name);
+        fputs(": ", stderr);
+    }
     output_safe_to(stderr, sentence); /* it has names in it, too */
     fputc('\n', stderr);
     return COMMAND_PROBLEM;

@@ -8,7 +8,9 @@
 
 static void check_print(const char *name, int rc, const stead_report *report, const char *sentence)
 {
-    output_safe(name);
+    bool is_named = rc != 0 && report->problems == 0 && output_begins_with(sentence, name);
+    if (!is_named)
+        output_safe(name);
     if (rc == 0) {
         printf(": fine; %" PRIu64 " pages, %" PRIu64 " blocks\n", report->pages, report->blocks);
         return;
@@ -18,7 +20,7 @@ static void check_print(const char *name, int rc, const stead_report *report, co
                report->problems == 1 ? "" : "s", report->pages, report->blocks);
         output_safe(report->first_problem);
     } else {
-        printf(": ");
+        printf("%s", is_named ? "" : ": ");
         output_safe(sentence);
     }
     putchar('\n');

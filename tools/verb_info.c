@@ -111,6 +111,12 @@ static void info_print_waiting(const stead_status *status)
                output_time(text, status->held_off_since));
 }
 
+/* Before this look, which accepts what it finds, too. */
+static bool info_was_accepted(const struct look *look, const stead_status *status)
+{
+    return status->accepted_unclean && look->verdict != STEAD_UNCLEAN;
+}
+
 static void info_print(const char *name, const struct look *look, const stead_status *status)
 {
     char text[OUTPUT_TEXT_BYTES];
@@ -139,7 +145,7 @@ static void info_print(const char *name, const struct look *look, const stead_st
     printf("owner            %s\n", info_user(text, status->owner));
     printf("group            %s\n", info_group(text, status->group));
     printf("mode             %s\n", output_mode(text, status->mode));
-    if (status->accepted_unclean)
+    if (info_was_accepted(look, status))
         printf("note             a LIVE session once ended without close and was accepted so\n");
 }
 
@@ -177,7 +183,7 @@ static void info_json(const char *name, const struct look *look, const stead_sta
     json_number(&json, "group", status->group);
     json_text(&json, "mode", output_mode(text, status->mode));
     json_flag(&json, "recovered", status->recovered);
-    json_flag(&json, "accepted_unclean", status->accepted_unclean);
+    json_flag(&json, "accepted_unclean", info_was_accepted(look, status));
     if (locks != NULL)
         info_json_locks(&json, locks);
     if (locks != NULL) /* false: those of the writer's threads are in its own memory */

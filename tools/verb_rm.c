@@ -33,7 +33,7 @@ static int rm_do(const char *name, const struct args *args)
         else
             rc = stead_remove(name);
         if (rc != 0)
-            return command_problem("rm", name, stead_strerror(rc));
+            return command_problem("rm", name, stead_last_error_text());
     }
     printf((args->given & ARGS_DRY_RUN) != 0 ? "would remove " : "removed ");
     output_safe(name);
@@ -132,6 +132,14 @@ static int rm_run(const struct args *args)
     if (!stale && args->count == 0) {
         fprintf(stderr, "stead rm: name what is to go, or --stale for sections that nobody is attached to\n");
         return COMMAND_USAGE;
+    }
+    for (int i = 0; stale && i < args->count; i++) {
+        const char *rest;
+        if (!rm_has_prefix(args->names[i], "shm:", &rest)) {
+            fprintf(stderr,
+                    "stead rm: --stale is about sections in memory, shm:NAME; without it a store of any kind\n");
+            return COMMAND_USAGE;
+        }
     }
     if (stale)
         return rm_run_stale(args);

@@ -52,7 +52,7 @@ static int sem_named(struct sem_visit *visit, const char *name)
             rc = each;
     }
     if (rc == 0 && visit->shown == before)
-        rc = ENOENT;
+        return command_problem("sem", name, "there is no semaphore and no event of that name");
     return rc == 0 ? COMMAND_FINE : command_problem("sem", name, stead_strerror(rc));
 }
 

@@ -34,7 +34,17 @@ err_has 'takes no value'
 run 2 "$stead" names --locks x # an option of another verb
 
 run 1 "$stead" info missing
-err_has 'missing'
+err_has '^stead info: missing: .*/missing: there is no such store$'
+run 1 "$stead" info "$TEST_DIR/missing" # named once
+err_has "^stead info: $TEST_DIR/missing: there is no such store\$"
+run 1 "$stead" check "$TEST_DIR/missing"
+out_is "$TEST_DIR/missing: there is no such store"
+run 1 "$stead" rm semaphore:missing-here
+err_has 'there is no semaphore named "missing-here"'
+run 1 "$stead" sem missing-here
+err_has 'there is no semaphore and no event of that name'
+run 2 "$stead" rm --stale missing # not a section: nothing it could mean
+err_has 'about sections in memory'
 run 1 "$stead" info -- --json # a file that is called so
 err_has '^stead info: --json'
 run 1 sh -c '"$1" help >/dev/full' sh "$stead" # output that cannot be written is a failure
