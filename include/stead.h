@@ -139,7 +139,7 @@ typedef struct {
                             * the store's random id: two stores of default capacity want the same one in 1 of 400
                             * cases and can then not be open in one process (STEAD_ADDRESS_TAKEN); an application
                             * that opens dozens at once names their addresses */
-    unsigned permissions;  /* of a new file; 0 = 0600                                              */
+    unsigned permissions;  /* of a new file, and of its logs; 0 = 0600; less the umask, as in open(2)  */
     int timeout_ms;        /* waiting for a busy store, at open and at close; see stead_open, stead_commit */
     stead_layout layout;
     uint64_t max_private_bytes; /* SOLE, TURNS: memory that changes may pin until they are in the file, counted as

@@ -447,10 +447,12 @@ static int look_behind(struct image *image, bool *appended)
 {
     int fd;
     const struct superblock *super = image->super;
+    struct error_memo before;
+    error_remember(&before);
     int rc = wal_find(&fd, image->file, false, super->id, super->log_salt, super->checkpoint);
     *appended = false;
     if (rc == STEAD_LOG_MISSING) {
-        error_clear(); /* it cannot have come to more */
+        error_recall(&before); /* it cannot have come to more */
         return 0;
     }
     if (rc != 0)
