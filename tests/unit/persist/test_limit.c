@@ -133,8 +133,28 @@ Test(txn_limit, new_pages_count_and_nobody_is_waited_for)
     FAILS(STEAD_LIMIT, txn_commit(f.txn, longer, &seq));
     cr_assert_not(txn_limit_waits(f.txn));
     OK(txn_rollback(f.txn));
-    memset(f.map.base + BYTES, 1, (LIMIT_PAGES - 1) * PAGE_BYTES);
+    memset(f.map.base + BYTES, 1, LIMIT_PAGES * PAGE_BYTES); /* just as much as is allowed */
     OK(txn_commit(f.txn, longer, &seq));
+    fixture_kill(&f);
+    fixture_remove(&f);
+}
+
+/* A commit that needs just what is allowed is not refused for good because another one waits. */
+Test(txn_limit, a_commit_as_large_as_the_limit_waits_for_others_only)
+{
+    struct fixture f;
+    uint64_t seq;
+    fixture_create(&f, BYTES, BYTES);
+    f.options.max_private_bytes = LIMIT_PAGES * PAGE_BYTES;
+    OK(fixture_open(&f));
+    f.map.base[(PAGES - 1) * PAGE_BYTES] = 1;
+    OK(txn_commit(f.txn, BYTES, &seq));
+    for (uint64_t page = 0; page < LIMIT_PAGES / 2; page++)
+        f.map.base[page * PAGE_BYTES] = 1;
+    FAILS(STEAD_LIMIT, txn_commit(f.txn, BYTES, &seq));
+    cr_assert(txn_limit_waits(f.txn));
+    OK(txn_apply(f.txn));
+    OK(txn_commit(f.txn, BYTES, &seq));
     fixture_kill(&f);
     fixture_remove(&f);
 }

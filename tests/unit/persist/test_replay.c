@@ -8,12 +8,14 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "persist/checksum_cache.h"
 #include "persist/page_checksum.h"
 #include "persist/replay.h"
 #include "txn_fixture.h"
@@ -63,16 +65,30 @@ struct pages {
 struct counted {
     struct pages *pages;
     uint64_t last; /* page written last, in this window */
-    unsigned windows, writes;
+    unsigned windows, reads, writes;
+    unsigned failing_read, failing_write; /* the n-th; 0: none */
     uint64_t written, read;
-    uint64_t fail_after; /* writes */
+    bool asked_for[PAGES]; /* ahead */
 };
+
+static void counted_soon(void *ctx, uint64_t page, size_t count)
+{
+    struct counted *counted = ctx;
+    cr_assert(page >= FIRST_PAGE && page + count <= FIRST_PAGE + PAGES);
+    for (size_t i = 0; i < count; i++)
+        counted->asked_for[page - FIRST_PAGE + i] = true;
+}
 
 static int counted_read(void *ctx, uint64_t page, size_t count, uint8_t *to)
 {
     struct counted *counted = ctx;
     cr_assert(page >= FIRST_PAGE && page + count <= FIRST_PAGE + PAGES);
     cr_assert_leq(count * PAGE_BYTES, format_contiguous(page * PAGE_BYTES), "a read over the end of a group");
+    for (size_t i = 0; i < count; i++)
+        cr_assert(counted->asked_for[page - FIRST_PAGE + i], "page %llu came as a surprise",
+                  (unsigned long long)page + i);
+    if (++counted->reads == counted->failing_read)
+        return EIO;
     memcpy(to, counted->pages->bytes[page - FIRST_PAGE], count * PAGE_BYTES);
     counted->read += count;
     return 0;
@@ -83,7 +99,7 @@ static int counted_write(void *ctx, uint64_t page, size_t count, const uint8_t *
     struct counted *counted = ctx;
     cr_assert(page >= FIRST_PAGE && page + count <= FIRST_PAGE + PAGES);
     cr_assert_leq(count * PAGE_BYTES, format_contiguous(page * PAGE_BYTES), "a write over the end of a group");
-    if (counted->writes++ >= counted->fail_after)
+    if (++counted->writes == counted->failing_write)
         return EIO;
     if (page <= counted->last)
         counted->windows++; /* descending only where the next window begins */
@@ -123,7 +139,8 @@ static void add_run(struct log *log, struct pages *model, uint64_t *random)
 static int replay_all(struct log *log, struct counted *counted, uint64_t end_seq)
 {
     struct wal_scan scan;
-    const struct replay_target target = {.ctx = counted, .read = counted_read, .write = counted_write};
+    const struct replay_target target = {
+        .ctx = counted, .read = counted_read, .write = counted_write, .soon = counted_soon};
     OK(wal_scan_open(&scan, log->wal.fd, test_id, 1, 1, CAPACITY));
     int rc = replay_records(&scan, end_seq, &target);
     wal_scan_close(&scan);
@@ -151,7 +168,7 @@ Test(txn_replay, any_windows_give_what_run_after_run_gives)
         }
         const size_t windows[] = {2 * PAGE_BYTES, 16384, 65536, whole};
         for (unsigned w = 0; w < sizeof windows / sizeof windows[0]; w++) {
-            struct counted counted = {.pages = got, .fail_after = UINT64_MAX};
+            struct counted counted = {.pages = got};
             memcpy(got, before, sizeof *got);
             replay_window_bytes = windows[w];
             OK(replay_all(&log, &counted, records));
@@ -187,7 +204,7 @@ Test(txn_replay, neighbours_are_joined_and_whole_pages_are_not_read)
         }
         OK(wal_finish(&log.wal, CAPACITY, 0));
     }
-    struct counted counted = {.pages = &got, .fail_after = UINT64_MAX};
+    struct counted counted = {.pages = &got};
     OK(replay_all(&log, &counted, 2));
     cr_assert_eq(counted.read, 0);
     cr_assert_eq(counted.written, 100);
@@ -204,10 +221,43 @@ Test(txn_replay, a_commit_that_is_not_there_and_a_failed_write_are_errors)
     wal_begin(&log.wal);
     OK(wal_add_zeroed(&log.wal, FIRST_PAGE * PAGE_BYTES));
     OK(wal_finish(&log.wal, CAPACITY, 0));
-    struct counted counted = {.pages = &got, .fail_after = UINT64_MAX};
+    struct counted counted = {.pages = &got};
     FAILS(STEAD_CORRUPT, replay_all(&log, &counted, 2));
-    counted = (struct counted){.pages = &got, .fail_after = 0};
+    counted = (struct counted){.pages = &got, .failing_write = 1};
     FAILS(EIO, replay_all(&log, &counted, 1));
+    log_remove(&log);
+}
+
+/* One request that fails, whichever it is, is the result, although those after it would succeed; nothing is made of a page
+ * that could not be read, and nothing more is asked for. */
+Test(txn_replay, one_failed_request_ends_it_and_is_told_of)
+{
+    struct log log;
+    static struct pages got;
+    static uint8_t whole[PAGE_BYTES] __attribute__((aligned(8))) = {7};
+    static const unsigned writes_before[] = {0, 0, 1}; /* each read */
+    log_create(&log);
+    wal_begin(&log.wal);
+    OK(wal_add_run(&log.wal, (FIRST_PAGE + 10) * PAGE_BYTES + 8, whole,
+                   8)); /* one piece of three pages, two reads ... */
+    OK(wal_add_run(&log.wal, (FIRST_PAGE + 11) * PAGE_BYTES, whole, PAGE_BYTES));
+    OK(wal_add_run(&log.wal, (FIRST_PAGE + 12) * PAGE_BYTES + 8, whole, 8));
+    OK(wal_add_run(&log.wal, (FIRST_PAGE + 300) * PAGE_BYTES + 8, whole, 8)); /* ... another claim */
+    OK(wal_finish(&log.wal, CAPACITY, 0));
+    struct counted counted = {.pages = &got};
+    OK(replay_all(&log, &counted, 1));
+    cr_assert(counted.reads == 3 && counted.writes == 2, "%u reads, %u writes", counted.reads, counted.writes);
+    for (unsigned n = 1; n <= 3; n++) {
+        counted = (struct counted){.pages = &got, .failing_read = n};
+        FAILS(EIO, replay_all(&log, &counted, 1));
+        cr_assert_eq(counted.reads, n);
+        cr_assert_eq(counted.writes, writes_before[n - 1], "read %u failed: %u writes", n, counted.writes);
+    }
+    for (unsigned n = 1; n <= 2; n++) {
+        counted = (struct counted){.pages = &got, .failing_write = n};
+        FAILS(EIO, replay_all(&log, &counted, 1));
+        cr_assert_eq(counted.writes, n);
+    }
     log_remove(&log);
 }
 
@@ -290,17 +340,29 @@ Test(txn_replay, a_file_gets_pages_and_checksums)
 /* ---- two threads ---- */
 
 #define MANY_PAGES 16384 /* 32 blocks of the checksum table */
+#define FEW_PAGES 100
 #define MANY_RUNS 40000
 
 static pthread_t test_thread;
 static atomic_uint helper_writes, own_writes;
 static atomic_uchar written[MANY_PAGES];
+static uint8_t writer_of[MANY_PAGES]; /* 1: this thread, 2: the helper */
+static atomic_bool helper_takes_signals;
 static bool wait_for_helper, helper_fails;
+
+static bool takes_signals(void)
+{
+    sigset_t blocked;
+    return pthread_sigmask(SIG_SETMASK, NULL, &blocked) != 0 || sigismember(&blocked, SIGALRM) != 1 ||
+           sigismember(&blocked, SIGUSR1) != 1;
+}
 
 static ssize_t watched_pwrite(int fd, const void *buffer, size_t bytes, off_t offset)
 {
     bool helper = pthread_equal(pthread_self(), test_thread) == 0;
     atomic_fetch_add(helper ? &helper_writes : &own_writes, 1);
+    if (helper && takes_signals())
+        atomic_store(&helper_takes_signals, true);
     if (helper && helper_fails) {
         errno = EIO;
         return -1;
@@ -310,12 +372,15 @@ static ssize_t watched_pwrite(int fd, const void *buffer, size_t bytes, off_t of
         nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
     uint64_t image = format_image_bytes((uint64_t)offset); /* whole pages are none of the table's: those are less */
     if (bytes % PAGE_BYTES == 0 && format_file_offset(image) == (uint64_t)offset)
-        for (uint64_t page = image / PAGE_BYTES; page < (image + bytes) / PAGE_BYTES; page++)
+        for (uint64_t page = image / PAGE_BYTES; page < (image + bytes) / PAGE_BYTES; page++) {
             atomic_fetch_add(&written[page], 1);
+            writer_of[page] = helper ? 2 : 1;
+        }
     return file_calls_system.pwrite(fd, buffer, bytes, offset);
 }
 
-/* A log with many runs, and what it makes of the zeros that the file has. */
+/* A log with many runs, and what it makes of the zeros that the file has.  The first pages have none: a part of the work
+ * begins where a block of the table does, not a block's length after the first page. */
 static void log_many(struct log *log, uint8_t *model)
 {
     uint64_t random = random_seed();
@@ -323,7 +388,9 @@ static void log_many(struct log *log, uint8_t *model)
     for (uint64_t n = 0; n < 30; n++) {
         wal_begin(&log->wal);
         for (int i = 0; i < MANY_RUNS / 30; i++) {
-            uint64_t word = random_next(&random), at = random_next(&random) % (MANY_PAGES * PAGE_BYTES / 8) * 8;
+            uint64_t word = random_next(&random);
+            uint64_t at =
+                FEW_PAGES * PAGE_BYTES + random_next(&random) % ((MANY_PAGES - FEW_PAGES) * PAGE_BYTES / 8) * 8;
             OK(wal_add_run(&log->wal, at, &word, sizeof word));
             memcpy(model + at, &word, sizeof word);
         }
@@ -339,6 +406,7 @@ static int replay_watched(struct log *log, int fd)
     atomic_store(&helper_writes, 0);
     atomic_store(&own_writes, 0);
     memset((void *)written, 0, sizeof written);
+    memset(writer_of, 0, sizeof writer_of);
     OK(wal_scan_open(&scan, log->wal.fd, test_id, 1, 1, CAPACITY));
     cr_assert(wal_scan_keep(&scan, replay_window_bytes));
     struct replay_notes *notes = replay_notes_open(scan.buffer, scan.file_bytes);
@@ -360,6 +428,13 @@ static void expect_model(struct fixture *f, const uint8_t *model)
         OK(file_read_at(f->file.fd, bytes, sizeof bytes, format_file_offset(page * PAGE_BYTES)));
         cr_assert_eq(memcmp(bytes, model + page * PAGE_BYTES, sizeof bytes), 0, "page %llu", (unsigned long long)page);
         cr_assert_leq(atomic_load(&written[page]), 1, "page %llu was written twice", (unsigned long long)page);
+    }
+    for (uint64_t block = 0; block < MANY_PAGES;
+         block += CHECKSUM_BLOCK_PAGES) { /* each has one writer of its entries */
+        unsigned writers = 0;
+        for (uint64_t page = block; page < block + CHECKSUM_BLOCK_PAGES; page++)
+            writers |= writer_of[page];
+        cr_assert_neq(writers, 3, "two threads share the block of page %llu", (unsigned long long)block);
     }
     cr_assert_eq(fixture_bad_checksums(f, CAPACITY), 0);
 }
@@ -386,6 +461,8 @@ Test(txn_replay, two_threads_leave_what_one_leaves)
         }
         wait_for_helper = threads == 2 && CPU_COUNT(&before) > 1;
         OK(replay_watched(&log, f.file.fd));
+        cr_assert_not(atomic_load(&helper_takes_signals), "a signal handler of the program's could run in it");
+        cr_assert(takes_signals(), "the program's own signals are blocked for good");
         cr_assert_eq(atomic_load(&helper_writes) != 0, wait_for_helper);
         cr_assert_neq(atomic_load(&own_writes), 0);
         expect_model(&f, model);

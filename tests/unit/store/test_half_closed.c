@@ -3,6 +3,7 @@
  * worth less than before.  A write that is reported as failed may be on the disk all the same.
  */
 #include <errno.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "persist/file.h"
@@ -155,5 +156,80 @@ Test(half_closed, a_live_store_whose_close_failed_is_not_taken_for_clean)
         }
         OK(stead_remove(path));
         cr_assert(closed != 0 || n > 0, "no write failed");
+    }
+}
+
+#define BLOCK_BYTES (6u << 20)
+
+static void expect_all(const unsigned char *bytes, unsigned char value)
+{
+    cr_assert_not_null(bytes, "%s", stead_last_error_text());
+    for (size_t i = 0; i < BLOCK_BYTES; i++)
+        cr_assert_eq(bytes[i], value, "byte %zu is %u", i, bytes[i]);
+}
+
+/* A block of zeros, filled and committed, unless the failure was one after which nothing is. */
+static bool grow(stead *s, unsigned char value)
+{
+    int rc = stead_lock(s, STEAD_EXCLUSIVE, 10000);
+    if (rc == STEAD_FAILED)
+        return false;
+    OK(rc);
+    unsigned char *bytes = stead_calloc(s, 1, BLOCK_BYTES);
+    expect_all(bytes, 0);
+    if (value != 0)
+        memset(bytes, value, BLOCK_BYTES);
+    OK(stead_set_root(s, bytes));
+    rc = stead_commit(s, STEAD_DURABLE);
+    if (rc == STEAD_FAILED)
+        return false;
+    OK(rc);
+    OK(stead_unlock(s));
+    expect_all(bytes, value);
+    return true;
+}
+
+/* Its n-th durable write fails a close, before which a block was there or was not; *grown, if the store goes on and grows.
+ * false: the close did not fail. */
+static bool close_fails_then_grow(stead_sharing sharing, long n, bool freed, bool *grown)
+{
+    const char *path = path_in("s");
+    const unsigned char value = freed ? 0x55 : 0; /* pages of zeros are written nowhere */
+    stead *s = open_as(path, sharing, 0);
+    OK(stead_lock(s, STEAD_EXCLUSIVE, 10000));
+    void *block = stead_calloc(s, 1, freed ? BLOCK_BYTES : 64);
+    OK(stead_set_root(s, block));
+    OK(stead_commit(s, STEAD_DURABLE));
+    if (freed)
+        stead_free(block);
+    OK(stead_unlock(s));
+    for_ever = false;
+    reaches_the_disk = true;
+    writes_left = n;
+    file_calls.pwrite_durable = failing_pwrite_durable;
+    int closed = stead_close(s);
+    file_calls = file_calls_system;
+    *grown = closed != 0 && grow(s, value);
+    if (closed != 0) {
+        stead_abandon(s);
+        s = open_as(path, sharing, STEAD_EXISTING | STEAD_ACCEPT_UNCLEAN);
+        OK(stead_check(s, NULL));
+        if (*grown)
+            expect_all(stead_root(s), value);
+        OK(stead_close(s));
+    }
+    OK(stead_remove(path));
+    return closed != 0;
+}
+
+/* Where the file would have ended is image again: a block that lies there has what its owner gave it and nothing else. */
+Test(half_closed, what_grows_after_a_close_that_failed_is_zeros)
+{
+    for (unsigned kind = 0; kind < 6; kind++) {
+        unsigned times = 0;
+        bool grown;
+        for (long n = 0; close_fails_then_grow((stead_sharing)(kind % 3), n, kind < 3, &grown); n++)
+            times += grown;
+        cr_assert_gt(times, 0, "kind %u: no close failed that the store outlives", kind);
     }
 }

@@ -243,6 +243,109 @@ Test(held_off, since_when_and_by_whom)
     OK(stead_close(s));
 }
 
+static void expect_holder(stead *s, pid_t pid)
+{
+    stead_status status;
+    OK(stead_stat(s, &status));
+    cr_assert_eq(status.held_off_pid, pid, "%ld in place of %ld", (long)status.held_off_pid, (long)pid);
+    cr_assert_neq(status.held_off_since, 0);
+}
+
+/* The reader is in the way, whoever else is: a backup by the writer itself is not told of in his place.  When he is killed
+ * he is in nobody's way. */
+Test(held_off, a_reader_is_named_before_the_writer_itself_and_the_dead_are_not)
+{
+    stead *s;
+    stage = shared_words(4);
+    OK(stead_open(&s, path_in("s"), NULL));
+    OK(stead_set_root(s, stead_calloc(s, WORDS, sizeof(uint64_t))));
+    OK(stead_commit(s, STEAD_DURABLE));
+    for (unsigned order = 0; order < 2; order++) {
+        stage[0] = 0;
+        if (order == 0)
+            OK(store_apply_lock(s, false, 0));
+        pid_t reader = spawn(stay_inside, NULL);
+        cr_assert(await(&stage[0], 1));
+        if (order == 1)
+            OK(store_apply_lock(s, false, 0));
+        held_off_note(s, true);
+        expect_holder(s, reader);
+        store_apply_unlock(s, true);
+        expect_holder(s, reader);
+        cr_assert_eq(kill(reader, SIGKILL), 0);
+        cr_assert_eq(reap(reader), 128 + SIGKILL);
+        expect_nobody(s);
+    }
+    OK(stead_close(s));
+}
+
+static int find_waiting(const stead_lock_info *info, void *arg)
+{
+    const pid_t *want = arg;
+    return info->waiting && info->pid == *want;
+}
+
+/* Who waits for an application that is under way does not hold it off. */
+Test(held_off, a_reader_that_waits_is_in_nobodys_way)
+{
+    stead *s;
+    stage = shared_words(4);
+    OK(stead_open(&s, path_in("s"), NULL));
+    OK(stead_set_root(s, stead_calloc(s, WORDS, sizeof(uint64_t))));
+    OK(stead_commit(s, STEAD_DURABLE));
+    OK(store_apply_lock(s, true, 0));
+    held_off_note(s, true);
+    pid_t reader = spawn(stay_inside, NULL);
+    int found = 0;
+    for (unsigned i = 0; i < 10000 && found == 0; i++) {
+        found = stead_each_lock(s, find_waiting, &reader);
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    }
+    cr_assert_eq(found, 1, "the reader never waited");
+    expect_nobody(s);
+    store_apply_unlock(s, true);
+    cr_assert(await(&stage[0], 1));
+    expect_holder(s, reader);
+    stage[1] = stage[3] = 1;
+    REAP_OK(reader);
+    OK(stead_close(s));
+}
+
+/* It opened the store while nobody had it: the kernel's lock is all that tells of it. */
+static void stay_inside_without_a_slot(void *arg)
+{
+    stead *r;
+    (void)arg;
+    CHILD(stead_open(&r, path_in("s"), &(stead_options){.flags = STEAD_READ_ONLY}) == 0);
+    stage[0] = 1;
+    CHILD(await(&stage[1], 1));
+    CHILD(stead_lock(r, STEAD_SHARED, 10000) == 0);
+    stage[0] = 2;
+    CHILD(await(&stage[1], 2));
+    CHILD(stead_unlock(r) == 0 && stead_close(r) == 0);
+}
+
+Test(held_off, a_reader_without_a_slot_is_told_of_and_has_no_name)
+{
+    stead *s;
+    stage = shared_words(2);
+    OK(stead_open(&s, path_in("s"), NULL));
+    OK(stead_close(s));
+    pid_t reader = spawn(stay_inside_without_a_slot, NULL);
+    cr_assert(await(&stage[0], 1));
+    OK(stead_open(&s, path_in("s"), NULL));
+    stage[1] = 1;
+    cr_assert(await(&stage[0], 2));
+    held_off_note(s, true);
+    expect_holder(s, 0);
+    FAILS(held_off_explain(s, STEAD_LIMIT, "test"), STEAD_LIMIT);
+    cr_assert_not_null(strstr(stead_last_error_text(), "no slot"), "%s", stead_last_error_text());
+    stage[1] = 2;
+    REAP_OK(reader);
+    expect_nobody(s);
+    OK(stead_close(s));
+}
+
 /* What a dead writer's words say is nobody's. */
 Test(held_off, nothing_waits_where_no_writer_is)
 {

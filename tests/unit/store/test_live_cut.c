@@ -1,5 +1,6 @@
 /*
- * test_live_cut.c -- LIVE and power cuts: whatever a cut leaves, the next open detects it or finds a sealed store.
+ * test_live_cut.c -- LIVE and power cuts: whatever a cut leaves, the next open detects it or finds a sealed store; and what was
+ * committed, and not written since, is there.
  *
  * The crash explorer (tests/crash) replays requests, and a LIVE store's bytes reach the file by none: they are stored
  * into a shared mapping, and the kernel may write any page home at any time.  So here the disk is modelled the other
@@ -32,7 +33,7 @@
 #define SECTOR 512
 #define VARIANTS 4
 
-enum phase { SEALED_BEFORE, WRITING, CLOSING };
+enum phase { SEALED_BEFORE, WRITING, COMMITTED, CLOSING };
 
 static struct {
     ino_t inode; /* of the store; 0: nothing is recorded */
@@ -73,6 +74,15 @@ static void synced(size_t from, size_t bytes)
 
 /* ---- what is left of it */
 
+/* Are all words of this version? */
+static bool is_whole(const uint64_t *word, uint64_t version)
+{
+    for (unsigned i = 0; word != NULL && i < WORDS; i++)
+        if (word[i] != version)
+            return false;
+    return word != NULL;
+}
+
 /* In a child: 0 detected, 1 sealed as before, 2 sealed as closed; anything else is a failure of the promise. */
 static int judge(const char *path)
 {
@@ -93,10 +103,12 @@ static int judge(const char *path)
             stead_status status;
             if (stead_stat(s, &status) != 0 || !status.accepted_unclean)
                 return 10;
+            if (live.phase == COMMITTED && !is_whole(stead_root(s), live.last_version))
+                return 17; /* nothing was written since the commit: it was not made durable */
             (void)stead_check(s, NULL);
             stead_abandon(s);
         }
-        return 0;
+        return rc == 0 || live.phase != COMMITTED ? 0 : 18;
     }
     if (rc != 0) {
         fprintf(stderr, "%s\n", stead_last_error_text());
@@ -256,7 +268,9 @@ Test(live_cut, a_power_cut_is_detected_or_leaves_a_sealed_store)
         }
         live.last_version = version;
         OK(stead_commit(s, STEAD_DURABLE));
+        live.phase = COMMITTED;
         cut_power();
+        live.phase = WRITING;
     }
     live.phase = CLOSING;
     OK(stead_close(s));
