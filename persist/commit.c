@@ -17,7 +17,8 @@
  *   5 overlay takes the new pages                     the same
  *   6 txn_sync: the log synced                        the new commit
  * A record waits only where its blocks, once reserved, are there to be written; where overwriting allocates again (btrfs, zfs)
- * it is written in step 4, and a full disk found then.
+ * it is written in step 4, and a full disk found then.  Who commits without going on to step 6 and finds nothing changed may
+ * owe that to a record of another thread that waits, or is on its way to the disk: then that one is waited for.
  * Everything that can fail - memory, disk space, the limit - fails before step 4 ends; then the commit did not happen, the
  * memory is as it was, and the pages are remembered for the next attempt.
  *
@@ -36,6 +37,8 @@
  * followed by a checkpoint as soon as one can be had cheaply (slice.c), after which the log knows of none.
  *
  * A rollback copies the overlay's pages back and drops the private copies of all others: the file shows through.
+ *
+ *   W34 when a commit that is not deferred has returned 0, no record is in this process's memory alone
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -331,8 +334,19 @@ static int write_record(struct txn *txn, uint64_t used_bytes, bool deferred)
 {
     int rc = deferred ? wal_finish_deferred(&txn->wal, used_bytes, txn_durable_end(txn))
                       : wal_finish(&txn->wal, used_bytes, txn_durable_end(txn));
+    if (rc == 0)
+        txn->waiting_seq = deferred ? txn->wal.at.next_seq - 1 : 0;
     return rc != STEAD_FAILED ? rc
                               : txn_poison(txn, EIO, "the log could not be written, nor the failed record taken back");
+}
+
+/* W34: nothing changed since the last commit, but that was perhaps another thread's, who has not come to its sync. */
+static int await_record(struct txn *txn)
+{
+    int rc = txn->waiting_seq != 0 ? txn_sync_locked(txn, txn->waiting_seq) : 0;
+    if (rc == 0)
+        txn->waiting_seq = 0;
+    return rc;
 }
 
 static int commit_locked(struct txn *txn, uint64_t used_bytes, bool deferred)
@@ -353,6 +367,8 @@ static int commit_locked(struct txn *txn, uint64_t used_bytes, bool deferred)
         rc = write_record(txn, used_bytes, deferred);
         if (rc == 0)
             take_over(txn, &parts, used_bytes);
+    } else if (rc == 0 && !deferred) {
+        rc = await_record(txn);
     }
     if (rc == 0)
         settle(txn, &parts);

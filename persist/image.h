@@ -85,7 +85,7 @@ uint64_t image_follow(struct image *image);
  * gone, or died.  *super is then the superblock of this moment.
  * The caller holds the apply lock shared until the section ends, and lets no other look and no section of this process
  * run beside it.  Nothing new: O(1), no system call (options.shared
- * NULL: the superblocks are read); else O(new records).  Maps what the file grew by.  An
+ * NULL: the superblocks are read, and where no words tell of the log, its end); else O(new records).  Maps what the file grew by.  An
  * attached reader of a LIVE store, and a private replay: nothing to do.
  * After an error (ENOMEM, EIO, STEAD_CORRUPT, STEAD_LOG_MISSING) the view is the former one or the last applied commit.
  */

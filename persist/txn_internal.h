@@ -66,7 +66,8 @@ struct txn {
     uint64_t length_synced; /* the file is durably long enough for this much image                       */
     uint64_t applied_seq, applied_used_bytes;
     struct wal_position applied_at;
-    uint64_t file_seq; /* no page of the file is newer than this commit                               */
+    uint64_t file_seq;    /* no page of the file is newer than this commit                               */
+    uint64_t waiting_seq; /* the newest commit whose record may be in memory alone; 0: none             */
     struct apply_round round;
     struct unsynced unsynced;
     size_t last_pages; /* of the last commit: what slices are measured by                             */
