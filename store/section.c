@@ -279,7 +279,7 @@ static int explain_lock(const struct stead *s, int rc)
     case ECANCELED: /* the store may be gone already */
         return rc;
     case ETIMEDOUT:
-        return error_set(rc, "%s: the lock was not given up in time", s->file.path);
+        return store_explain_timeout(s);
     case EDEADLK:
         return error_set(rc, "%s: waiting for this lock would never end", s->file.path);
     case EOWNERDEAD:

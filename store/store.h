@@ -216,6 +216,9 @@ void held_off_publish(struct stead *s);            /* there is more, or less, th
 int held_off_explain(const struct stead *s, int code, const char *what);
 void held_off_fill(const struct stead *s, stead_status *status);
 
+/* ---- holders.c: ETIMEDOUT, with a sentence that names a process which holds the lock */
+int store_explain_timeout(const struct stead *s);
+
 /* ---- page.c: the first page of the image */
 void page_format(void *page);
 int page_verify(const struct stead *s);

@@ -222,3 +222,40 @@ Test(arguments, a_long_path_leaves_room_for_the_cause)
     FAILS(stead_open(&s, path, &options), EEXIST);
     names("the_file exists already");
 }
+
+static void hold_lock(void *arg)
+{
+    stead *s;
+    stead_sharing sharing = progress[2] == 0 ? STEAD_TURNS : STEAD_LIVE;
+    CHILD(stead_open(&s, arg, &(stead_options){.sharing = sharing}) == 0);
+    CHILD(stead_lock(s, progress[3] == 0 ? STEAD_EXCLUSIVE : STEAD_SHARED, -1) == 0);
+    progress[0] = 1;
+    CHILD(await(&progress[1], 1) && stead_unlock(s) == 0 && stead_close(s) == 0);
+}
+
+/* Exclusively or shared; also where this thread shares the lock and wants more. */
+Test(arguments, a_lock_not_given_up_in_time_names_who_holds_it)
+{
+    char path[400], text[80];
+    snprintf(path, sizeof path, "%s", path_in("s"));
+    progress = shared_words(4);
+    for (unsigned i = 0; i < 4; i++) {
+        stead *s;
+        progress[2] = i / 2;
+        progress[3] = i % 2;
+        progress[0] = progress[1] = 0;
+        OK(stead_open(&s, path, &(stead_options){.sharing = i / 2 == 0 ? STEAD_TURNS : STEAD_LIVE}));
+        pid_t pid = spawn(hold_lock, path);
+        cr_assert(await(&progress[0], 1));
+        if (i % 2 == 1)
+            OK(stead_lock(s, STEAD_SHARED, -1));
+        FAILS(stead_lock(s, STEAD_EXCLUSIVE, 20), ETIMEDOUT);
+        snprintf(text, sizeof text, "process %ld (thread %ld) %s it", (long)pid, (long)pid, i % 2 ? "shares" : "holds");
+        names(text);
+        if (i % 2 == 1)
+            OK(stead_unlock(s));
+        progress[1] = 1;
+        REAP_OK(pid);
+        OK(stead_close(s));
+    }
+}
