@@ -39,6 +39,9 @@ static __attribute__((noinline)) void *malloc_class(struct heap *heap, unsigned 
     }
 }
 
+#define READY_BYTES_MIN \
+    (UINT64_C(1) << 20) /* smaller ones come from growth by little, which the host makes ready itself */
+
 /* A block of whole pages.  zero: only what was ever handed out needs it. */
 static __attribute__((noinline)) void *malloc_extent(struct heap *heap, size_t alignment, size_t size, bool zero)
 {
@@ -59,6 +62,8 @@ static __attribute__((noinline)) void *malloc_extent(struct heap *heap, size_t a
     if (rc != 0)
         return fail(rc);
     uint64_t start = run.page << PAGE_SHIFT, bytes = run.pages << PAGE_SHIFT;
+    if (heap->host.ready != NULL && bytes >= READY_BYTES_MIN)
+        heap->host.ready(heap->host.ctx, start, bytes); /* nobody else's: a kill in it loses the block in flight */
     if (GUARD_ACTIVE && heap->guards) {
         GUARD_HIDE(heap->base + start, bytes);
         GUARD_SHOW_ZEROED(heap->base + start, size);

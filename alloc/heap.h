@@ -38,6 +38,10 @@ struct heap_host {
      * UNIT_BYTES and at most capacity.  Never shrinks; asking for less than there is does nothing.  Fresh bytes
      * are zero.  Returns 0 or ENOSPC, ENOMEM, EFBIG, ...; called with heap locks held: it must not call back. */
     int (*extend)(void *ctx, uint64_t bytes);
+    /* [offset, offset + bytes), whole pages of a large block that is about to be handed out, will be used: whoever can make
+     * them ready in a cheaper way than by faults may do so.  Afterwards they hold zeros, or what they held.  Called without locks of
+     * the heap.  NULL: nobody. */
+    void (*ready)(void *ctx, uint64_t offset, uint64_t bytes);
     /* LIVE: is the attachment with this id still there?  Ids are unique among all attachments since `first`. */
     bool (*alive)(void *ctx, uint32_t id);
     uint32_t self; /* LIVE: this process's attachment id, never 0 */

@@ -20,7 +20,9 @@
  * under them can open only such stores, which is why tests name an address.
  *
  * Slots: a window is cut into slots of a power of two, 128 GiB or as much as the capacity needs.  The base stands a
- * little behind the slot's start: 128 MiB for the smallest size, 128 MiB more for each doubling.  So guards of neighbours
+ * little behind the slot's start: 128 MiB for the smallest size, 128 MiB more for each doubling, and 192 KiB: then addresses
+ * are congruent with file offsets, modulo 2 MiB, from image offset 512 MiB on (format.c: a byte stands 192 KiB and a multiple of 2 MiB
+ * further back in the file), and the kernel maps large folios by one fault each (ready.c).  So guards of neighbours
  * never meet, and the base alone tells the slot's size and how far the capacity may be raised.  Which slot: a hash of
  * the store's id, then the next ones, until one is free in this process.  Stores that were made in different processes
  * may hash to overlapping slots (1 in 400 for a pair of default size); then only one of them can be open in a process
@@ -40,10 +42,12 @@
 
 #include "base/error.h"
 #include "base/units.h"
+#include "persist/format.h"
 
 #define MIB (UINT64_C(1) << 20)
 #define GIB (UINT64_C(1) << 30)
 #define MARGIN_STEP (128 * MIB)
+#define MARGIN_MIN (MARGIN_STEP + GROUP0_OFFSET) /* congruent with file offsets, see above */
 #define ADDRESS_END (UINT64_C(1) << 47) /* of what any slot search may look at; kernels may have less, or more */
 
 struct window {
@@ -96,7 +100,7 @@ struct slot {
 
 static struct slot slot_for(const struct window *window, uint64_t capacity_bytes)
 {
-    struct slot slot = {window->slot_bytes_min, MARGIN_STEP};
+    struct slot slot = {window->slot_bytes_min, MARGIN_MIN};
     while (slot.bytes < capacity_bytes + slot.margin + MARGIN_STEP) {
         slot.bytes *= 2;
         slot.margin += MARGIN_STEP;
@@ -117,7 +121,7 @@ static uint64_t slot_end(const struct window *window, uint64_t base)
 {
     if (base < window->start || base >= window->end)
         return 0;
-    struct slot slot = {window->slot_bytes_min, MARGIN_STEP};
+    struct slot slot = {window->slot_bytes_min, MARGIN_MIN};
     uint64_t margin = (base - window->start) % window->slot_bytes_min;
     while (slot.margin < margin && slot.bytes < window->end) {
         slot.bytes *= 2;

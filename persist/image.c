@@ -37,9 +37,9 @@
  * Growth: image_extend() reserves blocks first, then maps.  It takes slack more than asked for.  PRIVATE: as much again and
  * at least 4 MiB, for in TURNS each growth waits for the disk to have the mark at its new place (tail.c), 0.1 to 4 ms: 34 of
  * them were two thirds of the time to fill a store of 24 MiB.  In SOLE the next commit waits for it, once.  SHARED: an
- * eighth of the image, at most 8 MiB, and where that is all there is to it, written with zeros there and then: a first touch
- * of such a page is a fault that finds it, two thirds of the price of one that has to make it.  Nobody else can have bytes there: who calls image_extend() holds
- * the heap's gate, and the file was no longer than what is mapped here.  The slack is dropped when the disk is nearly full and
+ * eighth of the image, at most 8 MiB, and where that is all there is to it, written with zeros there and then (ready.c).
+ * Nobody else can have bytes there: who calls image_extend() holds the heap's gate, and the file was no longer than what is
+ * mapped here.  The slack is dropped when the disk is nearly full and
  * cut off at close.  Two processes that grow a LIVE file at once reserve the same blocks, which is harmless: fallocate
  * keeps content and never shortens.
  *
@@ -420,14 +420,6 @@ static uint64_t slack_bytes(const struct image *image, uint64_t wanted)
     return min_u64(max_u64(wanted, SLACK_BYTES_MIN), SLACK_BYTES_MAX);
 }
 
-/* SHARED: pages for image bytes [from, to), which the file gained just now. */
-static void make_pages(const struct image *image, uint64_t from, uint64_t to)
-{
-    uint64_t at = format_file_bytes(from), end = format_file_bytes(to);
-    if (image->options.kind == IMAGE_SHARED && !image->file->in_memory && to - from <= 2 * SLACK_SHARED_BYTES_MAX)
-        (void)file_write_zeros(image->file->fd, at, end - at); /* a failure: faults make them */
-}
-
 static int extend_locked(struct image *image, uint64_t bytes)
 {
     int rc;
@@ -454,7 +446,7 @@ static int extend_locked(struct image *image, uint64_t bytes)
     if (rc != 0)
         return rc;
     if (at_end)
-        make_pages(image, mapped, target);
+        image_ready_growth(image, mapped, wanted, target);
     rc = fresh ? map_extend_fresh(&image->map, target) : map_extend(&image->map, target);
     /* No anonymous memory: it shows the file, the old mark, too; or will, when what the file has is mapped after all. */
     if (later && (rc != 0 || image->map.fresh_from > mapped) && txn_confirm_length(image->txn) != 0)

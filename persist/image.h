@@ -72,6 +72,9 @@ uint64_t image_commit_seq(const struct image *image);
 /* [base, base + bytes) becomes usable, disk blocks reserved (fallocate, never its emulation).  Thread-safe;
  * SHARED: one process at a time (the heap's gate): what the file gains is written with zeros. */
 int image_extend(struct image *image, uint64_t bytes);
+/* SHARED: [offset, offset + bytes), whole pages whose content means nothing to anybody, will be used now: makes pages where that
+ * is cheaper than the faults would be.  Leaves zeros there, or what there was; cannot fail.  Thread-safe. */
+void image_ready(struct image *image, uint64_t offset, uint64_t bytes);
 /* Others extended the file: map what is there now.  Cheap when nothing changed.  Returns the new image_bytes. */
 uint64_t image_follow(struct image *image);
 

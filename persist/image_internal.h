@@ -57,6 +57,10 @@ static inline bool image_is_live(const struct image *image)
 
 uint64_t image_applied_bytes(const struct image *image);
 
+/* ---- ready.c ---- */
+/* SHARED: pages for image bytes [from, to), which the file gained just now; `wanted` of them are asked for. */
+void image_ready_growth(const struct image *image, uint64_t from, uint64_t wanted, uint64_t to);
+
 /* ---- follow.c ---- */
 /* Does the mapping, and not the file, hold the last commit that this reader was shown? */
 bool follow_has_pages(const struct image *image);

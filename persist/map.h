@@ -27,6 +27,9 @@ struct map {
     pthread_mutex_t mutex; /* extending */
 };
 
+/* Where file offset and address differ by a multiple of this the kernel maps the largest folios of its page cache by one fault. */
+#define MAP_CONGRUENCE_BYTES (UINT64_C(2) << 20)
+
 /* image offset -> file offset; the image bytes from there that lie contiguously in the file; the file offset of the
  * page checksum of the page at image_offset; the file length that holds image_bytes of image. */
 uint64_t format_file_offset(uint64_t image_offset);

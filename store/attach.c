@@ -278,6 +278,7 @@ int store_attach_heap(struct stead *s, bool first, bool inspect)
     static const enum heap_kind kinds[] = {HEAP_SOLE, HEAP_TURNS, HEAP_LIVE};
     struct heap_host host = {.ctx = s,
                              .extend = store_host_extend,
+                             .ready = s->sharing == STEAD_LIVE ? store_host_ready : NULL,
                              .alive = store_host_alive,
                              .self = s->has_slot ? presence_id(s->presence) : 0,
                              .handle =
@@ -403,6 +404,13 @@ int store_host_extend(void *ctx, uint64_t bytes)
     while (known < now && !atomic_compare_exchange_weak(&s->unit->image_bytes, &known, now))
         continue;
     return 0;
+}
+
+void store_host_ready(void *ctx, uint64_t offset, uint64_t bytes)
+{
+    NOT_CANCELLED;
+    const struct stead *s = ctx;
+    image_ready(s->image, offset, bytes);
 }
 
 bool store_host_alive(void *ctx, uint32_t id)

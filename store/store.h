@@ -164,6 +164,7 @@ int64_t store_patience(int64_t deadline_ns);
 int store_finish(struct stead *s); /* the gate is held: seals the file if this is the last writer */
 void store_check_memory(struct stead *s, struct report *report); /* heap, root, names of the mapped image */
 int store_host_extend(void *ctx, uint64_t bytes);
+void store_host_ready(void *ctx, uint64_t offset, uint64_t bytes);
 bool store_host_alive(void *ctx, uint32_t id);
 
 /* ---- section.c: locks */

@@ -432,3 +432,46 @@ Test(heap, free_ranges_are_free)
     cr_assert_leq(sum[0], (20u << 20) * 3);
     arena_close(&arena);
 }
+
+/* What a heap asked its host to make ready. */
+static struct {
+    struct arena *arena;
+    uint64_t offset, bytes;
+    unsigned calls;
+} asked;
+
+static void note_ready(void *ctx, uint64_t offset, uint64_t bytes)
+{
+    asked.arena = ctx;
+    asked.offset = offset;
+    asked.bytes = bytes;
+    asked.calls++;
+    void *small = heap_malloc(asked.arena->heap, 40000); /* without a lock of the heap, or this hangs */
+    cr_assert(small != NULL && ((uint8_t *)small >= asked.arena->base + offset + bytes ||
+                                (uint8_t *)small < asked.arena->base + offset));
+    cr_assert_eq(heap_free(asked.arena->heap, small), 0);
+}
+
+Test(heap, the_host_is_asked_to_make_large_blocks_ready_and_no_others)
+{
+    EACH_KIND(kind)
+    {
+        struct arena arena;
+        arena_open(&arena, kind, UINT64_C(1) << 30, false);
+        arena.host.ready = note_ready;
+        arena.host.guards = false;
+        arena_reattach(&arena, kind, true);
+        asked.calls = 0;
+        static const size_t sizes[] = {24, 40000, 1000000, (size_t)1 << 20, ((size_t)9 << 20) + 5, (size_t)300 << 20};
+        for (unsigned i = 0; i < 6; i++) {
+            uint8_t *block = i % 2 == 0 ? heap_malloc(arena.heap, sizes[i]) : heap_calloc(arena.heap, 1, sizes[i]);
+            cr_assert_not_null(block);
+            cr_assert_eq(asked.calls, i < 3 ? 0 : i - 2, "%zu bytes", sizes[i]);
+            if (i >= 3) {
+                cr_assert_eq(arena.base + asked.offset, block);
+                cr_assert_eq(asked.bytes, round_up(sizes[i], PAGE_BYTES));
+            }
+        }
+        arena_close(&arena);
+    }
+}

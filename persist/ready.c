@@ -1,0 +1,84 @@
+/*
+ * ready.c -- pages of a SHARED image, made by the dozen before the program's first touch of them would make them one by one.
+ *
+ * What a first touch costs (Linux 6.18, ext4, us a page of 256 MiB, touched in order; the range reserved, nothing written):
+ *
+ *   31 to 70   a plain fault.  The kernel reads ahead into folios of up to 2 MiB, and a folio that does not lie in one table of
+ *              page-table entries is mapped one page a fault; each such fault walks all blocks of the folio, under its lock
+ *   8 to 16    the same with MADV_RANDOM: folios of one page
+ *   2.2 to 3.1 a plain fault where file offset and address are congruent modulo 2 MiB: a folio a fault
+ *   2.8 to 4.1 zeros written by write(2) in pieces of 256 KiB, then faults that find folios of their size
+ *   33 to 72   MADV_POPULATE_WRITE (2.2 to 3.8 where congruent): it is the same fault
+ *
+ * So: zeros are written where the mapping is not congruent, and where it is nothing is done: the kernel's own way is as good
+ * there, and only what is touched takes memory.  The groups of a file are congruent from image offset 512 MiB on, if the base
+ * was chosen for it (address.c); before that the tables of page checksums, which the groups have between them, are too
+ * short.  Therefore a block that is large and touched here and there costs the zeros of at most 512 MiB, once in the life
+ * of its place; a plain fault with this kernel's reading ahead filled all of it as well, one page in 32 touched.
+ *
+ * Who, when: growth by little is written while it happens (image.c): it becomes small blocks.  A large block is written by
+ * the thread that has it, on its way out of malloc: no lock is held, so that nobody waits who allocates meanwhile, and nobody
+ * else has the block.  What is in memory already (mincore) is left alone: a block that is freed and taken again costs the
+ * question, for two pages of each 2 MiB.
+ *
+ * A crash in here: the store is open for LIVE, unclean until the last one closes it; the block in flight is lost to a kill, as
+ * anywhere else in malloc, and its bytes mean nothing.  A failure is none: blocks are reserved, so the faults do what was not
+ * done here.  What stood in the block is gone, or not: malloc promises neither, and calloc clears what was ever handed out.
+ *
+ *   P10  image_ready() changes no byte outside the range it is given, and leaves in it what was there or zeros; what is in
+ *        memory it leaves (test_ready.c)
+ */
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/units.h"
+#include "persist/file.h"
+#include "persist/fs.h"
+#include "persist/image_internal.h"
+
+#define PIECE_BYTES (UINT64_C(2) << 20)       /* of the file, aligned: asked for and written as one          */
+#define READY_BYTES_MAX (UINT64_C(512) << 20) /* of one block: a store at an address that somebody named */
+#define GROWTH_BYTES_MAX (UINT64_C(16) << 20) /* more at once is one large block, and slack behind it    */
+
+static bool can_be_ready(const struct image *image)
+{
+    struct fs_facts facts;
+    return image->options.kind == IMAGE_SHARED && fs_classify(image->file->fd, &facts) == 0 && !facts.memory;
+}
+
+static bool is_congruent(const struct map *map, uint64_t offset)
+{
+    return ((uint64_t)(uintptr_t)map->base + offset - format_file_offset(offset)) % MAP_CONGRUENCE_BYTES == 0;
+}
+
+/* Is the page in memory?  Also where that is not to be known. */
+static bool is_resident(const struct map *map, uint64_t offset)
+{
+    unsigned char resident;
+    return mincore(map->base + round_down(offset, (uint64_t)sysconf(_SC_PAGESIZE)), 1, &resident) != 0 ||
+           (resident & 1) != 0;
+}
+
+void image_ready(struct image *image, uint64_t offset, uint64_t bytes)
+{
+    const struct map *map = &image->map;
+    uint64_t end = offset + min_u64(bytes, READY_BYTES_MAX);
+    if (!can_be_ready(image) || end > image_bytes(image) || file_within_limit(format_file_bytes(end)) != 0)
+        return;
+    for (uint64_t at = offset, part; at < end; at += part) {
+        uint64_t from = format_file_offset(at);
+        part = min_u64(min_u64(round_up(from + 1, PIECE_BYTES) - from, format_contiguous(at)), end - at);
+        if (!is_congruent(map, at) && !(is_resident(map, at) && is_resident(map, at + part - 1)) &&
+            file_write_zeros(image->file->fd, from, part) != 0)
+            return; /* the faults make the rest */
+    }
+}
+
+void image_ready_growth(const struct image *image, uint64_t from, uint64_t wanted, uint64_t to)
+{
+    if (to - from > GROWTH_BYTES_MAX)
+        from = wanted; /* the large block's part is its owner's */
+    uint64_t at = format_file_bytes(from), end = format_file_bytes(to);
+    if (end - at <= 2 * GROWTH_BYTES_MAX && can_be_ready(image))
+        (void)file_write_zeros(image->file->fd, at, end - at); /* a failure: faults make them */
+}
