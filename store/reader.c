@@ -111,7 +111,7 @@ static bool live_ended_unclean(const struct stead *s)
 {
     struct superblock now;
     return s->super.state == SUPER_OPEN_LIVE && !writers_possible(s) && superblock_read(&s->file, &now) == 0 &&
-           now.state == SUPER_OPEN_LIVE && now.sequence == s->super.sequence;
+           now.sequence == s->super.sequence;
 }
 
 /* A reader without a slot is not told who comes and goes: s->super is what image_look() found, known what was there. */

@@ -569,3 +569,67 @@ Test(txn_commit, a_page_damaged_on_the_disk_is_not_given_a_good_checksum)
     fixture_kill(&f);
     fixture_remove(&f);
 }
+
+static uint64_t unreadable;
+
+static ssize_t pread_but_one_place(int fd, void *to, size_t bytes, off_t offset)
+{
+    if ((uint64_t)offset <= unreadable && unreadable < (uint64_t)offset + bytes) {
+        errno = EIO;
+        return -1;
+    }
+    return file_calls_system.pread(fd, to, bytes, offset);
+}
+
+/* What cannot be verified is not taken for sound: neither a page that cannot be read, nor one whose checksum cannot. */
+Test(txn_commit, a_page_that_cannot_be_verified_is_an_error_and_tried_again)
+{
+    struct fixture f;
+    uint64_t seq;
+    fixture_create(&f, BYTES, BYTES);
+    const uint64_t places[] = {format_file_offset(5 * PAGE_BYTES) + 100, format_checksum_offset(5 * PAGE_BYTES)};
+    for (uint8_t i = 0; i < 2; i++) {
+        OK(fixture_open(&f));
+        f.map.base[5 * PAGE_BYTES] = (uint8_t)(i + 1);
+        unreadable = places[i];
+        file_calls.pread = pread_but_one_place;
+        FAILS(EIO, txn_commit(f.txn, BYTES, &seq));
+        file_calls.pread = file_calls_system.pread;
+        cr_assert_eq(f.map.base[5 * PAGE_BYTES], i + 1);
+        OK(txn_commit(f.txn, BYTES, &seq));
+        OK(txn_checkpoint(f.txn));
+        fixture_kill(&f);
+    }
+    OK(fixture_open(&f));
+    cr_assert_eq(f.map.base[5 * PAGE_BYTES], 2);
+    fixture_kill(&f);
+    fixture_remove(&f);
+}
+
+/* Many pages side by side, read some at a time for their comparison: each is compared with itself, so that no more is logged
+ * than what changed. */
+Test(txn_commit, a_long_row_of_pages_is_logged_as_what_changed_in_it)
+{
+    enum { ROW = 3 * SCRATCH_PAGES + 1 };
+    struct fixture f;
+    uint64_t seq;
+    uint8_t *model = calloc(ROW, PAGE_BYTES);
+    fixture_create(&f, BYTES, BYTES);
+    cr_assert(model != NULL && ROW * PAGE_BYTES <= BYTES);
+    OK(fixture_open(&f));
+    for (uint64_t i = 0; i < ROW * PAGE_BYTES; i++)
+        f.map.base[i] = model[i] = (uint8_t)(i % 251 + i / PAGE_BYTES);
+    OK(txn_commit(f.txn, BYTES, &seq));
+    OK(txn_checkpoint(f.txn));
+    for (uint64_t page = 0; page < ROW; page++)
+        f.map.base[page * PAGE_BYTES + 8] = model[page * PAGE_BYTES + 8] ^= 1;
+    uint64_t before = f.txn->wal.at.end;
+    OK(txn_commit(f.txn, BYTES, &seq));
+    cr_assert_lt(f.txn->wal.at.end - before, ROW * 24, "%llu bytes", (unsigned long long)(f.txn->wal.at.end - before));
+    fixture_kill(&f);
+    OK(fixture_open(&f));
+    cr_assert_eq(memcmp(f.map.base, model, ROW * PAGE_BYTES), 0);
+    fixture_kill(&f);
+    fixture_remove(&f);
+    free(model);
+}

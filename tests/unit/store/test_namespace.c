@@ -9,6 +9,8 @@
 #include <sched.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -144,4 +146,44 @@ Test(namespace, a_killed_holder_in_another_one_is_noticed)
         return;
     run(STEAD_TURNS, true, SOON_MS, 0);
     run(STEAD_LIVE, true, SOON_MS, EOWNERDEAD);
+}
+
+/* ---- file systems */
+
+static void mount_own(const char *folder)
+{
+    CHILD(mkdir(folder, 0700) == 0);
+    if (mount("none", folder, "tmpfs", 0, "size=64m") != 0)
+        _exit(NOT_PERMITTED);
+}
+
+/* Fresh file systems number their files alike. */
+static void open_in_two_file_systems(void *arg)
+{
+    stead *s[2];
+    struct stat facts[2];
+    (void)arg;
+    if (unshare(CLONE_NEWNS) != 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0)
+        _exit(NOT_PERMITTED);
+    for (unsigned i = 0; i < 2; i++) {
+        mount_own(path_in(i == 0 ? "a" : "b"));
+        const char *path = path_in(i == 0 ? "a/s" : "b/s");
+        CHILD(stead_open(&s[i], path, NULL) == 0);
+        CHILD(stat(path, &facts[i]) == 0);
+    }
+    CHILD(facts[0].st_ino == facts[1].st_ino && facts[0].st_dev != facts[1].st_dev);
+    CHILD(s[0] != s[1]);
+    for (unsigned i = 0; i < 2; i++)
+        CHILD(stead_set_root(s[i], stead_malloc(s[i], 16 << i)) == 0);
+    for (unsigned i = 0; i < 2; i++)
+        CHILD(stead_of(stead_root(s[i])) == s[i] && stead_close(s[i]) == 0);
+}
+
+/* A store is known by its device and its number there, not by one of them. */
+Test(namespace, files_of_one_number_in_two_file_systems_are_two_stores)
+{
+    int code = reap(spawn(open_in_two_file_systems, NULL));
+    if (code == NOT_PERMITTED)
+        cr_skip_test("a file system of one's own is not permitted here");
+    cr_assert_eq(code, 0, "the child ended with %d", code);
 }
