@@ -58,6 +58,11 @@
  *                                                    about to recover wiped its words: so each look sees whether a record
  *                                                    stands behind the prefix that it knows
  *
+ * The prefix is measured with no lock against a writer whose session begins meanwhile, and a read of the log is of no one
+ * moment: it may lack a record and have a later one, which vouches for it.  That is damage only if nobody wrote: where words
+ * of the log are there by now they decide, as above, and where they are not - the session was short, and whoever is about to
+ * recover wiped them - it is measured again (P11).
+ *
  * No log under its name: if the store was removed or the words belong to another session, there is nothing to follow; so
  * too if this reader may not read the log.  The view is then the last applied commit, as it is without this file.
  *
@@ -67,6 +72,7 @@
  *       to file or log
  *   P6  after a look that failed the view is the former one or the commit `applied`
  *   P7  after a look that returned 0 without an attachment *super is the store's superblock of that moment
+ *   P11 what a writer appends while a look reads is never called damage
  *
  * Locks: none of its own.  The caller lets no other look and no section of this process run beside it; seq, base_seq and
  * private_pages may be read by any thread.
@@ -87,6 +93,7 @@
 #include "persist/wal.h"
 
 #define GATHER_PAGES 16384 /* 64 MiB of memory */
+#define MEASURES_MOST 3    /* of a log that looks damaged: sessions that come and go in each of them do not happen */
 #define COMPACT_PAGES 1024 /* so many more than last time, and twice as many: sort out what is named twice */
 
 struct gather {
@@ -485,15 +492,20 @@ static int look_by_log(struct image *image, const struct image_shared *shared)
     }
     if (rc != 0)
         return rc;
-    rc = measure_log(image, fd, &state);
+    for (unsigned tries = 0;;) {
+        rc = measure_log(image, fd, &state);
+        uint64_t durable = shared != NULL ? shared_durable_seq(shared) : 0;
+        if (shared != NULL && shared_read(shared, &words) == 0 && words.at.salt == super->log_salt &&
+            words.at.checkpoint == super->checkpoint) {
+            file_calls.close(fd);
+            error_recall(&before);
+            return look_by_words(image, &words, durable); /* a writer's session has just begun */
+        }
+        if (rc != STEAD_CORRUPT || ++tries == MEASURES_MOST)
+            break;
+    }
     if (rc != 0)
         goto close_log;
-    uint64_t durable = shared != NULL ? shared_durable_seq(shared) : 0;
-    if (shared != NULL && shared_read(shared, &words) == 0 && words.at.salt == super->log_salt &&
-        words.at.checkpoint == super->checkpoint) {
-        file_calls.close(fd);
-        return look_by_words(image, &words, durable); /* a writer's session has just begun */
-    }
     rc = show_file(image, &state);
     if (rc != 0)
         goto close_log;
