@@ -86,7 +86,7 @@ int main(int argc, char **argv)
 {
     if (argc < 3)
         return 2;
-    stead_options options = {.timeout_ms = 5000,
+    stead_options options = {.timeout_ms = 60000,
                              .flags = strcmp(argv[3 < argc ? 3 : 2], "give-up") == 0 ? STEAD_ACCEPT_UNCLEAN : 0};
     options.sharing = strcmp(argv[2], "live") == 0    ? STEAD_LIVE
                       : strcmp(argv[2], "turns") == 0 ? STEAD_TURNS

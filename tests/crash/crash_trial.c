@@ -191,7 +191,7 @@ const char *trial_judge(const struct crash_case *what, const char *directory, ui
     path_of(directory, path);
     options.flags |= STEAD_EXISTING;
     if (options.timeout_ms == 0)
-        options.timeout_ms = 5000;
+        options.timeout_ms = TRIAL_SOON_MS;
     int rc = stead_open(&store, path, &options);
     if (rc == ENOENT)
         return low == 0 ? NULL : say("the store is gone, version %" PRIu64 " was durable", low);

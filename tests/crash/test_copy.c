@@ -73,7 +73,7 @@ TestSuite(copy, .init = setup, .fini = teardown, .timeout = 900);
 
 static void open_store(void)
 {
-    OK(stead_open(&store, path, &(stead_options){.sharing = STEAD_SOLE, .timeout_ms = 10000}));
+    OK(stead_open(&store, path, &(stead_options){.sharing = STEAD_SOLE, .timeout_ms = TRIAL_SOON_MS}));
     if (stead_root(store) == NULL)
         OK(versioned_make(store));
     version = versioned_now(store);

@@ -48,7 +48,7 @@ TestSuite(event, .init = setup, .fini = teardown, .timeout = 300);
 
 static void open_as(stead **store, stead_sharing sharing)
 {
-    OK(stead_open(store, path, &(stead_options){.sharing = sharing, .timeout_ms = 10000}));
+    OK(stead_open(store, path, &(stead_options){.sharing = sharing, .timeout_ms = TRIAL_SOON_MS}));
 }
 
 static void expect_version(stead *store, uint64_t expected)
@@ -195,7 +195,10 @@ static void copy_often(bool log_first, unsigned outcomes[JUDGEMENTS])
     OK(versioned_make(store));
     OK(stead_close(store));
     pid_t writer = start_writer(STEAD_SOLE);
-    for (unsigned trial = 0; trial < (trial_is_long() ? 2000U : 80U); trial++) {
+    /* And more until one opened: most copies of a file that changes meanwhile are refused. */
+    for (unsigned trial = 0; trial < (trial_is_long() ? 2000U : 80U) || (!log_first && outcomes[COMMIT] == 0);
+         trial++) {
+        cr_assert_lt(trial, 5000, "no copy ever opened: nothing was tried");
         usleep((useconds_t)(draw() % 3000));
         for (unsigned part = 0; part < 2; part++) {
             const char *suffix = (part == 0) == log_first ? "-wal" : "";
@@ -220,7 +223,6 @@ Test(event, a_plain_copy_of_an_open_store_opens_to_a_commit_or_is_refused)
     copy_often(false, outcomes[0]);
     trial_clear_directory(directory);
     copy_often(true, outcomes[1]);
-    cr_assert_gt(outcomes[0][COMMIT], 0, "no copy ever opened: nothing was tried");
     for (unsigned first = 0; first < 2; first++)
         cr_expect_eq(outcomes[first][REPORTED] + outcomes[first][SILENT_MIX], 0);
 }
@@ -240,7 +242,7 @@ Test(event, a_killed_live_writer_is_detected_and_the_heap_is_whole)
         usleep((useconds_t)(draw() % 5000));
         kill(writer, SIGKILL);
         waitpid(writer, NULL, 0);
-        stead_options options = {.sharing = STEAD_LIVE, .timeout_ms = 10000};
+        stead_options options = {.sharing = STEAD_LIVE, .timeout_ms = TRIAL_SOON_MS};
         cr_assert_eq(stead_open(&store, path, &options), STEAD_UNCLEAN, "trial %u: taken for clean", trial);
         options.flags = STEAD_ACCEPT_UNCLEAN;
         OK(stead_open(&store, path, &options));

@@ -98,7 +98,7 @@ static int take_turns(stead *store, unsigned turns)
 {
     int rc = 0;
     for (unsigned i = 0; i < turns && rc == 0; i++) {
-        rc = stead_lock(store, STEAD_EXCLUSIVE, 20000);
+        rc = stead_lock(store, STEAD_EXCLUSIVE, TRIAL_SOON_MS);
         if (rc != 0)
             return rc;
         uint64_t next = versioned_now(store) + 1;
@@ -116,7 +116,7 @@ static int turns_session(const char *path)
 {
     stead *store;
     txn_log_limit_bytes = 9000;
-    int rc = stead_open(&store, path, &(stead_options){.sharing = STEAD_TURNS, .timeout_ms = 20000});
+    int rc = stead_open(&store, path, &(stead_options){.sharing = STEAD_TURNS, .timeout_ms = TRIAL_SOON_MS});
     return rc != 0 ? rc : take_turns(store, 2 * TURNS_EACH);
 }
 
@@ -124,7 +124,7 @@ static int run_turns(const char *path, void *arg)
 {
     stead *store;
     (void)arg;
-    int rc = stead_open(&store, path, &(stead_options){.sharing = STEAD_TURNS, .timeout_ms = 20000});
+    int rc = stead_open(&store, path, &(stead_options){.sharing = STEAD_TURNS, .timeout_ms = TRIAL_SOON_MS});
     if (rc != 0)
         return rc;
     rc = take_turns(store, 1);

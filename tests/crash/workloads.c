@@ -14,13 +14,14 @@
 #include <unistd.h>
 
 #include "persist/txn.h" /* txn_log_limit_bytes */
+#include "tests/crash/crash_trial.h"
 #include "tests/crash/versioned.h"
 
 #define GROWTH_BYTES ((size_t)6 << 20) /* more than a heap has to begin with */
 
 static int open_store(stead **store, const char *path, stead_sharing sharing)
 {
-    return stead_open(store, path, &(stead_options){.sharing = sharing, .timeout_ms = 20000});
+    return stead_open(store, path, &(stead_options){.sharing = sharing, .timeout_ms = TRIAL_SOON_MS});
 }
 
 /* Ends a workload that met an error: without a close, as a program that gives up. */
@@ -238,7 +239,7 @@ static int run_reopened(const char *path, void *arg)
 /* One section; *seen is the version that it found. */
 static int take_turn(stead *store, uint64_t *seen)
 {
-    int rc = stead_lock(store, STEAD_EXCLUSIVE, 20000);
+    int rc = stead_lock(store, STEAD_EXCLUSIVE, TRIAL_SOON_MS);
     if (rc != 0)
         return rc;
     *seen = versioned_now(store);
@@ -307,7 +308,7 @@ static int prepare_turns_crashed(const char *path, void *arg)
     if (rc == 0)
         rc = stead_commit(store, STEAD_DURABLE);
     if (rc == 0)
-        rc = stead_lock(store, STEAD_EXCLUSIVE, 20000);
+        rc = stead_lock(store, STEAD_EXCLUSIVE, TRIAL_SOON_MS);
     return rc == 0 ? versioned_step(store, 4) : rc; /* and the process ends inside its section */
 }
 
@@ -354,7 +355,7 @@ static int neighbour_reader(const char *path, const volatile bool *stop, void *a
             if (rc != 0)
                 return rc;
         }
-        rc = stead_lock(store, STEAD_SHARED, 5000);
+        rc = stead_lock(store, STEAD_SHARED, TRIAL_SOON_MS);
         if (rc == STEAD_FAILED) { /* the writer died while it changed the file: a fresh open sees a commit again */
             stead_abandon(store);
             store = NULL;
@@ -384,7 +385,7 @@ static int neighbour_waiter(const char *path, const volatile bool *stop, void *a
     if (rc != 0)
         return rc;
     while (!*stop && rc == 0) {
-        rc = stead_lock(store, STEAD_EXCLUSIVE, 5000);
+        rc = stead_lock(store, STEAD_EXCLUSIVE, TRIAL_SOON_MS);
         if (rc != 0)
             break;
         rc = versioned_check(store, &version, arg);

@@ -47,12 +47,12 @@ err_has() {
     grep -Eq -e "$1" "$TEST_DIR/err" || fail "no line of stderr matches: $1"
 }
 
-# wait_for COMMAND...: until it succeeds, for at most 20 seconds.
+# wait_for COMMAND...: until it succeeds, for at most a minute.
 wait_for() {
     tries=0
     until "$@" >/dev/null 2>&1; do
         tries=$((tries + 1))
-        [ $tries -lt 400 ] || fail "waited in vain for: $*"
+        [ $tries -lt 1200 ] || fail "waited in vain for: $*"
         sleep 0.05
     done
 }
