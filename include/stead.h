@@ -24,8 +24,11 @@
  *  - Pointers into volatile memory (stack, malloc, functions, vtables) do not survive the session.
  *  - SOLE and TURNS: no I/O into the heap may be in flight across a commit or a rollback; io_uring fixed
  *    buffers and other long-term pins work in LIVE only.  Do not madvise or mmap over the heap.
+ *  - The heap is the file, mapped: if somebody else shortens the file of an open store (truncate, a copy over it), or the disk
+ *    cannot read a page, the access that meets it is SIGBUS, in the program or in a call.
  *  - Renaming the file of an open store leaves its log behind: after a crash it must be renamed, too.
- *  - The same file opened twice in one process is one mapping; each open needs its own close.
+ *  - The same file opened twice in one process is one mapping; each open needs its own close.  A handle that was closed as
+ *    often as it was opened, or abandoned, is gone, as memory is after free: no call may be given it.
  *  - Structs here grow: they stay source-compatible, and the soname changes when they do.
  */
 #ifndef STEAD_H

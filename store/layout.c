@@ -84,6 +84,9 @@ static int upgrade_locked(struct stead *s, const stead_layout *layout)
     if (record.version == layout->version)
         return 0; /* another opener did it meanwhile */
     rc = layout->upgrade(s, record.version, layout->version, layout->upgrade_arg);
+    if (rc != 0 && error_last() != rc) /* else a call in it left its own sentence */
+        (void)error_set(rc, "%s: the upgrade of layout \"%s\" from version %u to %u returned %d", s->file.path,
+                        record.name, record.version, layout->version, rc);
     if (rc == 0)
         rc = write_layout(s, in_image, layout);
     if (rc == 0)

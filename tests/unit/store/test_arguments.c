@@ -149,6 +149,33 @@ Test(arguments, every_sentence_names_the_file)
     names("no room");
 }
 
+static int upgrade_refused(stead *s, uint32_t from, uint32_t to, void *arg)
+{
+    (void)s, (void)from, (void)to, (void)arg;
+    return 4242;
+}
+
+static int upgrade_without_room(stead *s, uint32_t from, uint32_t to, void *arg)
+{
+    (void)from, (void)to, (void)arg;
+    return stead_malloc(s, SIZE_MAX) == NULL ? stead_last_error() : 0;
+}
+
+Test(arguments, an_upgrade_that_failed_is_named_or_its_own_cause)
+{
+    stead *s;
+    stead_options options = {.layout = {.name = "structs", .version = 7}};
+    OK(stead_open(&s, path_in("s"), &options));
+    OK(stead_close(s));
+    options.layout.version = 8;
+    options.layout.upgrade = upgrade_refused;
+    FAILS(stead_open(&s, path_in("s"), &options), 4242);
+    names("the upgrade of layout \"structs\" from version 7 to 8 returned 4242");
+    options.layout.upgrade = upgrade_without_room;
+    FAILS(stead_open(&s, path_in("s"), &options), ENOMEM);
+    names("a block of 18446744073709551615 bytes");
+}
+
 /* Whatever capacity is asked for, the store can hold something. */
 Test(arguments, the_smallest_capacity_holds_a_block)
 {
