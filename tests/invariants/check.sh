@@ -10,7 +10,7 @@
 # (its name as in Test(suite, name), also as suite/name or suite::name, also with a * at its end), a test's source file, or a planted bug
 # (STEAD_PLANT_...) that tests/crash must notice.  Every name that is given must exist;
 # at least one must be given.  An id stands in one row only; an id that a checker reports (report_problem(..., "A1", ...))
-# has a row.
+# has a row.  The tests that docs/demands.md names must exist, too.
 set -u
 cd "$1" || exit 1
 findings=$(mktemp) || exit 1
@@ -100,6 +100,14 @@ cut -f 2 "$rows" | sort | uniq -d | while read -r id; do found "$id has more tha
 sed -nE 's/.*report_problem\([^"]*"([A-Z]+[0-9]+[a-z]?)".*/\1/p' "$sources" | sort -u | while read -r id; do
     cut -f 2 "$rows" | grep -Fxq -e "$id" || found "a checker reports $id, which no document names"
 done
+
+# The list for those who choose names a test for each thing that it says.
+if [ -f docs/demands.md ]; then
+    grep -oE '`[a-z0-9_]+/[A-Za-z0-9_]+`' docs/demands.md | tr -d '`' | sort -u | while read -r name; do
+        grep -Fxq -e "$name" "$tests" || found "docs/demands.md: no test $name under tests/"
+    done
+    grep -oEc '`[a-z0-9_]+/[A-Za-z0-9_]+`' docs/demands.md >/dev/null || found "docs/demands.md names no test"
+fi
 
 if [ -s "$findings" ]; then
     cat "$findings"

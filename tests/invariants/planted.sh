@@ -31,6 +31,16 @@ plant '| A2 | x | `heap_check` | `breaks_a2` |\n' 'no test breaks_a2'
 plant '| A1 | x | `heap_check` | `breaks_a1` |\n' 'A1 has more than one row'
 plant '| A2 | x |\n' 'A2 names no checker'
 plant '' 'a checker reports A7' A7
+plant '' ''
+printf '| no hang | never | `heap/breaks_a1` |\n' >tree/docs/demands.md
+run 0 sh "$here/check.sh" tree
+printf '| no crash | never | `heap/never_crashes` |\n' >>tree/docs/demands.md
+run 1 sh "$here/check.sh" tree
+out_has 'demands.md: no test heap/never_crashes'
+printf 'nothing\n' >tree/docs/demands.md
+run 1 sh "$here/check.sh" tree
+out_has 'demands.md names no test'
+rm tree/docs/demands.md
 rm tree/docs/invariants.d/alloc.md
 run 1 sh "$here/check.sh" tree
 out_has 'no invariant was found'
