@@ -10,6 +10,7 @@
  *   S S                                 2      0           counts, or lowers the flag
  *   X S X                               0      3           counts, or clears the owner word
  *   S S X S        (an upgrade)         2      2           counts; at inside 1 goes back to sharing
+ *   X, shared on                        1      0           lowers the flag: rwlock_share_on()
  *
  * Order against a signal handler: the counts change after the shared words when taking and the words last when giving
  * up, so a handler that looks (rwlock_held) sees no lock that is not held.  Handlers must not lock.
@@ -337,6 +338,31 @@ int rwlock_pass_on(struct rwlock *lock)
     hold->inside = 0;
     companion_leave(lock, hold);
     release_exclusive(lock, hold, RELEASE_DIED); /* as if this thread had died there too: the next one is told */
+    return 0;
+}
+
+/* The flag goes up while the thread is the owner, as that of an upgrade is. */
+int rwlock_share_on(struct rwlock *lock)
+{
+    struct rwlock_hold *hold = hold_find(lock);
+    if (hold == NULL || hold->inside != 1 || hold->below != 0)
+        return error_set(EPERM, "this thread does not hold the lock exclusively, or nested");
+    if ((atomic_load(&lock->words->state) & STATE_INCONSISTENT) != 0)
+        return error_set(EINVAL, "a holder of the lock died inside, and nobody said that all is repaired");
+    if (hold->slot == NULL)
+        hold_find_slot(lock, hold);
+    if (hold->slot == NULL) {
+        hold->stand_in = true;
+    } else {
+        if (!hold->sharer)
+            slot_make_sharer(lock, hold->slot);
+        hold->sharer = true;
+        flag_raise(hold->slot);
+    }
+    hold->below = 1;
+    race_check_release(lock_place_of_owners(lock));
+    hold->inside = 0;
+    unlock_exclusive(lock, hold);
     return 0;
 }
 

@@ -57,6 +57,10 @@ int rwlock_make_consistent(struct rwlock *lock); /* EINVAL if there is nothing t
  * not repair: a library operation that only wanted to look).  EPERM, EINVAL. */
 int rwlock_pass_on(struct rwlock *lock);
 
+/* This thread's one exclusive level is a shared one from now on, with nobody in between.  EPERM: it holds none, or more;
+ * EINVAL: after EOWNERDEAD, before rwlock_make_consistent(). */
+int rwlock_share_on(struct rwlock *lock);
+
 /* This thread's levels.  The newest is exclusive and the only exclusive one: its unlock ends the section. */
 bool rwlock_held_exclusive(const struct rwlock *lock);
 bool rwlock_held(const struct rwlock *lock);

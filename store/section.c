@@ -36,8 +36,6 @@
 #include "lock/at_once.h"
 #include "store/call.h"
 
-#define SHARED_RETRIES_MAX 3
-
 int store_enter(const struct stead *s)
 {
     if (s == NULL)
@@ -177,22 +175,21 @@ static int turn_lock_exclusive(struct stead *s, int64_t deadline_ns)
     return turn_settle(s, dead, deadline_ns);
 }
 
+/* The outermost level catches up as an owner, if there is anything to catch up with, and goes on shared: an unlock that has
+ * nothing to commit, and sections inside that are transactions of their own. */
 static int turn_lock_shared(struct stead *s, int64_t deadline_ns)
 {
     bool outermost = !rwlock_held(s->store_lock);
-    for (unsigned retry = 0;; retry++) {
-        int rc = rwlock_lock(s->store_lock, false, deadline_ns);
-        if (rc == EOWNERDEAD) /* held exclusively: catch up, and keep it in place of the shared level */
-            return turn_settle(s, true, deadline_ns);
+    int rc = rwlock_lock(s->store_lock, false, deadline_ns);
+    if (rc == EOWNERDEAD) {
+        rc = turn_settle(s, true, deadline_ns); /* held exclusively */
+    } else {
         if (rc != 0 || !outermost || turn_is_current(s))
             return rc;
         (void)rwlock_unlock(s->store_lock);
         rc = turn_lock_exclusive(s, deadline_ns);
-        /* Others commit faster than this thread gets back in: the exclusive level serves as the shared one. */
-        if (rc != 0 || retry == SHARED_RETRIES_MAX)
-            return rc;
-        (void)rwlock_unlock(s->store_lock);
     }
+    return rc == 0 ? rwlock_share_on(s->store_lock) : rc;
 }
 
 /* The unlock that ends the outermost exclusive level: commits first, and keeps the lock if it cannot.  After a rollback

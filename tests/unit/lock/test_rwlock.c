@@ -187,6 +187,47 @@ Test(rwlock, excludes_tries_and_times_out)
     everywhere(excludes);
 }
 
+static void exclusive_goes_on_shared(struct rwlock *lock)
+{
+    struct other other;
+    other_start(&other, lock);
+    FAILS(rwlock_share_on(lock), EPERM);
+    for (int round = 0; round < 3; round++) {
+        OK(rwlock_lock(lock, true, 0));
+        OK(rwlock_lock(lock, false, 0));
+        FAILS(rwlock_share_on(lock), EPERM);
+        OK(rwlock_unlock(lock));
+        other_tell(&other, 1); /* waits */
+        OK(rwlock_share_on(lock));
+        cr_assert(rwlock_held(lock) && !rwlock_held_exclusive(lock));
+        cr_assert_eq(rwlock_levels(lock), 1);
+        FAILS(rwlock_share_on(lock), EPERM);
+        OK(other_result(&other)); /* beside this one */
+        FAILS(rwlock_lock(lock, true, 0), EBUSY);
+        other_tell(&other, 3);
+        OK(other_result(&other));
+        other.deadline = 0;
+        other_tell(&other, 2);
+        cr_assert_eq(other_result(&other), EBUSY, "an owner came in beside one that shares");
+        OK(rwlock_lock(lock, true, 0)); /* an upgrade as any other */
+        OK(rwlock_unlock(lock));
+        OK(rwlock_unlock(lock));
+        FAILS(rwlock_unlock(lock), EPERM);
+        other_tell(&other, 2);
+        OK(other_result(&other));
+        other_tell(&other, 3);
+        OK(other_result(&other));
+        other.deadline = DEADLINE_NEVER;
+    }
+    other_tell(&other, 4);
+    pthread_join(other.thread, NULL);
+}
+
+Test(rwlock, exclusive_goes_on_shared)
+{
+    everywhere(exclusive_goes_on_shared);
+}
+
 static void upgrades(struct rwlock *lock)
 {
     struct other other;

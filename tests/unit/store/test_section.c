@@ -214,6 +214,51 @@ Test(section, a_process_killed_in_its_turn_is_rolled_back_and_neighbours_go_on)
     OK(stead_close(s));
 }
 
+static void die_in_a_turn(void *arg)
+{
+    struct job *job = arg;
+    stead *s;
+    CHILD(stead_open(&s, job->path, &(stead_options){.sharing = STEAD_TURNS, .timeout_ms = SOON_MS}) == 0);
+    CHILD(stead_lock(s, STEAD_EXCLUSIVE, SOON_MS) == 0);
+    ((uint64_t *)stead_root(s))[0] = 99;
+    raise(SIGKILL);
+}
+
+/* Its shared request meets a dead owner; inside of it a section of its own, which has ended when it dies. */
+static void share_after_a_death_and_die(void *arg)
+{
+    struct job *job = arg;
+    stead *s;
+    CHILD(stead_open(&s, job->path, &(stead_options){.sharing = STEAD_TURNS, .timeout_ms = SOON_MS}) == 0);
+    CHILD(reap(spawn(die_in_a_turn, job)) == 128 + SIGKILL);
+    CHILD(stead_lock(s, STEAD_SHARED, SOON_MS) == 0);
+    CHILD(((uint64_t *)stead_root(s))[0] == 0);
+    CHILD(stead_malloc(s, 16) == NULL && errno == EPERM);
+    job->words[0] = 1;
+    CHILD(await(job->words + 1, 1));
+    CHILD(stead_lock(s, STEAD_EXCLUSIVE, SOON_MS) == 0);
+    ((uint64_t *)stead_root(s))[0] = 7;
+    CHILD(stead_unlock(s) == 0);
+    raise(SIGKILL);
+}
+
+Test(section, a_shared_section_after_a_death_is_shared_and_one_inside_of_it_a_transaction)
+{
+    stead *s = open_mode(path_in("s"), STEAD_TURNS);
+    uint64_t *a = make_counter(s);
+    struct job job = {.path = path_in("s"), .words = shared_words(2), .sharing = STEAD_TURNS};
+    pid_t pid = spawn(share_after_a_death_and_die, &job);
+    cr_assert(await(job.words, 1));
+    OK(stead_lock(s, STEAD_SHARED, SOON_MS)); /* beside that one */
+    OK(stead_unlock(s));
+    job.words[1] = 1;
+    cr_assert_eq(reap(pid), 128 + SIGKILL);
+    OK(stead_lock(s, STEAD_SHARED, SOON_MS));
+    cr_assert_eq(a[0], 7, "%llu: a section that had ended is lost", (unsigned long long)a[0]);
+    OK(stead_unlock(s));
+    OK(stead_close(s));
+}
+
 /* ---- LIVE */
 
 static void die_holding_live(void *arg)
