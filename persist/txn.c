@@ -31,8 +31,9 @@ int txn_refuse_poisoned(struct txn *txn)
 {
     if (!txn_failed(txn))
         return 0;
+    int cause = atomic_load(&txn->failed); /* 0: the words say it */
     return error_set(STEAD_FAILED, "%s: a sync failed earlier (%s); reopen the store to recover it", txn->file->path,
-                     error_text(atomic_load(&txn->failed)));
+                     cause != 0 ? error_text(cause) : "in another process");
 }
 
 bool txn_failed(const struct txn *txn)

@@ -210,6 +210,30 @@ static int no_fallocate(int fd, int mode, off_t offset, off_t bytes)
     return -1;
 }
 
+/* What failed in one process is everybody's; who only hears of it says so. */
+Test(txn_turn, a_sync_that_failed_in_another_process_is_told_as_that)
+{
+    struct fixture a, b;
+    fixture_create(&a, BYTES, BYTES);
+    a.options.turns = true;
+    OK(fixture_open(&a));
+    fixture_join(&a, &b);
+    OK(take_turn(&b, true, false));
+    faults_install();
+    faults = (struct faults){.fdatasync = true, .fault = FAULT_ERROR, .error = EIO, .count = 1};
+    FAILS(STEAD_FAILED, take_turn(&a, true, false));
+    faults_remove();
+    FAILS(STEAD_FAILED, take_turn(&a, true, false));
+    cr_assert_not_null(strstr(error_last_text(), error_text(EIO)), "%s", error_last_text());
+    FAILS(STEAD_FAILED, take_turn(&b, true, false));
+    cr_assert_not_null(strstr(error_last_text(), "in another process"), "%s", error_last_text());
+    fixture_kill(&b);
+    fixture_kill(&a);
+    OK(fixture_open(&a));
+    fixture_kill(&a);
+    fixture_remove(&a);
+}
+
 /* mlock, or mlockall before the store is opened, makes every page private without a write: at the first turn, at one that
  * could not be taken and at one later they are dropped all the same, or this process would commit what it saw long ago. */
 Test(txn_turn, locked_memory_shows_what_others_committed)
