@@ -6,6 +6,9 @@
  * Two clerks transfer at random.  A third is killed between taking the money and handing it over: his section never
  * happened, and the others do not even notice.  No money is made or lost.
  */
+#if !defined(_DEFAULT_SOURCE) && !defined(_GNU_SOURCE)
+#define _DEFAULT_SOURCE /* rand_r, also with -std=c11 */
+#endif
 #include <stead.h>
 
 #include <signal.h>

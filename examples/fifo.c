@@ -10,6 +10,9 @@
  * before it is freed), and what follows from the list - last, length - is made again by the next one who gets the lock
  * and is told EOWNERDEAD.
  */
+#if !defined(_DEFAULT_SOURCE) && !defined(_GNU_SOURCE)
+#define _DEFAULT_SOURCE /* usleep, also with -std=c11 */
+#endif
 #include <stead.h>
 
 #include <errno.h>

@@ -33,6 +33,9 @@ if command -v pkg-config >/dev/null 2>&1; then
     done
     run 0 "$cc" -std=c11 $warnings $(pkg-config --cflags stead) "$here/consumer.c" $(pkg-config --libs stead) -o c_shared
     uses ./c_shared
+    for example in "$here"/../../examples/*.c; do # as somebody builds them who has the installed library only
+        run 0 "$cc" -std=c11 $warnings -Wpedantic $(pkg-config --cflags stead) "$example" -pthread $(pkg-config --libs stead) -o example
+    done
     ldd ./c_shared | grep -q libstead && run 0 env LD_LIBRARY_PATH="$lib" ./c_shared ./c_shared.store
     static="$(pkg-config --cflags stead) $here/consumer.c $lib/libstead.a $(pkg-config --libs --static stead | sed 's/-lstead//')"
     run 0 "$cc" -std=c11 $warnings $static -o c_static
