@@ -44,6 +44,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/deadline.h"
 #include "base/error.h"
 #include "base/units.h"
 #include "persist/txn_internal.h"
@@ -57,7 +58,8 @@ struct parts {
     size_t compared, fresh; /* [0, compared) [compared, fresh) [fresh, count) */
     bool straight;
     size_t changed_pages;
-    size_t added; /* changed ones that the overlay does not have, new ones left out */
+    size_t added;     /* changed ones that the overlay does not have, new ones left out */
+    uint64_t idle_ns; /* what comparing pages took that had not changed; 0 where they are few */
 };
 
 static size_t first_at_or_past(const struct page_list *list, uint64_t page)
@@ -191,7 +193,8 @@ static bool may_drop(const struct txn *txn, uint64_t page, size_t compared, bool
 static void drop_residents(struct txn *txn, size_t compared, size_t added, size_t straight)
 {
     struct page_list *resident = &txn->resident;
-    size_t kept = resident->count - txn->resident_head, limit = limit_residents(txn, added, straight), gone = 0;
+    size_t kept = resident->count - txn->resident_head, gone = 0;
+    size_t limit = thin_asked(txn) ? 0 : limit_residents(txn, added, straight);
     bool pressed = limit < txn->resident_limit;
     size_t drops = max_u64(DROPS_PER_COMMIT, DROPS_PER_CHANGE * txn->last_pages);
     drops = pressed && kept > limit ? kept - limit : drops;
@@ -230,6 +233,16 @@ static int make_way(struct txn *txn, const struct parts *parts)
     return rc;
 }
 
+static int compare(struct txn *txn, struct parts *parts)
+{
+    bool many = dirty_costs_by_private(txn->dirty) && !dirty_protects(txn->dirty);
+    int64_t begun_ns = many ? clock_ns() : 0;
+    int rc = compare_candidates(txn, parts->compared, &parts->changed_pages, &parts->added);
+    size_t idle = rc == 0 ? parts->compared - parts->changed_pages : 0;
+    parts->idle_ns = many && idle != 0 ? (uint64_t)(clock_ns() - begun_ns) * idle / parts->compared : 0;
+    return rc;
+}
+
 static int build_record(struct txn *txn, struct parts *parts, uint64_t used_bytes)
 {
     struct page_list *list = &txn->candidates;
@@ -244,7 +257,7 @@ static int build_record(struct txn *txn, struct parts *parts, uint64_t used_byte
     if (rc != 0)
         return error_set(rc, "no memory to commit %zu pages", parts->fresh);
     wal_begin(&txn->wal);
-    rc = compare_candidates(txn, parts->compared, &parts->changed_pages, &parts->added);
+    rc = compare(txn, parts);
     if (rc == 0)
         rc = make_way(txn, parts);
     if (rc == 0 && used_bytes != txn->used_bytes)
@@ -300,7 +313,7 @@ static void drop_unchanged(struct txn *txn, const struct page_list *list)
 }
 
 /* Which pages are watched how from now on. */
-static void settle(struct txn *txn, const struct parts *parts)
+static void settle(struct txn *txn, const struct parts *parts, bool deferred)
 {
     struct page_list *list = &txn->candidates;
     /* What was anonymous shows the file when this is done, or stays a candidate, or is written again: none wants watching. */
@@ -319,8 +332,15 @@ static void settle(struct txn *txn, const struct parts *parts)
     (void)dirty_settle(txn->dirty, list, txn->changed); /* on failure the next collect scans */
     if (txn->turns)
         drop_unchanged(txn, list);
+    int64_t begun_ns = thin_asked(txn) ? clock_ns() : 0;
     drop_residents(txn, logged, 0, 0);
     list->count = count;
+    if (thin_asked(txn)) {
+        dirty_thin(txn->dirty, min_u64(txn->map->fresh_from, __atomic_load_n(&txn->map->bytes, __ATOMIC_ACQUIRE)));
+        thin_done(txn, begun_ns);
+    } else {
+        thin_note(txn, parts->idle_ns, deferred);
+    }
 }
 
 /* TURNS: should this process be killed, the next one with the turn clears away what it wrote (txn_turn.c). */
@@ -371,7 +391,7 @@ static int commit_locked(struct txn *txn, uint64_t used_bytes, bool deferred)
         rc = await_record(txn);
     }
     if (rc == 0)
-        settle(txn, &parts);
+        settle(txn, &parts, deferred);
     else
         remember(txn);
     if (rc != STEAD_FAILED && txn->straight_to == 0) /* else a rollback or a later commit clears them */

@@ -22,8 +22,15 @@
  * Without userfaultfd (DIRTY_PAGEMAP, DIRTY_COMPARE, and DIRTY_SCAN on some systems) there are no states: every private
  * page is a candidate every time, until dirty_drop() gives it back to the file.
  *
- * Where nothing reports faults, each collect scans the page tables; what the program only read is taken out of them now and
- * then (dirty_sparse.c), so that a commit does not cost by what is mapped.
+ * Where nothing reports faults, each collect scans the page tables, unless the process's count of faults (getrusage) is what it
+ * was when the last scan began: then no clean page was written since, nor a protected one, and the candidates are the
+ * pages in the list of hot ones.  Where nothing is protected that list holds, for this, all private pages of the last scan.  The
+ * count is asked for before the scan: a fault during it makes the next collect scan again.  Whoever writes to the range has
+ * finished when a collect begins (dirty.h), and a fault is counted before the write that caused it is made; only a kernel
+ * thread that works for somebody else's memory is not in the count, as with fault reports (dirty_faults.c).
+ *
+ * A scan costs by what is mapped and private.  The caller is told how much (dirty_cost_ns), brings home and drops what need not be
+ * private, and asks that what is not private leave the page tables (dirty_thin; thin.c says when).
  *
  * What worked when the store was opened may be forbidden later (a program that enters a sandbox).  Then every page is compared
  * from that moment on: the range had all its reports until then, and comparison needs none.
@@ -76,8 +83,9 @@ struct dirty {
     int pagemap_fd;
     struct dirty_protect protect; /* fd -1: no page is ever protected */
     struct dirty_faults *faults;
-    struct dirty_sparse sparse;
-    struct hot_page *hot; /* sorted by page */
+    uint64_t counted;     /* faults of the process, before the last scan */
+    uint64_t scan_ns;     /* of the last collect                         */
+    struct hot_page *hot; /* sorted by page                              */
     size_t hot_count, hot_room;
     uint64_t bytes; /* of the range, at the last collect */
     uint64_t collects;
@@ -204,15 +212,39 @@ static int scan(struct dirty *dirty, uint64_t from, uint64_t to, bool fresh, str
     return dirty->kind == DIRTY_COMPARE ? page_list_add_range(list, from / PAGE_BYTES, to / PAGE_BYTES) : 0;
 }
 
+/* Does an unchanged count of faults mean that a scan would say what the last one said? */
+static bool counts_faults(const struct dirty *dirty)
+{
+    return (dirty->kind == DIRTY_SCAN || dirty->kind == DIRTY_PAGEMAP) && dirty->frame_pages == 1;
+}
+
+/* Nothing is protected: the private pages, in the list from `first` on, are candidates also of a collect without a scan. */
+static int know_private(struct dirty *dirty, const struct page_list *list, size_t first)
+{
+    size_t count = list->count - first;
+    if (count > dirty->hot_room) {
+        struct hot_page *hot = realloc(dirty->hot, count * sizeof *hot);
+        if (hot == NULL)
+            return ENOMEM;
+        dirty->hot = hot;
+        dirty->hot_room = count;
+    }
+    for (size_t i = 0; i < count; i++)
+        dirty->hot[i] = (struct hot_page){.page = list->page[first + i], .idle = 0};
+    dirty->hot_count = count;
+    return 0;
+}
+
 static int scan_all(struct dirty *dirty, uint64_t bytes, uint64_t fresh_from, struct page_list *list)
 {
     uint64_t of_file = min_u64(fresh_from, bytes);
+    size_t before = list->count;
     int64_t begun_ns = clock_ns();
     dirty->scans++;
     int rc = scan(dirty, 0, of_file, false, list);
-    if (rc == 0 && dirty->kind == DIRTY_SCAN && dirty->frame_pages == 1 &&
-        dirty_sparse_due(&dirty->sparse, (uint64_t)(clock_ns() - begun_ns)))
-        dirty_sparse_zap(dirty->pagemap_fd, dirty->base, of_file);
+    dirty->scan_ns = (uint64_t)(clock_ns() - begun_ns);
+    if (rc == 0 && counts_faults(dirty) && dirty->protect.fd < 0)
+        rc = know_private(dirty, list, before);
     return rc == 0 ? scan(dirty, fresh_from, bytes, true, list) : rc;
 }
 
@@ -253,6 +285,14 @@ int dirty_collect(struct dirty *dirty, uint64_t bytes, struct page_list *list)
     return dirty_collect_fresh(dirty, bytes, bytes, list);
 }
 
+/* Asked once, before the scan that follows if there was one. */
+static bool no_fault_since_scan(struct dirty *dirty)
+{
+    uint64_t counted = dirty_faults_counted(), before = dirty->counted;
+    dirty->counted = counted;
+    return counted == before && counted != UINT64_MAX;
+}
+
 int dirty_collect_fresh(struct dirty *dirty, uint64_t bytes, uint64_t fresh_from, struct page_list *list)
 {
     size_t first = list->count;
@@ -261,6 +301,7 @@ int dirty_collect_fresh(struct dirty *dirty, uint64_t bytes, uint64_t fresh_from
     if (rc != 0)
         return rc;
     dirty->bytes = bytes;
+    dirty->scan_ns = 0;
     dirty->collects++;
     for (size_t i = 0; i < dirty->hot_count; i++)
         list->page[list->count++] = dirty->hot[i].page;
@@ -268,6 +309,8 @@ int dirty_collect_fresh(struct dirty *dirty, uint64_t bytes, uint64_t fresh_from
         dirty->pause--;
     else if (dirty->kind == DIRTY_FAULTS)
         rc = dirty_faults_drain(dirty->faults, dirty->base, bytes, list, &complete);
+    else if (counts_faults(dirty))
+        complete = no_fault_since_scan(dirty);
     complete = complete && !dirty->scan_next;
     dirty->scan_next = false;
     if (rc == 0 && !complete) {
@@ -283,6 +326,16 @@ int dirty_collect_fresh(struct dirty *dirty, uint64_t bytes, uint64_t fresh_from
     else
         page_list_sort(list);
     return rc;
+}
+
+uint64_t dirty_cost_ns(const struct dirty *dirty)
+{
+    return dirty->kind == DIRTY_SCAN ? dirty->scan_ns : 0;
+}
+
+bool dirty_costs_by_private(const struct dirty *dirty)
+{
+    return counts_faults(dirty);
 }
 
 void dirty_remapped(struct dirty *dirty, uint64_t from, uint64_t to)
@@ -309,6 +362,39 @@ static void protect_run(struct dirty *dirty, const uint64_t *page, size_t count,
                 hot[(*hot_count)++] = (struct hot_page){.page = page[done + i], .idle = 0};
         done += run;
     }
+}
+
+/* Of the pages (sorted) those that are not hot. */
+static bool protect_again(struct dirty *dirty, struct page_list *pages)
+{
+    size_t kept = 0, h = 0, failed = 0;
+    for (size_t i = 0; i < pages->count; i++) {
+        while (h < dirty->hot_count && dirty->hot[h].page < pages->page[i])
+            h++;
+        if (h == dirty->hot_count || dirty->hot[h].page != pages->page[i])
+            pages->page[kept++] = pages->page[i];
+    }
+    for (size_t i = 0; i < kept;) {
+        size_t run = page_list_run(pages, i, kept);
+        failed += dirty_protect_pages(&dirty->protect, dirty->base, dirty->bytes, pages->page[i], run) != 0;
+        i += run;
+    }
+    return failed == 0;
+}
+
+/* Page tables that hold marks of pages that were protected and given back are never empty.  So all protection is taken off,
+ * and put on again where a page is private and not hot.  What fails leaves pages that a scan finds written. */
+void dirty_thin(struct dirty *dirty, uint64_t bytes)
+{
+    struct page_list still = {0};
+    if (dirty->kind != DIRTY_SCAN || dirty->frame_pages != 1)
+        return;
+    bool bare = dirty->protect.fd >= 0;
+    if (bare && dirty_unprotect(&dirty->protect, dirty->base, bytes) != 0)
+        dirty->scan_next = true;
+    if (dirty_sparse_zap(dirty->pagemap_fd, dirty->base, bytes, &still) != 0 || (bare && !protect_again(dirty, &still)))
+        dirty->scan_next = true;
+    page_list_free(&still);
 }
 
 static int compare_hot(const void *left, const void *right)

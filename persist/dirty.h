@@ -6,8 +6,9 @@
  *   DIRTY_FAULTS   every page fault of this process reported by the kernel's software events, pages that stay private
  *                  write-protected by userfaultfd so that the next write faults again: cost per change, whatever the
  *                  size of the store
- *   DIRTY_SCAN     PAGEMAP_SCAN (Linux 6.7): all page tables that are populated, 2-11 us each; they are kept sparse
+ *   DIRTY_SCAN     PAGEMAP_SCAN (Linux 6.7): all page tables that are populated, 1-11 us each; they are kept sparse
  *   DIRTY_PAGEMAP  bits of /proc/self/pagemap: all pages of the range, 10 ns each
+ *                  (both: nothing, where the process had no fault since the last scan)
  *   DIRTY_COMPARE  every page is a candidate: the diff reads them all
  *
  * One that stops working becomes DIRTY_COMPARE.
@@ -59,6 +60,12 @@ int dirty_settle(struct dirty *dirty, const struct page_list *pages, const bool 
 int dirty_drop(struct dirty *dirty, const struct page_list *pages);
 /* [base, base + bytes), all that is mapped, shows the file, whatever was private there. */
 int dirty_drop_all(struct dirty *dirty, uint64_t bytes);
+/* What of the last collect's time grows with the number of private pages and of page tables; 0: nothing. */
+uint64_t dirty_cost_ns(const struct dirty *dirty);
+/* Does a private page cost every collect, or the comparison that follows, as long as it is private? */
+bool dirty_costs_by_private(const struct dirty *dirty);
+/* What is mapped of [base, base + bytes), which maps a file, and not private leaves the page tables: costs less from now on. */
+void dirty_thin(struct dirty *dirty, uint64_t bytes);
 /* Are private pages that nobody writes no candidates, once they are settled? */
 bool dirty_protects(const struct dirty *dirty);
 /* May dirty_drop() leave pages private? */

@@ -86,7 +86,7 @@ static bool grant(struct dirty_faults *faults, unsigned count)
     return true;
 }
 
-static uint64_t faults_counted(void)
+uint64_t dirty_faults_counted(void)
 {
     struct rusage usage;
     if (getrusage(RUSAGE_SELF, &usage) != 0)
@@ -280,7 +280,7 @@ int dirty_faults_drain(struct dirty_faults *faults, const uint8_t *base, uint64_
         int rc = drain(faults, base, bytes, list);
         if (rc != 0)
             return rc;
-        uint64_t after = faults_counted();
+        uint64_t after = dirty_faults_counted();
         *complete = after - faults->offset == faults->seen && after != UINT64_MAX;
         if (*complete || before == after) /* what is missing stays missing */
             break;
@@ -291,7 +291,7 @@ int dirty_faults_drain(struct dirty_faults *faults, const uint8_t *base, uint64_
 
 void dirty_faults_rebase(struct dirty_faults *faults)
 {
-    uint64_t counted = faults_counted();
+    uint64_t counted = dirty_faults_counted();
     (void)drain(faults, NULL, 0, NULL);
     faults->offset = counted - faults->seen;
 }
@@ -299,7 +299,7 @@ void dirty_faults_rebase(struct dirty_faults *faults)
 int dirty_faults_confirm(struct dirty_faults *faults, const uint8_t *base, uint64_t bytes, struct page_list *list,
                          bool *confirmed)
 {
-    uint64_t counted = faults_counted();
+    uint64_t counted = dirty_faults_counted();
     int rc = drain(faults, base, bytes, list);
     uint64_t offset = counted - faults->seen;
     *confirmed = rc == 0 && offset == faults->offset;

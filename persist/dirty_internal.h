@@ -22,6 +22,8 @@ int dirty_protect_open(struct dirty_protect *protect);
 void dirty_protect_close(struct dirty_protect *protect);
 /* The pages [first, first + count) fault at their next write.  Registers the range up to their end first. */
 int dirty_protect_pages(struct dirty_protect *protect, uint8_t *base, uint64_t bytes, uint64_t first, uint64_t count);
+/* No page of [base, base + bytes) is protected any more; nor remembered as such by the kernel where it was given back. */
+int dirty_unprotect(struct dirty_protect *protect, uint8_t *base, uint64_t bytes);
 
 /* ---- dirty_drop.c: private copies given back ---- */
 int dirty_drop_pages(uint8_t *base, const struct page_list *pages);
@@ -29,19 +31,13 @@ int dirty_drop_range(uint8_t *start, size_t bytes);
 extern _Atomic bool dirty_drop_at_once; /* many by one call, where the kernel can; tests try it without */
 
 /* ---- dirty_sparse.c: what was only read leaves the page tables, so that scans stay cheap ---- */
-struct dirty_sparse {
-    uint64_t spent_ns;  /* by scans since the last attempt                                     */
-    uint64_t zapped_ns; /* what the scan before an attempt cost; 0: the one after it is over   */
-    unsigned before;    /* scans that an attempt has to wait for; 0: as at first               */
-};
-/* A scan took so long: is it time for an attempt? */
-bool dirty_sparse_due(struct dirty_sparse *sparse, uint64_t scan_ns);
-/* Takes the ranges of [base, base + bytes), which maps a file, that hold no private page out of the page tables.  fd is
- * /proc/self/pagemap with PAGEMAP_SCAN.  What fails is left out. */
-void dirty_sparse_zap(int fd, uint8_t *base, uint64_t bytes);
-extern bool dirty_sparse_always; /* a test's: after each scan */
+/* Takes the ranges of [base, base + bytes), which maps a file, that hold no private page out of the page tables, and adds the
+ * pages that are private.  fd is /proc/self/pagemap with PAGEMAP_SCAN.  An error: so far as it came. */
+int dirty_sparse_zap(int fd, uint8_t *base, uint64_t bytes, struct page_list *private_pages);
 
 /* ---- dirty_faults.c: one record for every page fault of this process ---- */
+/* All faults of the process so far; UINT64_MAX: not known. */
+uint64_t dirty_faults_counted(void);
 struct dirty_faults;
 int dirty_faults_open(struct dirty_faults **out);
 void dirty_faults_close(struct dirty_faults *faults);

@@ -47,6 +47,18 @@ void dirty_protect_close(struct dirty_protect *protect)
     protect->fd = -1;
 }
 
+static int set_protection(const struct dirty_protect *protect, const uint8_t *start, uint64_t bytes, uint64_t mode)
+{
+    struct uffdio_writeprotect pages = {.range = {.start = (uintptr_t)start, .len = bytes}, .mode = mode};
+    for (int tries = 0; tries < 100; tries++) {
+        if (ioctl(protect->fd, UFFDIO_WRITEPROTECT, &pages) == 0)
+            return 0;
+        if (errno != EAGAIN && errno != EINTR)
+            break;
+    }
+    return ENOTSUP;
+}
+
 int dirty_protect_pages(struct dirty_protect *protect, uint8_t *base, uint64_t bytes, uint64_t first, uint64_t count)
 {
     if ((first + count) * PAGE_BYTES > protect->registered) {
@@ -57,14 +69,11 @@ int dirty_protect_pages(struct dirty_protect *protect, uint8_t *base, uint64_t b
             return ENOTSUP;
         protect->registered = bytes;
     }
-    struct uffdio_writeprotect pages = {
-        .range = {.start = (uintptr_t)base + first * PAGE_BYTES, .len = count * PAGE_BYTES},
-        .mode = UFFDIO_WRITEPROTECT_MODE_WP};
-    for (int tries = 0; tries < 100; tries++) {
-        if (ioctl(protect->fd, UFFDIO_WRITEPROTECT, &pages) == 0)
-            return 0;
-        if (errno != EAGAIN && errno != EINTR)
-            break;
-    }
-    return ENOTSUP;
+    return set_protection(protect, base + first * PAGE_BYTES, count * PAGE_BYTES, UFFDIO_WRITEPROTECT_MODE_WP);
+}
+
+int dirty_unprotect(struct dirty_protect *protect, uint8_t *base, uint64_t bytes)
+{
+    uint64_t registered = min_u64(bytes, protect->registered);
+    return registered == 0 ? 0 : set_protection(protect, base, registered, 0);
 }

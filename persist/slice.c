@@ -13,6 +13,8 @@
  * that was removed has a last checkpoint in it (wal_file.c), and a section should not be what brings it on.  If that checkpoint
  * fails (a full disk), it is not tried again with each commit: the log's length is what asks for the next one.
  *
+ * Where private pages cost every commit all of the overlay may be due at any length of the log (thin.c).
+ *
  * A slice is a few times as many pages as the last commit changed (at least SLICE_PAGES; of a very large one, as many:
  * its pages would wait in memory, twice, for a log that small changes do not fill for long), so that slices outrun
  * commits, and each phase leaves a fraction of what the one before left.  If they cannot keep up, or readers hold them
@@ -45,6 +47,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/deadline.h"
 #include "base/error.h"
 #include "base/units.h"
 #include "persist/txn_internal.h"
@@ -75,6 +78,8 @@ enum image_work txn_work_due(const struct txn *txn)
             return IMAGE_APPLY;
         return atomic_load(&txn->seen_unsynced) > 2 * few ? IMAGE_SYNC : IMAGE_CHECKPOINT;
     }
+    if (overlay != 0 && atomic_load(&txn->seen_thin)) /* all of it (thin.c) */
+        return IMAGE_APPLY;
     return overlay > limit_overlay(txn) ? IMAGE_APPLY : IMAGE_REST;
 }
 
@@ -152,11 +157,26 @@ static int apply_slice(struct txn *txn, size_t pages)
     return 0;
 }
 
+/* The rest of a round that is under way, and then a round of what it left. */
+static int apply_for_thin(struct txn *txn)
+{
+    int64_t begun_ns = clock_ns();
+    size_t rest = txn->round.pages.count - txn->round.next;
+    int rc = rest != 0 ? apply_slice(txn, SLICE_PAGES_MAX) : 0;
+    if (rc == 0 && rest <= SLICE_PAGES_MAX && txn->overlay.count != 0)
+        rc = apply_slice(txn, SLICE_PAGES_MAX);
+    if (rc == 0 && txn->overlay.count == 0)
+        thin_applied(txn, begun_ns);
+    return rc;
+}
+
 int txn_apply_some(struct txn *txn)
 {
     pthread_mutex_lock(&txn->engine);
     int rc = txn_refuse_poisoned(txn);
-    if (rc == 0 && (rc = apply_slice(txn, (size_t)slice_pages(txn))) != 0)
+    if (rc == 0)
+        rc = atomic_load(&txn->seen_thin) ? apply_for_thin(txn) : apply_slice(txn, (size_t)slice_pages(txn));
+    if (rc != 0)
         slice_forget_load(txn);
     pthread_mutex_unlock(&txn->engine);
     return rc;

@@ -39,6 +39,19 @@ struct txn_finding {
     uint16_t from, to; /* of the page: no other bytes of it changed (only if some did)           */
 };
 
+/* Where private pages cost every commit (thin.c). */
+struct thin {
+    uint64_t spent_ns;      /* by commits since the last attempt                                       */
+    uint64_t price_ns;      /* of an attempt                                                           */
+    uint64_t cost_ns;       /* of the commit before the last attempt; 0: it is known what that gained  */
+    uint64_t asked_cost_ns; /* the same of the one that is under way                                   */
+    uint64_t home_ns;       /* what the application took                                               */
+    unsigned before;        /* commits that an attempt has to wait for; 0: as at first                 */
+    bool asked;             /* what waits is to be applied, then dropped by the next commit            */
+    int64_t asked_ns;       /* 0: since then nothing is counted                                        */
+    uint64_t asked_seq;
+};
+
 struct txn {
     struct map *map;
     const struct file *file;
@@ -70,6 +83,7 @@ struct txn {
     uint64_t waiting_seq; /* the newest commit whose record may be in memory alone; 0: none             */
     struct apply_round round;
     struct unsynced unsynced;
+    struct thin thin;
     size_t last_pages; /* of the last commit: what slices are measured by                             */
 
     /* Pages, sorted unless said otherwise. */
@@ -95,6 +109,7 @@ struct txn {
     _Atomic uint64_t seen_seq, seen_applied_seq, seen_log_end, seen_used_bytes;
     _Atomic size_t seen_overlay, seen_last_pages;
     _Atomic uint64_t seen_unsynced, seen_straight;
+    _Atomic bool seen_thin;
 };
 
 #define SCRATCH_PAGES 64
@@ -131,6 +146,17 @@ void slice_forget_load(struct txn *txn);  /* its checkpoint failed: not again wi
 void unsynced_add(struct txn *txn, const struct page_list *list, size_t from, size_t to);
 void unsynced_clear(struct txn *txn); /* the file was synced */
 void slice_release(struct txn *txn);
+
+/* ---- thin.c: under `engine` ---- */
+/* A commit like the last one cost so much that private pages are the cause of: is it time that they go home? */
+bool thin_due(struct thin *thin, uint64_t cost_ns, uint64_t waiting_pages);
+void thin_paid(struct thin *thin, uint64_t ns); /* ... which took so long */
+/* A commit was made, and the comparison of pages that had not changed took so long. */
+void thin_note(struct txn *txn, uint64_t compare_ns, bool deferred);
+void thin_applied(struct txn *txn, int64_t begun_ns); /* all that waited */
+bool thin_asked(const struct txn *txn);               /* is it this commit that drops? */
+void thin_done(struct txn *txn, int64_t begun_ns);
+extern enum thin_when { THIN_WHEN_DUE, THIN_ALWAYS, THIN_NEVER } thin_when; /* tests: whatever the clock says */
 
 /* ---- limit.c ---- */
 void limit_open(struct txn *txn); /* `dirty` and `turns` are known */

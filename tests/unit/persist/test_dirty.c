@@ -8,6 +8,8 @@
 #include <errno.h>
 #include <stdatomic.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <linux/userfaultfd.h>
 #include <poll.h>
 #include <pthread.h>
@@ -16,6 +18,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -110,9 +113,10 @@ static void *write_from_a_thread(void *arg)
 static void write_randomly(struct range *r, uint64_t *random)
 {
     uint64_t n = random_next(random) % 20;
+    bool few = random_next(random) % 2 == 0; /* no fault, if they are in use already */
     for (uint64_t i = 0; i < n; i++) {
         uint64_t at = random_next(random) % (r->bytes - 9000), near = random_next(random) % (16 * PAGE_BYTES);
-        switch (random_next(random) % 5) {
+        switch (few ? 1 : random_next(random) % 5) {
         case 0:
             r->base[at]++;
             break;
@@ -171,8 +175,7 @@ static void drop_some(struct range *r, uint64_t *random)
     page_list_free(&drop);
 }
 
-static bool
-    sparse_now_and_then; /* not always: what goes with the collect that would tell of it is not seen to be lost */
+static bool thin_now_and_then;
 
 static void misses_nothing(enum dirty_kind kind)
 {
@@ -182,10 +185,11 @@ static void misses_nothing(enum dirty_kind kind)
         for (long i = 0; i < random_rounds(600); i++) {
             r.bytes = i < 10 ? BYTES / 2 + (BYTES / 2 / 10 * (uint64_t)i) / UNIT_BYTES * UNIT_BYTES : BYTES;
             write_randomly(&r, &random);
-            dirty_sparse_always = sparse_now_and_then && random_next(&random) % 4 == 0;
             check_and_settle(&r, r.bytes, "random writes");
             if (random_next(&random) % 8 == 0)
                 drop_some(&r, &random);
+            if (thin_now_and_then && random_next(&random) % 4 == 0)
+                dirty_thin(r.dirty, r.bytes);
         }
         (void)fprintf(stderr, "%llu scans\n", (unsigned long long)dirty_scans(r.dirty));
     }
@@ -206,10 +210,30 @@ Test(txn_dirty, pagemap_scan_misses_nothing)
 {
     misses_nothing(DIRTY_SCAN);
 }
-/* W29: a private page that left with what was only read would show the file's bytes. */
+/* W29: a private page that left with what was only read would show the file's bytes.  W5: one that lost its protection for
+ * good would be written without a fault. */
 Test(txn_dirty, pagemap_scan_misses_nothing_where_page_tables_are_kept_sparse)
 {
-    sparse_now_and_then = true;
+    thin_now_and_then = true;
+    misses_nothing(DIRTY_SCAN);
+}
+/* As where userfaultfd is forbidden: the descriptor is refused, and nothing protected. */
+static void forbid_protection(void)
+{
+    struct sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_userfaultfd, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog program = {.len = sizeof code / sizeof code[0], .filter = code};
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0)
+        (void)fprintf(stderr, "system calls cannot be forbidden here\n");
+}
+Test(txn_dirty, pagemap_scan_misses_nothing_without_protection)
+{
+    forbid_protection();
+    thin_now_and_then = true;
     misses_nothing(DIRTY_SCAN);
 }
 Test(txn_dirty, pagemap_bits_miss_nothing)
@@ -243,6 +267,51 @@ Test(txn_dirty, pagemap_scan_finds_scattered_pages)
 Test(txn_dirty, pagemap_bits_find_scattered_pages)
 {
     finds_scattered_pages(DIRTY_PAGEMAP);
+}
+
+/* W34: the page tables are asked only if the process had a fault since, and a fault anywhere is enough. */
+static void rests_while_nothing_faults(enum dirty_kind kind)
+{
+    enum { ROUNDS = 200 };
+    struct range r;
+    uint8_t *other = mmap(NULL, ROUNDS * PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    cr_assert_neq((void *)other, MAP_FAILED);
+    (void)madvise(other, ROUNDS * PAGE_BYTES, MADV_NOHUGEPAGE);
+    if (range_open(&r, kind)) {
+        for (int i = 0; i < 10; i++) {
+            r.base[5 * PAGE_BYTES]++;
+            check_and_settle(&r, BYTES, "opening");
+        }
+        uint64_t before = dirty_scans(r.dirty);
+        for (int i = 0; i < ROUNDS; i++) {
+            r.base[5 * PAGE_BYTES]++;
+            check_and_settle(&r, BYTES, "a write without a fault");
+        }
+        uint64_t scans = dirty_scans(r.dirty) - before;
+        cr_assert_lt(scans, ROUNDS / 2, "%llu scans for %d writes", (unsigned long long)scans, ROUNDS);
+        before = dirty_scans(r.dirty);
+        for (uint64_t i = 0; i < ROUNDS; i++) {
+            other[i * PAGE_BYTES]++;
+            check_and_settle(&r, BYTES, "a fault elsewhere");
+        }
+        cr_assert_eq(dirty_scans(r.dirty) - before, ROUNDS);
+    }
+    range_close(&r);
+    munmap(other, ROUNDS * PAGE_BYTES);
+}
+
+Test(txn_dirty, W34_pagemap_scan_rests_while_nothing_faults)
+{
+    rests_while_nothing_faults(DIRTY_SCAN);
+}
+Test(txn_dirty, W34_pagemap_scan_rests_without_protection)
+{
+    forbid_protection();
+    rests_while_nothing_faults(DIRTY_SCAN);
+}
+Test(txn_dirty, W34_pagemap_bits_rest_while_nothing_faults)
+{
+    rests_while_nothing_faults(DIRTY_PAGEMAP);
 }
 
 /* As a sandbox entered after the open would: the page tables answer no more. */

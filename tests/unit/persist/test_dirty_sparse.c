@@ -1,6 +1,6 @@
 /*
  * test_dirty_sparse.c -- page tables that are scanned are kept sparse: what was only read leaves them, what is private stays
- * with every byte (W29), and a program that reads everything again is soon let alone.
+ * with every byte (W29).  When that is done: test_thin.c.
  *
  * Method: a mapping of a file whose pages are told apart; what is mapped is counted by the pagemap's own bits.
  */
@@ -88,7 +88,12 @@ static void keeps_every_byte(uint64_t step, uint64_t mapped_most)
         (void)fprintf(stderr, "this kernel has no PAGEMAP_SCAN\n");
     } else {
         map_all(&r);
-        dirty_sparse_zap(r.pagemap, r.base, BYTES);
+        struct page_list found = {0};
+        OK(dirty_sparse_zap(r.pagemap, r.base, BYTES, &found));
+        cr_assert_eq(found.count, (PAGES - step / 2 + step - 1) / step * (step / 2 < PAGES));
+        for (size_t i = 0; i < found.count; i++)
+            cr_assert_eq(found.page[i], step / 2 + i * step);
+        page_list_free(&found);
         cr_assert_leq(mapped(&r), mapped_most, "%llu pages are mapped", (unsigned long long)mapped(&r));
         for (uint64_t page = 0; page < PAGES; page++)
             cr_assert_eq(*word(&r, page), page | (uint64_t)(page % step == step / 2) << 40, "page %llu",
@@ -118,48 +123,12 @@ Test(txn_dirty_sparse, locked_memory_stays_mapped)
     cr_assert_eq(mprotect(r.base, BYTES, PROT_READ), 0);
     if (mlock2(r.base, BYTES, MLOCK_ONFAULT) == 0) {
         map_all(&r);
-        dirty_sparse_zap(r.pagemap, r.base, BYTES);
+        struct page_list found = {0};
+        OK(dirty_sparse_zap(r.pagemap, r.base, BYTES, &found));
+        page_list_free(&found);
         cr_assert_eq(mapped(&r), PAGES);
     } else {
         (void)fprintf(stderr, "memory cannot be locked here\n");
     }
     range_close(&r);
-}
-
-static unsigned scans_until_due(struct dirty_sparse *sparse, uint64_t scan_ns)
-{
-    unsigned scans = 1;
-    while (!dirty_sparse_due(sparse, scan_ns))
-        cr_assert_lt(scans++, 1000);
-    return scans;
-}
-
-Test(txn_dirty_sparse, cheap_scans_are_let_alone)
-{
-    struct dirty_sparse sparse = {0};
-    for (int i = 0; i < 1000; i++)
-        cr_assert_not(dirty_sparse_due(&sparse, 5000));
-}
-
-Test(txn_dirty_sparse, dear_scans_are_paid_a_few_times_and_then_no_more)
-{
-    struct dirty_sparse sparse = {0};
-    for (int i = 0; i < 3; i++) {
-        cr_assert_eq(scans_until_due(&sparse, 1000000), 4);
-        for (int j = 0; j < 10; j++)
-            cr_assert_not(dirty_sparse_due(&sparse, 5000)); /* it was worth it */
-    }
-}
-
-Test(txn_dirty_sparse, attempts_that_gain_nothing_become_rare)
-{
-    struct dirty_sparse sparse = {0};
-    unsigned waited = 0;
-    cr_assert_eq(scans_until_due(&sparse, 1000000), 4);
-    cr_assert_eq(scans_until_due(&sparse, 1000000), 8);
-    cr_assert_eq(scans_until_due(&sparse, 1000000), 16);
-    for (int i = 0; i < 5; i++)
-        waited = scans_until_due(&sparse, 1000000);
-    cr_assert_eq(waited, 64);
-    cr_assert_eq(scans_until_due(&sparse, 30000), 4, "the last one gained");
 }
