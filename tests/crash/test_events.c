@@ -98,12 +98,12 @@ Test(event, a_wild_write_in_a_turn_is_undone_by_rollback)
 {
     stead *store;
     open_as(&store, STEAD_TURNS);
-    OK(stead_lock(store, STEAD_EXCLUSIVE, 1000));
+    OK(stead_lock(store, STEAD_EXCLUSIVE, TRIAL_SOON_MS));
     OK(versioned_make(store));
     OK(versioned_step(store, 1));
     OK(stead_unlock(store));
     for (unsigned trial = 0; trial < 20; trial++) {
-        OK(stead_lock(store, STEAD_EXCLUSIVE, 1000));
+        OK(stead_lock(store, STEAD_EXCLUSIVE, TRIAL_SOON_MS));
         OK(versioned_step(store, 2));
         scribble(store, 300);
         OK(stead_rollback(store));

@@ -171,7 +171,7 @@ static void expect_all(const unsigned char *bytes, unsigned char value)
 /* A block of zeros, filled and committed, unless the failure was one after which nothing is. */
 static bool grow(stead *s, unsigned char value)
 {
-    int rc = stead_lock(s, STEAD_EXCLUSIVE, 10000);
+    int rc = stead_lock(s, STEAD_EXCLUSIVE, SOON_MS);
     if (rc == STEAD_FAILED)
         return false;
     OK(rc);
@@ -196,7 +196,7 @@ static bool close_fails_then_grow(stead_sharing sharing, long n, bool freed, boo
     const char *path = path_in("s");
     const unsigned char value = freed ? 0x55 : 0; /* pages of zeros are written nowhere */
     stead *s = open_as(path, sharing, 0);
-    OK(stead_lock(s, STEAD_EXCLUSIVE, 10000));
+    OK(stead_lock(s, STEAD_EXCLUSIVE, SOON_MS));
     void *block = stead_calloc(s, 1, freed ? BLOCK_BYTES : 64);
     OK(stead_set_root(s, block));
     OK(stead_commit(s, STEAD_DURABLE));

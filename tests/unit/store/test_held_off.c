@@ -319,7 +319,7 @@ static void stay_inside_without_a_slot(void *arg)
     CHILD(stead_open(&r, path_in("s"), &(stead_options){.flags = STEAD_READ_ONLY}) == 0);
     stage[0] = 1;
     CHILD(await(&stage[1], 1));
-    CHILD(stead_lock(r, STEAD_SHARED, 10000) == 0);
+    CHILD(stead_lock(r, STEAD_SHARED, SOON_MS) == 0);
     stage[0] = 2;
     CHILD(await(&stage[1], 2));
     CHILD(stead_unlock(r) == 0 && stead_close(r) == 0);

@@ -63,7 +63,7 @@ static void look(const char *path)
     stead *s;
     stead_options options = {.flags = STEAD_READ_ONLY};
     QUIET(stead_open(&s, path, &options));
-    QUIET(stead_lock(s, STEAD_SHARED, 1000));
+    QUIET(stead_lock(s, STEAD_SHARED, SOON_MS));
     QUIET(stead_unlock(s));
     QUIET(stead_close(s));
 }
