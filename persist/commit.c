@@ -38,7 +38,7 @@
  *
  * A rollback copies the overlay's pages back and drops the private copies of all others: the file shows through.
  *
- *   W34 when a commit that is not deferred has returned 0, no record is in this process's memory alone
+ *   W35 when a commit that is not deferred has returned 0, no record is in this process's memory alone
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -360,7 +360,7 @@ static int write_record(struct txn *txn, uint64_t used_bytes, bool deferred)
                               : txn_poison(txn, EIO, "the log could not be written, nor the failed record taken back");
 }
 
-/* W34: nothing changed since the last commit, but that was perhaps another thread's, who has not come to its sync. */
+/* W35: nothing changed since the last commit, but that was perhaps another thread's, who has not come to its sync. */
 static int await_record(struct txn *txn)
 {
     int rc = txn->waiting_seq != 0 ? txn_sync_locked(txn, txn->waiting_seq) : 0;

@@ -15,7 +15,7 @@ TestSuite(txn_waiting, .timeout = 60);
 
 /* One thread's changes are captured by another one's durable commit, whose record waits in memory until that thread syncs.  The
  * first one's own commit finds nothing changed, and must survive the process all the same. */
-Test(txn_waiting, W34_one_that_finds_nothing_changed_survives_the_process)
+Test(txn_waiting, W35_one_that_finds_nothing_changed_survives_the_process)
 {
     struct fixture f;
     uint64_t seq;
@@ -54,7 +54,7 @@ static void *commit_nothing(void *arg)
     return rc == 0 ? NULL : f;
 }
 
-Test(txn_waiting, W34_one_that_finds_nothing_changed_waits_for_a_record_on_its_way)
+Test(txn_waiting, W35_one_that_finds_nothing_changed_waits_for_a_record_on_its_way)
 {
     struct fixture f;
     uint64_t seq;
