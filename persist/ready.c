@@ -14,7 +14,10 @@
  * there, and only what is touched takes memory.  The groups of a file are congruent from image offset 512 MiB on, if the base
  * was chosen for it (address.c); before that the tables of page checksums, which the groups have between them, are too
  * short.  Therefore a block that is large and touched here and there costs the zeros of at most 512 MiB, once in the life
- * of its place; a plain fault with this kernel's reading ahead filled all of it as well, one page in 32 touched.
+ * of its place; a plain fault with this kernel's reading ahead filled all of it as well, one page in 32 touched.  But those
+ * pages are clean, and zeros are to be written to the disk: where a block could fill the memory - the machine's, or the
+ * container's - they would push out what is in use, and one another before their first touch.  So no block gets more than
+ * a quarter of the memory.
  *
  * Who, when: growth by little is written while it happens (image.c): it becomes small blocks.  A large block is written by
  * the thread that has it, on its way out of malloc: no lock is held, so that nobody waits who allocates meanwhile, and nobody
@@ -31,6 +34,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/memory.h"
 #include "base/units.h"
 #include "persist/file.h"
 #include "persist/fs.h"
@@ -38,6 +42,7 @@
 
 #define PIECE_BYTES (UINT64_C(2) << 20)       /* of the file, aligned: asked for and written as one          */
 #define READY_BYTES_MAX (UINT64_C(512) << 20) /* of one block: a store at an address that somebody named */
+#define READY_MEMORY_PART 4                   /* no more of it than this part of the memory, either */
 #define GROWTH_BYTES_MAX (UINT64_C(16) << 20) /* more at once is one large block, and slack behind it    */
 
 static bool can_be_ready(const struct image *image)
@@ -62,7 +67,8 @@ static bool is_resident(const struct map *map, uint64_t offset)
 void image_ready(struct image *image, uint64_t offset, uint64_t bytes)
 {
     const struct map *map = &image->map;
-    uint64_t end = offset + min_u64(bytes, READY_BYTES_MAX);
+    uint64_t most = round_down(min_u64(READY_BYTES_MAX, memory_limit_bytes() / READY_MEMORY_PART), PAGE_BYTES);
+    uint64_t end = offset + min_u64(bytes, most);
     if (!can_be_ready(image) || end > image_bytes(image) || file_within_limit(format_file_bytes(end)) != 0)
         return;
     for (uint64_t at = offset, part; at < end; at += part) {

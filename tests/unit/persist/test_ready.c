@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 
+#include "base/memory.h"
 #include "persist/fs.h"
 #include "temp_store.h"
 
@@ -183,5 +184,25 @@ Test(image_ready, is_not_wanted_everywhere)
     OK(image_extend(store.image, 40 * MIB));
     make_ready(20 * MIB, 20 * MIB, UINT32_MAX);
     cr_assert_eq(writes.count, 0);
+    store_seal(UNIT_BYTES);
+}
+
+/* A container's memory must not be filled with zeros for a block that is touched here and there. */
+Test(image_ready, no_more_than_a_quarter_of_the_memory)
+{
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    cr_skip_test("the shadow is more than any limit");
+#endif
+    struct rlimit was, small = {.rlim_cur = 64 * MIB};
+    cr_assert_eq(getrlimit(RLIMIT_DATA, &was), 0);
+    small.rlim_max = was.rlim_max;
+    cr_assert_eq(setrlimit(RLIMIT_DATA, &small), 0);
+    uint64_t memory = memory_limit_bytes(); /* asked once in a process, and a test is one of its own */
+    cr_assert_eq(setrlimit(RLIMIT_DATA, &was), 0);
+    cr_assert_leq(memory, 64 * MIB);
+    store_open(IMAGE_SHARED);
+    OK(image_extend(store.image, 160 * MIB));
+    make_ready(64 * MIB, 64 * MIB, UINT32_MAX);
+    cr_assert_eq(written_within(64 * MIB, 128 * MIB), reserving_makes_pages() ? 0 : memory / 4);
     store_seal(UNIT_BYTES);
 }
