@@ -25,7 +25,7 @@ BEGIN {
         "GNUC_MINOR|clang|linux|x86_64|i386|aarch64|GLIBC|SSE2|SSE4_2|AVX2|NR_[a-z0-9_]+)(__)?|__(SIZEOF|STDC|SANITIZE|INT|UINTPTR|ATOMIC|GLIBC)_?[A-Z0-9_]+|" \
         "__has_[a-z]+|__[us](8|16|32|64)|__func__|__environ|__real_[a-z0-9_]+|__wrap_[a-z0-9_]+|__(asan|tsan|lsan|msan|ubsan|sanitizer)_[a-z0-9_]+|__libc_[a-z0-9_]+|" \
         "_Static_assert|_Alignas|_Alignof|_Atomic|_Bool|_Generic|_Noreturn|_Thread_local|_Exit|_exit|" \
-        "_GNU_SOURCE|__user_cap_[a-z]+_struct|_LINUX_CAPABILITY_[A-Z0-9_]+|_POSIX_[A-Z0-9_]+|_SC_[A-Z0-9_]+|_PC_[A-Z0-9_]+|_IO[RW]*|_SYS_[A-Z0-9_]+|_MM_[A-Z0-9_]+|_mm[0-9]*_[a-z0-9_]+|__m128i?|__m256i?|_)$"
+        "_(GNU|DEFAULT)_SOURCE|__user_cap_[a-z]+_struct|_LINUX_CAPABILITY_[A-Z0-9_]+|_POSIX_[A-Z0-9_]+|_SC_[A-Z0-9_]+|_PC_[A-Z0-9_]+|_IO[RW]*|_SYS_[A-Z0-9_]+|_MM_[A-Z0-9_]+|_mm[0-9]*_[a-z0-9_]+|__m128i?|__m256i?|_)$"
 }
 
 function finding(text) {
