@@ -25,7 +25,8 @@
  * Where nothing reports faults, each collect scans the page tables, unless the process's count of faults (getrusage) is what it
  * was when the last scan began: then no clean page was written since, nor a protected one, and the candidates are the
  * pages in the list of hot ones.  Where nothing is protected that list holds, for this, all private pages of the last scan.  The
- * count is asked for before the scan: a fault during it makes the next collect scan again.  Whoever writes to the range has
+ * count is asked for before the scan: a fault during it makes the next collect scan again.  A count of 0 is none (systems that
+ * imitate Linux have zeros for what they do not count).  Whoever writes to the range has
  * finished when a collect begins (dirty.h), and a fault is counted before the write that caused it is made; only a kernel
  * thread that works for somebody else's memory is not in the count, as with fault reports (dirty_faults.c).
  *

@@ -88,10 +88,11 @@ static bool grant(struct dirty_faults *faults, unsigned count)
 
 uint64_t dirty_faults_counted(void)
 {
-    struct rusage usage;
+    struct rusage usage = {0};
     if (getrusage(RUSAGE_SELF, &usage) != 0)
         return UINT64_MAX;
-    return (uint64_t)usage.ru_minflt + (uint64_t)usage.ru_majflt;
+    uint64_t faults = (uint64_t)usage.ru_minflt + (uint64_t)usage.ru_majflt;
+    return faults != 0 ? faults : UINT64_MAX; /* no process runs without one: who says so does not count */
 }
 
 /* pid's faults of one kind on one processor. */

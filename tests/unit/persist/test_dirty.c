@@ -217,18 +217,23 @@ Test(txn_dirty, pagemap_scan_misses_nothing_where_page_tables_are_kept_sparse)
     thin_now_and_then = true;
     misses_nothing(DIRTY_SCAN);
 }
-/* As where userfaultfd is forbidden: the descriptor is refused, and nothing protected. */
-static void forbid_protection(void)
+/* This system call is not made from now on, and answers an error; 0: success, with nothing done. */
+static void answer_instead(unsigned call, unsigned error)
 {
     struct sock_filter code[] = {
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_userfaultfd, 0, 1),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, call, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | error),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
     };
     struct sock_fprog program = {.len = sizeof code / sizeof code[0], .filter = code};
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0)
         (void)fprintf(stderr, "system calls cannot be forbidden here\n");
+}
+/* As where userfaultfd is forbidden: the descriptor is refused, and nothing protected. */
+static void forbid_protection(void)
+{
+    answer_instead(SYS_userfaultfd, EPERM);
 }
 Test(txn_dirty, pagemap_scan_misses_nothing_without_protection)
 {
@@ -243,6 +248,18 @@ Test(txn_dirty, pagemap_bits_miss_nothing)
 Test(txn_dirty, comparison_misses_nothing)
 {
     misses_nothing(DIRTY_COMPARE);
+}
+
+/* As in a system that imitates Linux and has zeros for what it does not count. */
+Test(txn_dirty, W34_pagemap_scan_misses_nothing_where_faults_are_not_counted)
+{
+    answer_instead(SYS_getrusage, 0);
+    misses_nothing(DIRTY_SCAN);
+}
+Test(txn_dirty, W34_pagemap_bits_miss_nothing_where_faults_are_not_counted)
+{
+    answer_instead(SYS_getrusage, 0);
+    misses_nothing(DIRTY_PAGEMAP);
 }
 
 /* Every other page: more stretches than the kernel is asked for at once. */
