@@ -9,7 +9,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <stdlib.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -32,7 +31,8 @@ struct scan_argument {
 #define SCAN_ZERO_PAGE (UINT64_C(1) << 5)
 
 #define SCAN_REGIONS 512
-#define BITS_BYTES UINT64_C(65536) /* of pagemap read at once */
+/* Entries of pagemap read at once, onto the stack: a scan that faults for its own memory would bring on the next (W34). */
+#define BITS 2048
 #define BIT_PRESENT (UINT64_C(1) << 63)
 #define BIT_SWAPPED (UINT64_C(1) << 62)
 #define BIT_FILE (UINT64_C(1) << 61)
@@ -73,13 +73,11 @@ int dirty_scan_ioctl(int fd, uint8_t *base, uint64_t from, uint64_t to, bool onl
 int dirty_scan_bits(int fd, uint8_t *base, uint64_t from, uint64_t to, struct page_list *list)
 {
     uint64_t kernel_page = (uint64_t)sysconf(_SC_PAGESIZE), per_page = kernel_page / PAGE_BYTES;
-    uint64_t *bits = malloc(BITS_BYTES);
-    if (bits == NULL)
-        return ENOMEM;
+    uint64_t bits[BITS];
     int rc = 0;
     uint64_t first = (uintptr_t)base / kernel_page, end = first + to / kernel_page;
     for (uint64_t at = first + from / kernel_page; at < end && rc == 0;) {
-        uint64_t want = min_u64(BITS_BYTES / 8, end - at);
+        uint64_t want = min_u64(BITS, end - at);
         ssize_t got = pread(fd, bits, want * 8, (off_t)(at * 8));
         if (got < 0 && errno == EINTR)
             continue;
@@ -92,6 +90,5 @@ int dirty_scan_bits(int fd, uint8_t *base, uint64_t from, uint64_t to, struct pa
                 rc = page_list_add_range(list, (at - first + i) * per_page, (at - first + i + 1) * per_page);
         at += (uint64_t)got / 8;
     }
-    free(bits);
     return rc;
 }
