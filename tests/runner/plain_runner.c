@@ -21,6 +21,7 @@
 #include <fnmatch.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -77,20 +78,41 @@ static double timeout_of(const struct criterion_test *test, const struct criteri
     return (timeout > 0 ? timeout : TIMEOUT_S) * SLOWER;
 }
 
-static void run_test(const struct criterion_test *test)
+static const struct criterion_test *under_way;
+
+static _Noreturn void end_test(void)
+{
+    const struct criterion_test *test = under_way;
+    const struct criterion_test_extra_data *suite = suite_of(test);
+    if (test->data->fini != NULL)
+        test->data->fini();
+    if (suite != NULL && suite->fini != NULL)
+        suite->fini();
+    exit(test->data->exit_code); /* with the sanitizer's own verdict */
+}
+
+void criterion_skip_test(const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    fprintf(stderr, "skipped %s/%s: ", under_way->category, under_way->name);
+    vfprintf(stderr, format, arguments);
+    fprintf(stderr, "\n");
+    va_end(arguments);
+    end_test();
+}
+
+static _Noreturn void run_test(const struct criterion_test *test)
 {
     const struct criterion_test_extra_data *suite = suite_of(test);
+    under_way = test;
     alarm((unsigned)timeout_of(test, suite));
     if (suite != NULL && suite->init != NULL)
         suite->init();
     if (test->data->init != NULL)
         test->data->init();
     test->test();
-    if (test->data->fini != NULL)
-        test->data->fini();
-    if (suite != NULL && suite->fini != NULL)
-        suite->fini();
-    exit(test->data->exit_code); /* with the sanitizer's own verdict */
+    end_test();
 }
 
 /* ---- what a test writes ---- */
