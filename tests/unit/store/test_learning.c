@@ -259,3 +259,45 @@ Test(learning, what_was_accepted_is_that_death_and_no_later_one)
     FAILS(stead_lock(r, STEAD_SHARED, SOON_MS), STEAD_UNCLEAN);
     OK(stead_close(r));
 }
+
+/* ---- what a close does beside a reader */
+
+static void keep_what_it_has(void *arg)
+{
+    const struct job *job = arg;
+    stead *s;
+    CHILD(stead_open(&s, job->path, &(stead_options){.flags = STEAD_READ_ONLY, .timeout_ms = SOON_MS}) == 0);
+    CHILD(stead_lock(s, STEAD_SHARED, SOON_MS) == 0);
+    const volatile unsigned char *bytes = stead_root(s);
+    CHILD(stead_unlock(s) == 0);
+    job->words[READY] = 1;
+    CHILD(await(&job->words[GO], 1));
+    unsigned sum = 0;
+    for (size_t i = 0; i < GROWN_BYTES; i += 4096) /* whatever it is by now: there is something to be read */
+        sum += bytes[i];
+    (void)sum;
+    CHILD(stead_close(s) == 0);
+}
+
+/* The writer frees nearly all and closes: the file keeps its length, or a look at what was there would kill the reader. */
+Test(learning, a_close_takes_nothing_away_under_a_reader)
+{
+    for (stead_sharing sharing = STEAD_SOLE; sharing <= STEAD_LIVE; sharing++) {
+        struct job job = {.path = path_in("s"), .words = shared_words(WORDS)};
+        stead *s = open_as(job.path, sharing, 0);
+        grow(s);
+        pid_t reader = spawn(keep_what_it_has, &job);
+        cr_assert(await(&job.words[READY], 1));
+        OK(stead_lock(s, STEAD_EXCLUSIVE, SOON_MS));
+        stead_free(stead_root(s));
+        OK(stead_set_root(s, NULL));
+        OK(stead_commit(s, STEAD_DURABLE));
+        OK(stead_unlock(s));
+        OK(stead_close(s));
+        cr_assert_gt(file_bytes_of(job.path), GROWN_BYTES, "sharing %d", (int)sharing);
+        job.words[GO] = 1;
+        REAP_OK(reader);
+        OK(stead_close(open_as(job.path, sharing, 0)));
+        OK(stead_remove(job.path));
+    }
+}
