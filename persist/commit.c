@@ -38,7 +38,8 @@
  *
  * A rollback copies the overlay's pages back and drops the private copies of all others: the file shows through.
  *
- *   W35 when a commit that is not deferred has returned 0, no record is in this process's memory alone
+ *   W35 when a commit that is not deferred has returned 0, no record is in this process's memory alone, nor behind
+ *       one that could not be written (wal_write.c)
  */
 #include <errno.h>
 #include <stdlib.h>

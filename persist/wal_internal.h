@@ -34,6 +34,7 @@ struct wal_build {
     XXH3_state_t *hash; /* of the payload sent so far, when sent != 0                                */
 
     pthread_mutex_t io;        /* held over a write past the page cache: no other write of the log meanwhile */
+    int lost;                  /* under `io`: why such a write failed, or 0                                  */
     _Atomic int direct_fd;     /* O_DIRECT | O_DSYNC; -1: none                                              */
     _Atomic bool direct_tried; /* to open it; or it was found not to work                                   */
     bool direct_used;          /* pages of the log may be missing in the cache                              */

@@ -17,6 +17,8 @@
  *     then what waits goes through the cache, too, and fdatasync makes all of it durable.
  *   - A direct write drops the cached pages that it covers, and a cached write beside it in the same block could be dropped
  *     unwritten: `io` keeps them apart.
+ *   - When a direct write fails the records behind it have none before them: they are refused from that moment on, under
+ *     `io`, for whoever waited for it would come before the one who poisons the store.
  *   - After a direct write the cache does not have the block; a cached write of a part of it would read it from the
  *     disk.  So from then on cached writes are whole blocks.
  *   - The first block of a write holds older records, and the last one zeros behind the newest.  Sectors of older records
@@ -191,7 +193,7 @@ int wal_write_cached(struct wal *wal, const void *bytes, uint64_t count, uint64_
 {
     struct wal_build *build = wal->build;
     pthread_mutex_lock(&build->io);
-    int rc = file_write_at(wal->fd, bytes, count, offset);
+    int rc = build->lost != 0 ? build->lost : file_write_at(wal->fd, bytes, count, offset);
     pthread_mutex_unlock(&build->io);
     build->cached++; /* also if it failed: some of it may be there */
     return rc;
@@ -308,6 +310,7 @@ int wal_complete(struct wal *wal, const struct wal_job *job)
         if (rc == 0)
             rc = file_sync(wal->fd);
     }
+    build->lost = rc;
     pthread_mutex_unlock(&build->io);
     return rc;
 }

@@ -3,8 +3,10 @@
  * least out of the process.
  */
 #include <criterion/criterion.h>
+#include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "txn_fixture.h"
@@ -45,6 +47,16 @@ static ssize_t slow_pwrite(int fd, const void *buffer, size_t bytes, off_t offse
     return n;
 }
 
+/* To the log, by the thread that syncs: the other one has come to its own write when it fails. */
+static ssize_t slow_failing_pwrite(int fd, const void *buffer, size_t bytes, off_t offset)
+{
+    if (atomic_exchange(&log_is_written, true))
+        return file_calls_system.pwrite(fd, buffer, bytes, offset);
+    (void)usleep(20000);
+    errno = EIO;
+    return -1;
+}
+
 static void *commit_nothing(void *arg)
 {
     struct fixture *f = arg;
@@ -79,4 +91,44 @@ Test(txn_waiting, W35_one_that_finds_nothing_changed_waits_for_a_record_on_its_w
     }
     fixture_kill(&f);
     fixture_remove(&f);
+}
+
+static void *commit_a_page(void *arg)
+{
+    struct fixture *f = arg;
+    uint64_t seq;
+    while (!atomic_load(&log_is_written))
+        (void)usleep(100);
+    f->map.base[PAGE_BYTES] = 1;
+    return txn_commit(f->txn, BYTES, &seq) == 0 ? f : NULL;
+}
+
+/* Whoever is told that a commit survives the process, and not that the store has failed, has it in the log with all before it. */
+Test(txn_waiting, W35_a_commit_behind_a_write_of_the_log_that_fails_is_refused)
+{
+    for (unsigned round = 0; round < 5; round++) {
+        struct fixture f;
+        uint64_t seq;
+        pthread_t thread;
+        void *accepted;
+        fixture_create(&f, BYTES, BYTES);
+        OK(fixture_open(&f));
+        f.map.base[0] = 1;
+        OK(txn_commit(f.txn, BYTES, &seq)); /* the log is there, and its zeros ahead */
+        OK(txn_sync(f.txn, seq));
+        memset(f.map.base + 2 * PAGE_BYTES, 2,
+               8 * PAGE_BYTES); /* more than the block that the next write begins with */
+        OK(txn_commit_deferred(f.txn, BYTES, &seq));
+        atomic_store(&log_is_written, false);
+        cr_assert_eq(pthread_create(&thread, NULL, commit_a_page, &f), 0);
+        file_calls.pwrite = slow_failing_pwrite;
+        FAILS(STEAD_FAILED, txn_sync(f.txn, seq));
+        pthread_join(thread, &accepted);
+        file_calls.pwrite = file_calls_system.pwrite;
+        fixture_kill(&f);
+        OK(fixture_open(&f));
+        cr_assert(accepted == NULL || f.map.base[PAGE_BYTES] == 1, "round %u", round);
+        fixture_kill(&f);
+        fixture_remove(&f);
+    }
 }
