@@ -2,8 +2,8 @@
  * commit.c -- what it costs to make a change permanent, beside LMDB, SQLite and the bare disk, in one interleaved run.
  *
  *   commit [--size MIB] [--rounds N] [--batch COMMITS] [--resident MIB] [--load MIB] [--recover MIB]
- *          [--latency SECONDS] [--threads N] [--only durable,buffered,latency,threads,load,recover] [--stead-only] [--csv]
- *          [--dir D]
+ *          [--latency SECONDS] [--threads N] [--only durable,buffered,latency,threads,load,recover] [--stead-only]
+ *          [--forbid perf|all] [--csv] [--dir D]
  *
  *   durable   records of 64 B on 1, 8 and 64 random pages of a 256 MiB data set; a commit returns when power loss can no
  *             longer undo it                                                           commit_rounds.c
@@ -15,6 +15,8 @@
  *   load      1 GiB of new objects in one commit: time, and bytes written to the device  commit_load.c
  *   recover   a process is killed with a long log: the next open's speed               commit_recover.c
  *
+ * --forbid: as where system calls are not allowed (support/forbid.h).
+ *
  * Contents differ at every commit (some peers skip a write that changes nothing) and are read back at the end.
  */
 #include "bench/commit.h"
@@ -24,6 +26,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bench/support/forbid.h"
 #include "bench/support/row.h"
 #include "bench/support/scratch.h"
 
@@ -32,7 +35,7 @@ static int usage(void)
     fprintf(stderr,
             "usage: commit [--size MIB] [--rounds N] [--batch COMMITS] [--resident MIB] [--load MIB] [--recover MIB]\n"
             "              [--latency SECONDS] [--threads N] [--only durable,buffered,latency,threads,load,recover]\n"
-            "              [--stead-only] [--csv] [--dir DIRECTORY]\n");
+            "              [--stead-only] [--forbid perf|all] [--csv] [--dir DIRECTORY]\n");
     return 2;
 }
 
@@ -57,23 +60,19 @@ enum {
     OPT_THREADS,
     OPT_ONLY,
     OPT_STEAD,
+    OPT_FORBID,
     OPT_CSV,
     OPT_DIR
 };
 
-static const struct option long_options[] = {{"size", required_argument, NULL, OPT_SIZE},
-                                             {"rounds", required_argument, NULL, OPT_ROUNDS},
-                                             {"batch", required_argument, NULL, OPT_BATCH},
-                                             {"resident", required_argument, NULL, OPT_RESIDENT},
-                                             {"load", required_argument, NULL, OPT_LOAD},
-                                             {"recover", required_argument, NULL, OPT_RECOVER},
-                                             {"latency", required_argument, NULL, OPT_LATENCY},
-                                             {"threads", required_argument, NULL, OPT_THREADS},
-                                             {"only", required_argument, NULL, OPT_ONLY},
-                                             {"stead-only", no_argument, NULL, OPT_STEAD},
-                                             {"csv", no_argument, NULL, OPT_CSV},
-                                             {"dir", required_argument, NULL, OPT_DIR},
-                                             {NULL, 0, NULL, 0}};
+static const struct option long_options[] = {
+    {"size", required_argument, NULL, OPT_SIZE},       {"rounds", required_argument, NULL, OPT_ROUNDS},
+    {"batch", required_argument, NULL, OPT_BATCH},     {"resident", required_argument, NULL, OPT_RESIDENT},
+    {"load", required_argument, NULL, OPT_LOAD},       {"recover", required_argument, NULL, OPT_RECOVER},
+    {"latency", required_argument, NULL, OPT_LATENCY}, {"threads", required_argument, NULL, OPT_THREADS},
+    {"only", required_argument, NULL, OPT_ONLY},       {"stead-only", no_argument, NULL, OPT_STEAD},
+    {"forbid", required_argument, NULL, OPT_FORBID},   {"csv", no_argument, NULL, OPT_CSV},
+    {"dir", required_argument, NULL, OPT_DIR},         {NULL, 0, NULL, 0}};
 
 struct arguments {
     struct commit_options options;
@@ -117,6 +116,8 @@ static bool parse_option(int option, const char *text, struct arguments *a)
     case OPT_STEAD:
         o->only_stead = true;
         return true;
+    case OPT_FORBID:
+        return forbid(text) == 0;
     case OPT_CSV:
         o->csv = true;
         return true;

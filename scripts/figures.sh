@@ -27,9 +27,12 @@ durable     commit --only durable --rounds 5 --batch 120
 buffered    commit --only buffered --rounds 3 --resident 0
 resident    commit --only buffered --rounds 5 --resident 4096 --stead-only
 threads     commit --only threads --size 64 --rounds 3 --batch 160
+forbidden   commit --only buffered,load --rounds 3 --resident 0 --load 256 --stead-only --forbid perf
+forbidden   commit --only buffered,load --rounds 3 --resident 0 --load 256 --stead-only --forbid all
 load        commit --only load --rounds 3
 recover     commit --only recover --rounds 5
 latency     commit --only latency --latency 8 --rounds 2
+touch       touch  --rounds 5
 alloc       alloc  --works pair,churn --reps 24 --peers stead,mimalloc,jemalloc
 alloc       alloc  --works bulk --reps 8 --peers stead,mimalloc,jemalloc
 cross       alloc  --works cross,larson,xmalloc --reps 12 --peers stead,mimalloc,jemalloc
