@@ -174,7 +174,7 @@ static void open_in_two_file_systems(void *arg)
     CHILD(facts[0].st_ino == facts[1].st_ino && facts[0].st_dev != facts[1].st_dev);
     CHILD(s[0] != s[1]);
     for (unsigned i = 0; i < 2; i++)
-        CHILD(stead_set_root(s[i], stead_malloc(s[i], 16 << i)) == 0);
+        CHILD(stead_set_root(s[i], stead_malloc(s[i], (size_t)16 << i)) == 0);
     for (unsigned i = 0; i < 2; i++)
         CHILD(stead_of(stead_root(s[i])) == s[i] && stead_close(s[i]) == 0);
 }
