@@ -9,24 +9,17 @@
  *   PROGRAM [PATTERN]   PATTERN as in glob(7) with extensions, matched against suite/test
  *
  * Tests that took longer than a second are named with their time (Criterion's own runner does so with --verbose).
- *
- * What a test writes passes through this program, which keeps the lines that tell what went wrong and the last seed
- * before them: those of the tests that failed stand once more at the very end, where whoever reads a log looks first.
- * Nobody waits for the end of that pipe: what a test left behind may keep it open.
+ * .ci/run collects from the output what failed.
  */
 #include <criterion/criterion.h>
 #include <criterion/event.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <fnmatch.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -34,7 +27,6 @@
 #define TIMEOUT_S 120.0
 #define SLOWER 4.0 /* than without a sanitizer */
 #define SLOW_S 1.0 /* a test that takes longer is named */
-#define LOOK_MS 50 /* how often a test's end is looked for where the kernel has no pidfd_open */
 
 /* The linker's names for the ends of the sections that Criterion's macros fill. */
 extern struct criterion_test *first_test[] __asm__("__start_cr_tst");
@@ -58,9 +50,9 @@ void criterion_internal_test_teardown(void)
 
 void criterion_send_assert(struct criterion_assert_stats *stats)
 {
+    (void)fflush(NULL); /* the seed may be in it */
     fprintf(stderr, "%s:%u: assertion failed: %s\n", stats->file, stats->line,
             stats->message != NULL ? stats->message : "");
-    (void)fflush(NULL); /* the seed may be among it */
     _exit(1);
 }
 
@@ -115,129 +107,21 @@ static _Noreturn void run_test(const struct criterion_test *test)
     end_test();
 }
 
-/* ---- what a test writes ---- */
-
-static char story[1 << 14]; /* of the tests that failed, for the end */
-static size_t story_bytes;
-
-static void tell(const char *text)
-{
-    size_t bytes = strlen(text);
-    if (bytes < sizeof story - story_bytes) {
-        memcpy(story + story_bytes, text, bytes);
-        story_bytes += bytes;
-    }
-}
-
-struct listener {
-    char line[512]; /* the one under way, as far as it fits */
-    size_t bytes;
-    char seed[128];
-    char lines[2048]; /* that tell what went wrong */
-};
-
-static bool tells_what_failed(const char *line)
-{
-    static const char *const signs[] = {"assertion failed",
-                                        "WARNING: ThreadSanitizer",
-                                        "ERROR: AddressSanitizer",
-                                        "ERROR: ThreadSanitizer",
-                                        "ERROR: LeakSanitizer",
-                                        "runtime error: ",
-                                        "SUMMARY: ",
-                                        "    #0 ",
-                                        "    #1 ",
-                                        "child: ",
-                                        "fault: "};
-    for (size_t i = 0; i < sizeof signs / sizeof signs[0]; i++)
-        if (strstr(line, signs[i]) != NULL)
-            return true;
-    return false;
-}
-
-static void line_ends(struct listener *listener)
-{
-    listener->line[listener->bytes] = '\0';
-    size_t had = strlen(listener->lines);
-    if (strstr(listener->line, "STEAD_SEED=") != NULL)
-        (void)snprintf(listener->seed, sizeof listener->seed, "%.100s", listener->line);
-    if (tells_what_failed(listener->line))
-        (void)snprintf(listener->lines + had, sizeof listener->lines - had, "    %s\n", listener->line);
-    listener->bytes = 0;
-}
-
-/* Passes on what there is: as read(2), 0 if nobody can write any more. */
-static ssize_t listen_once(struct listener *listener, int fd)
-{
-    char buffer[4096];
-    ssize_t got = read(fd, buffer, sizeof buffer);
-    for (ssize_t at = 0, written; at < got; at += written) {
-        written = write(STDERR_FILENO, buffer + at, (size_t)(got - at));
-        if (written < 0)
-            break;
-    }
-    for (ssize_t i = 0; i < got; i++) {
-        if (buffer[i] == '\n')
-            line_ends(listener);
-        else if (listener->bytes < sizeof listener->line - 1)
-            listener->line[listener->bytes++] = buffer[i];
-    }
-    return got;
-}
-
-/* Until the process ends; its status. */
-static int listen_to(struct listener *listener, int fd, pid_t pid)
-{
-    int status, pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
-    pid_t ended = 0;
-    while (ended == 0) {
-        struct pollfd events[] = {{.fd = fd, .events = POLLIN}, {.fd = pidfd, .events = POLLIN}};
-        (void)poll(events, 2, pidfd < 0 ? LOOK_MS : -1);
-        ended = waitpid(pid, &status, WNOHANG);
-        if (ended < 0 && errno == EINTR)
-            ended = 0;
-        ssize_t got;
-        while ((got = listen_once(listener, fd)) > 0) {}
-        if (got == 0)
-            fd = -1; /* poll and read pass over it */
-    }
-    line_ends(listener);
-    if (pidfd >= 0)
-        close(pidfd);
-    return ended == pid ? status : -1;
-}
-
 static bool passes(const struct criterion_test *test)
 {
-    struct listener listener = {.bytes = 0};
-    char verdict[512];
-    int ends[2];
-    if (pipe2(ends, O_CLOEXEC) != 0)
-        return false;
     fflush(NULL);
     pid_t pid = fork();
-    if (pid == 0) {
-        (void)dup2(ends[1], STDOUT_FILENO);
-        (void)dup2(ends[1], STDERR_FILENO);
-        close(ends[0]);
-        close(ends[1]);
+    if (pid == 0)
         run_test(test);
-    }
-    close(ends[1]);
-    (void)fcntl(ends[0], F_SETFL, O_NONBLOCK);
-    int status = pid < 0 ? -1 : listen_to(&listener, ends[0], pid);
-    close(ends[0]);
+    int status = 0;
+    if (pid < 0 || waitpid(pid, &status, 0) != pid)
+        return false;
     bool signalled = WIFSIGNALED(status);
     int end = signalled ? WTERMSIG(status) : WEXITSTATUS(status);
-    if (status != -1 && signalled == (test->data->signal != 0) &&
-        end == (signalled ? test->data->signal : test->data->exit_code))
+    if (signalled == (test->data->signal != 0) && end == (signalled ? test->data->signal : test->data->exit_code))
         return true;
-    (void)snprintf(verdict, sizeof verdict, "FAILED %s/%s: %s %d%s%s%s\n", test->category, test->name,
-                   signalled ? "signal" : "exit code", end, signalled && end == SIGALRM ? ", it took too long" : "",
-                   listener.seed[0] != '\0' ? ", " : "", listener.seed);
-    (void)fputs(verdict, stderr);
-    tell(verdict);
-    tell(listener.lines);
+    fprintf(stderr, "FAILED %s/%s: %s %d%s\n", test->category, test->name, signalled ? "signal" : "exit code", end,
+            signalled && end == SIGALRM ? ", it took too long" : "");
     return false;
 }
 
@@ -266,8 +150,6 @@ int main(int argc, char **argv)
         if (now_s() - began > SLOW_S)
             printf("%6.1f s  %s\n", now_s() - began, name);
     }
-    if (failed != 0)
-        printf("----- what failed\n%.*s", (int)story_bytes, story);
     printf("%u passed, %u failed\n", passed, failed);
     return failed != 0 || passed == 0;
 }
