@@ -43,7 +43,8 @@
  *
  * L1  at most one thread is between a successful claim and its release: the one named by the owner bits
  * L2  STATE_BIAS clear  =>  no thread holds the lock shared
- * L3  a thread holds shared only if its flag is up and, after raising it, it saw STATE_BIAS set and no owner
+ * L3  a thread holds shared only if its flag is up and, after raising it, it saw STATE_BIAS set and no owner, or was the
+ *     owner itself and gave that up by a step that set STATE_BIAS (the end of an upgrade, rwlock_share_on)
  * L4  an owner is inside only if, after its claim, it saw every flag but its own down and itself still the owner
  */
 #define STATE_TID ((UINT64_C(1) << 22) - 1)

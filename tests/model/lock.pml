@@ -152,12 +152,13 @@ inline share_section()
 proctype thread(byte me)
 {
     byte i, section = 0;
-    bool stolen, upgrade, looked;
+    bool stolen, upgrade, looked, shared_on;
     do
     :: section == SECTIONS -> break
     :: section < SECTIONS ->
         section++;
         upgrade = false;
+        shared_on = false;
         if
         :: true -> goto share
         :: true -> goto own
@@ -238,20 +239,40 @@ own:
         MAY_DIE;
         own_section();
         MAY_DIE;
+        if
+        :: true
+        :: !upgrade -> /* rwlock_share_on */
+            shared_on = true;
+#ifndef PLANT_SHARED_ON_TOO_LATE
+            RAISE;
+#endif
+            MAY_DIE
+        fi;
         atomic { /* release */
             owner = NOBODY; draining = false; upgrading = false;
             if
             :: upgrade -> assert(bias) /* L2: sharing goes on */
-            :: !upgrade -> skip
+#ifndef PLANT_SHARED_ON_WITHOUT_BIAS
+            :: shared_on -> bias = true
+#else
+            :: shared_on -> skip
+#endif
+            :: !upgrade && !shared_on -> skip
 #ifdef PLANT_BIAS_DROPPED_WHILE_SHARING
             :: true -> bias = false
 #else
-            :: !upgrade -> bias = false /* an owner may drop it at any time: patience is a hint */
+            :: !upgrade && !shared_on -> bias = false /* an owner may drop it at any time: patience is a hint */
 #endif
             fi
         }
+#ifdef PLANT_SHARED_ON_TOO_LATE
         if
-        :: upgrade -> share_section(); LOWER
+        :: shared_on -> RAISE
+        :: else
+        fi;
+#endif
+        if
+        :: upgrade || shared_on -> share_section(); LOWER
         :: else
         fi;
 next:   skip
