@@ -39,8 +39,8 @@ static __attribute__((noinline)) void *malloc_class(struct heap *heap, unsigned 
     }
 }
 
-#define READY_BYTES_MIN \
-    (UINT64_C(1) << 20) /* smaller ones come from growth by little, which the host makes ready itself */
+/* Smaller ones come from growth by little, which the host makes ready itself. */
+#define READY_BYTES_MIN (UINT64_C(1) << 20)
 
 /* A block of whole pages.  zero: only what was ever handed out needs it. */
 static __attribute__((noinline)) void *malloc_extent(struct heap *heap, size_t alignment, size_t size, bool zero)

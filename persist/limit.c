@@ -22,9 +22,10 @@
  *   resident  The next write to such a page costs a fault without a copy; to one that was given back a fault with a copy
  *             and, as the kernel remembers the protection of what was given back, one without.
  * In TURNS all of both goes when the turn passes on, and who waits for it waits for that; without protection each private
- * page is compared at each commit: there the least serves, and, as without fault reports, less than that (thin.c).  "Memory" is what this process may use of it (base/memory.c): in a
- * container of 512 MiB a process that took the machine's parts would be killed for its caches.  There even the least is too
- * much, and both together, pages that wait counted twice, take an eighth.
+ * page is compared at each commit: there the least serves, and, as without fault reports, less than that (thin.c).
+ * "Memory" is what this process may use of it (base/memory.c): in a container of 512 MiB a process that took the machine's
+ * parts would be killed for its caches.  There even the least is too much, and both together, pages that wait counted
+ * twice, take an eighth.
  *
  * Invariants:
  *   W30 residents and twice the overlay's limit take an eighth of the memory and 3 MiB at most (test_limit.c)

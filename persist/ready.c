@@ -28,8 +28,8 @@
  * anywhere else in malloc, and its bytes mean nothing.  A failure is none: blocks are reserved, so the faults do what was not
  * done here.  What stood in the block is gone, or not: malloc promises neither, and calloc clears what was ever handed out.
  *
- *   P10  image_ready() changes no byte outside the range it is given, and leaves in it what was there or zeros; what is in
- *        memory it leaves (test_ready.c)
+ *   P10  image_ready() changes no byte outside the range it is given, and leaves in it what was there or zeros; a piece of
+ *        2 MiB whose ends are in memory it leaves (test_ready.c)
  */
 #include <sys/mman.h>
 #include <unistd.h>
