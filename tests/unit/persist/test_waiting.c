@@ -15,6 +15,17 @@
 
 TestSuite(txn_waiting, .timeout = 60);
 
+/* The log is there, and its zeros ahead. */
+static void open_with_log(struct fixture *f)
+{
+    uint64_t seq;
+    fixture_create(f, BYTES, BYTES);
+    OK(fixture_open(f));
+    f->map.base[0] = 1;
+    OK(txn_commit(f->txn, BYTES, &seq));
+    OK(txn_sync(f->txn, seq));
+}
+
 /* One thread's changes are captured by another one's durable commit, whose record waits in memory until that thread syncs.  The
  * first one's own commit finds nothing changed, and must survive the process all the same. */
 Test(txn_waiting, W35_one_that_finds_nothing_changed_survives_the_process)
@@ -72,11 +83,7 @@ Test(txn_waiting, W35_one_that_finds_nothing_changed_waits_for_a_record_on_its_w
     uint64_t seq;
     pthread_t thread;
     void *failed;
-    fixture_create(&f, BYTES, BYTES);
-    OK(fixture_open(&f));
-    f.map.base[0] = 1;
-    OK(txn_commit(f.txn, BYTES, &seq)); /* the log is there, and its zeros ahead */
-    OK(txn_sync(f.txn, seq));
+    open_with_log(&f);
     for (uint8_t round = 2; round < 6; round++) {
         f.map.base[0] = round;
         OK(txn_commit_deferred(f.txn, BYTES, &seq));
@@ -111,11 +118,7 @@ Test(txn_waiting, W35_a_commit_behind_a_write_of_the_log_that_fails_is_refused)
         uint64_t seq;
         pthread_t thread;
         void *accepted;
-        fixture_create(&f, BYTES, BYTES);
-        OK(fixture_open(&f));
-        f.map.base[0] = 1;
-        OK(txn_commit(f.txn, BYTES, &seq)); /* the log is there, and its zeros ahead */
-        OK(txn_sync(f.txn, seq));
+        open_with_log(&f);
         memset(f.map.base + 2 * PAGE_BYTES, 2,
                8 * PAGE_BYTES); /* more than the block that the next write begins with */
         OK(txn_commit_deferred(f.txn, BYTES, &seq));

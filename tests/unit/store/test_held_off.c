@@ -243,6 +243,16 @@ Test(held_off, since_when_and_by_whom)
     OK(stead_close(s));
 }
 
+static stead *open_with_words(void)
+{
+    stead *s;
+    stage = shared_words(4);
+    OK(stead_open(&s, path_in("s"), NULL));
+    OK(stead_set_root(s, stead_calloc(s, WORDS, sizeof(uint64_t))));
+    OK(stead_commit(s, STEAD_DURABLE));
+    return s;
+}
+
 static void expect_holder(stead *s, pid_t pid)
 {
     stead_status status;
@@ -255,11 +265,7 @@ static void expect_holder(stead *s, pid_t pid)
  * he is in nobody's way. */
 Test(held_off, a_reader_is_named_before_the_writer_itself_and_the_dead_are_not)
 {
-    stead *s;
-    stage = shared_words(4);
-    OK(stead_open(&s, path_in("s"), NULL));
-    OK(stead_set_root(s, stead_calloc(s, WORDS, sizeof(uint64_t))));
-    OK(stead_commit(s, STEAD_DURABLE));
+    stead *s = open_with_words();
     for (unsigned order = 0; order < 2; order++) {
         stage[0] = 0;
         if (order == 0)
@@ -288,11 +294,7 @@ static int find_waiting(const stead_lock_info *info, void *arg)
 /* Who waits for an application that is under way does not hold it off. */
 Test(held_off, a_reader_that_waits_is_in_nobodys_way)
 {
-    stead *s;
-    stage = shared_words(4);
-    OK(stead_open(&s, path_in("s"), NULL));
-    OK(stead_set_root(s, stead_calloc(s, WORDS, sizeof(uint64_t))));
-    OK(stead_commit(s, STEAD_DURABLE));
+    stead *s = open_with_words();
     OK(store_apply_lock(s, true, 0));
     held_off_note(s, true);
     pid_t reader = spawn(stay_inside, NULL);
