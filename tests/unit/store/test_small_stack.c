@@ -6,8 +6,13 @@
  * ends in SIGSEGV.  The disk's quick ways are closed, so that copies go by hand.
  */
 #include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
+#include <stddef.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
 
 #include "persist/file.h"
 #include "support/support.h"
@@ -17,7 +22,8 @@
 #else
 #define STACK_BYTES ((size_t)64 << 10)
 #endif
-#define BLOCKS 4000 /* of two pages: more than a recovery or a commit sorts by insertion */
+#define PAGEMAP_SCAN_REQUEST 0xc0606610u /* _IOWR('f', 16, 96 bytes) */
+#define BLOCKS 4000                      /* of two pages: more than a recovery or a commit sorts by insertion */
 #define BLOCK_BYTES ((size_t)8192)
 
 static void teardown(void)
@@ -170,6 +176,29 @@ static void in_small_stack(stead_sharing sharing)
 
 Test(small_stack, holds_a_life_in_sole)
 {
+    in_small_stack(STEAD_SOLE);
+}
+
+/* No fault reports, and no scan by the kernel: the bits of all page tables are read. */
+static void without_the_kernels_help(void)
+{
+    struct sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_perf_event_open, 3, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_ioctl, 0, 3),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[1])),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, PAGEMAP_SCAN_REQUEST, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOTTY),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog program = {.len = sizeof code / sizeof code[0], .filter = code};
+    cr_assert_eq(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+    cr_assert_eq(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program), 0);
+}
+
+Test(small_stack, holds_a_life_where_page_tables_are_read)
+{
+    without_the_kernels_help();
     in_small_stack(STEAD_SOLE);
 }
 
