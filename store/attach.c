@@ -117,22 +117,12 @@ static int enter_gate(struct stead *s)
     }
 }
 
-/* A failed open closes again what it opened (undo_open), and these go into the superblock then. */
-static void seed_times(struct stead *s)
-{
-    atomic_store(&s->unit->last_attach_s, s->super.last_attach_s);
-    atomic_store(&s->unit->last_detach_s, s->super.last_detach_s);
-    atomic_store(&s->unit->last_change_s, s->super.last_change_s);
-    atomic_store(&s->unit->last_change_pid, s->super.last_change_pid);
-}
-
 static int attach_slot(struct stead *s, bool *unit_made)
 {
     int rc = 0;
     *unit_made = false;
     if (s->has_slot && !slots_locked(s)) {
         lock_unit_format(s->unit, (uint32_t)s->sharing, s->super.commit_seq);
-        seed_times(s);
         *unit_made = true;
     } else if (s->has_slot) {
         rc = lock_unit_verify(s->unit);
@@ -291,6 +281,19 @@ int store_attach_heap(struct stead *s, bool first, bool inspect)
                                   s->read_only || inspect ? HEAP_READ : kinds[s->sharing], first, &host));
 }
 
+/* The unit says from now on what the superblock will, whoever writes it next: also an open that fails behind this and closes
+ * again what it opened (undo_open). */
+static void note_history(struct stead *s, bool unit_made)
+{
+    if (!s->has_slot || (!unit_made && !s->first_writer))
+        return;
+    atomic_store(&s->unit->last_attach_s, s->super.last_attach_s);
+    atomic_store(&s->unit->last_detach_s, s->super.last_detach_s);
+    atomic_store(&s->unit->last_change_s, s->super.last_change_s);
+    atomic_store(&s->unit->last_change_pid, s->super.last_change_pid);
+    atomic_store(&s->unit->accepted_unclean, s->super.accepted_unclean);
+}
+
 static void note_attached(struct stead *s, bool unit_made)
 {
     if (!s->has_slot)
@@ -300,10 +303,6 @@ static void note_attached(struct stead *s, bool unit_made)
         uint64_t seq = s->sharing == STEAD_LIVE ? s->super.commit_seq : image_commit_seq(s->image);
         change_reset(&unit->commit_seq, &unit->commit_word, seq);
         change_reset(&unit->durable_seq, &unit->durable_word, seq);
-        atomic_store(&unit->last_detach_s, s->super.last_detach_s);
-        atomic_store(&unit->last_change_s, s->super.last_change_s);
-        atomic_store(&unit->last_change_pid, s->super.last_change_pid);
-        atomic_store(&unit->accepted_unclean, s->super.accepted_unclean);
     }
     if (!s->read_only) {
         uint64_t bytes = image_bytes(s->image);
@@ -370,6 +369,7 @@ int store_attach(struct stead *s, const stead_options *o)
     s->accepted_unclean = unclean && !inspect;
     if (s->accepted_unclean)
         s->super.accepted_unclean = 1;
+    note_history(s, unit_made);
     if ((rc = open_image(s, o, first, inspect, s->super.capacity_bytes != capacity)) != 0 ||
         (rc = store_attach_heap(s, first, inspect)) != 0)
         return rc;

@@ -3,6 +3,10 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "persist/file.h"
+#include "persist/format.h"
+#include "persist/map.h"
+#include "persist/superblock.h"
 #include "support/support.h"
 
 TestSuite(times, .init = support_setup, .fini = support_teardown, .timeout = 60);
@@ -78,6 +82,33 @@ Test(times, an_open_that_failed_forgets_none)
         cr_assert_geq(after.last_change, before.last_change);
         cr_assert_eq(after.last_change_pid, before.last_change_pid);
         cr_assert(after.last_attach >= before.last_attach && after.last_detach >= before.last_detach);
+        OK(stead_remove(path_in("s")));
+    }
+}
+
+/* The heap cannot be attached, after the file was opened for a session: it is closed again. */
+Test(times, an_open_that_finds_a_damaged_heap_forgets_none)
+{
+    for (stead_sharing sharing = STEAD_SOLE; sharing <= STEAD_LIVE; sharing++) {
+        stead *s;
+        struct superblock before, after;
+        struct file file;
+        stead_options options = {.sharing = sharing};
+        OK(stead_open(&s, path_in("s"), &options));
+        OK(stead_root_once(s, 8, NULL, NULL, NULL));
+        OK(stead_close(s));
+        OK(file_resolve(&file, path_in("s")));
+        OK(file_open(&file, true));
+        OK(superblock_read(&file, &before));
+        uint64_t nothing = 0;
+        OK(file_write_at(file.fd, &nothing, sizeof nothing, format_file_offset(PAGE_BYTES)));
+        FAILS(stead_open(&s, path_in("s"), &options), STEAD_CORRUPT);
+        OK(superblock_read(&file, &after));
+        cr_assert_eq(after.last_change_s, before.last_change_s, "mode %u", (unsigned)sharing);
+        cr_assert_eq(after.last_change_pid, before.last_change_pid);
+        cr_assert_geq(after.last_attach_s, before.last_attach_s);
+        cr_assert_geq(after.last_detach_s, before.last_detach_s);
+        file_close(&file);
         OK(stead_remove(path_in("s")));
     }
 }
