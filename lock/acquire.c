@@ -209,8 +209,12 @@ int acquire_exclusive(struct rwlock *lock, struct rwlock_hold *hold, enum acquir
         if (rc != 0)
             break;
         rc = drain(&w);
-        if (rc != 0 && rc != EAGAIN)
+        if (rc == EAGAIN) {
+            wait_anew(&w);
+        } else if (rc != 0) {
+            wait_take_back(&w);
             release_exclusive(lock, hold, RELEASE_CLAIM);
+        }
     } while (rc == EAGAIN);
     wait_end(&w, rc == 0);
     if (rc != 0)
@@ -274,6 +278,7 @@ static int enter_shared(struct waiting *w)
             continue;
         if ((state & STATE_BIAS) == 0)
             bias_was_missed(words);
+        LOCK_STEP(SHARED_GRANTED);
         wait_granted(w);
         wakes_do(lock, &wakes);
         return 0;

@@ -7,22 +7,34 @@
  * across regions by its process's random nonce and its thread id.
  *
  * The walk reads words that others change, so what it finds could be put together from different moments.  But a
- * thread that waits gives nothing back.  So the path is looked at three times: who waits since when (the walk), then
- * who holds what, then again who waits since when.  If every thread waited since the same moment in the first and in
- * the third look, all of them waited through the second one, held then what was seen, and hold it still: the cycle is
- * real.  A flag that goes up while its thread waits to share is no hold: it only tries.
+ * thread that waits gives nothing back.  So the path is looked at four times: who waits since when (the walk), then
+ * twice who holds what, then again who waits since when.  If every thread waited since the same moment in the first and
+ * in the last look, all of them waited through the two between, held then what was seen, and hold it still: the cycle is
+ * real.  What needs care is each way in which a thread could give something back, or go on, while its words say that it
+ * waits:
+ *
+ *   A flag that goes up while its thread waits to share is no hold: it only tries.  It may also have succeeded just now,
+ *   its wait not yet taken back: as long as the flag is up, it does not wait either.
+ *   A claim (the owner word, while readers are waited for) is taken while its thread waits.  Before it is given up the wait
+ *   is taken back (acquire.c): else a thread that gives up its upgrade and shares on would be half a cycle with whoever
+ *   claims next.  If an upgrader steals it, the thread waits on, but since another moment (wait_anew) before it can claim
+ *   again: a claim that both looks found was there all the time between them.
+ *   An owner whose readers are gone, its wait not yet taken back, "waits" for flags that are not up: for nobody.
+ *   A wait whose deadline has passed is one until its thread has taken it back.
  *
  * Who gives up: of the cycle's threads the one with the greatest (nonce, tid), as soon as it knows; the others only
  * if the cycle is still there CYCLE_PATIENCE_NS later, for the greatest one may not have all its locks mapped.
  * A waiter sees a cycle only if its own process has every lock of the cycle open.  If no process on the cycle has,
  * nobody sees it (docs/locks.md).
  *
- * Ordering: the words are read one by one, sequentially consistent as they are written, so the three looks are in one order
- * with all that the waiters do.  A thread stores waiting_since (its clock, after waiting_exclusive) when it begins to
+ * Ordering: the words are read one by one, sequentially consistent as they are written, so the looks are in one order with
+ * all that the waiters do.  A thread stores waiting_since (its clock, after waiting_exclusive) when it begins to
  * wait and 0 when it ends, and the clock only grows: a value never comes back, so the same one in two looks says that
- * nothing was stored in between, also if the slot could have gone to another thread meanwhile.  Holds are taken before
- * the wait is told and given back after it was taken back, by the same thread; hence what the second look finds held
- * was held throughout.  The list of locks is walked under its mutex (handle.c), which keeps them mapped.
+ * nothing was stored in between, also if the slot could have gone to another thread meanwhile.  Holds but for the claim are
+ * taken before the wait is told and given back after it was taken back, by the same thread; hence what one look between
+ * finds held was held throughout, and a claim from the first to the second of them: there is a moment at which all was
+ * held.  The flag of who waits to share is read before its wait: down, and then a wait that was told before, says that it
+ * had not come in when the flag was read.  The list of locks is walked under its mutex (handle.c), which keeps them mapped.
  *
  * The dead wait for ever: words of a killed process look like those of a waiter until somebody takes them down.  So each
  * thread on the path must be of a living process when the looks are done; what its words said before, it then did mean.
@@ -31,7 +43,7 @@
  *
  * Invariants:
  *   L12  EDEADLK for a cycle only if every thread on it is of a living process and waited, since the same moment,
- *        before and after a look that found every one of them holding what the one before it waits for
+ *        before and after two looks that found every one of them holding what the one before it waits for
  */
 #include "lock/deadlock.h"
 
@@ -74,15 +86,19 @@ static int find_wait_here(const struct rwlock *lock, void *arg)
     struct walker *walker = query->walker;
     for (unsigned i = 0; i < SLOT_COUNT; i++) {
         const struct lock_slot *slot = &lock->region->slots[i];
+        bool flag_up = atomic_load(&slot->shared) != 0;
         int64_t since = atomic_load(&slot->waiting_since);
         if (since == 0 || atomic_load(&slot->which) != (uint32_t)lock->which)
             continue;
         uint64_t owner = atomic_load(&slot->owner);
         if (owner == 0 || owner_tid(owner) != walker->tid || handle_nonce(lock, owner_id(owner)) != walker->nonce)
             continue;
+        bool exclusive = atomic_load(&slot->waiting_exclusive) != 0;
+        if (!exclusive && flag_up)
+            continue; /* it looks whether it may share: perhaps it does already */
         walker->self = owner;
         walker->lock = lock;
-        walker->exclusive = atomic_load(&slot->waiting_exclusive) != 0;
+        walker->exclusive = exclusive;
         walker->since = since;
         query->waits = true;
         return 1;
@@ -185,11 +201,11 @@ static bool stands_in_way(const struct walker *waiter, const struct walker *hold
     return false;
 }
 
-/* L12: the second and the third look. */
+/* L12: the looks after the walk. */
 static bool path_stands(const struct walk *walk, const struct registry_list *list)
 {
-    for (unsigned i = 0; i < walk->depth; i++) {
-        if (!stands_in_way(&walk->path[i], &walk->path[(i + 1) % walk->depth]))
+    for (unsigned i = 0; i < 2 * walk->depth; i++) {
+        if (!stands_in_way(&walk->path[i % walk->depth], &walk->path[(i + 1) % walk->depth]))
             return false;
     }
     for (unsigned i = 1; i < walk->depth; i++) {

@@ -11,6 +11,7 @@
 
 #define LOCK_STEPS(X) \
     X(SHARED_FLAGGED)   /* own flag is up, the state not yet looked at                       */ \
+    X(SHARED_GRANTED)   /* shares after all, its wait not yet taken back                     */ \
     X(SHARED_IN)        /* holds shared                                                      */ \
     X(SHARED_WITHDRAWN) /* flag taken back: somebody is in the way                           */ \
     X(SHARED_CLEARED)   /* unlock: flag is down, a draining owner not yet woken              */ \

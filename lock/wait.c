@@ -227,11 +227,29 @@ static void go_without(struct waiting *w)
         pass_on(w->lock);
 }
 
+/* What the slot says of this thread's wait. */
+static void tell(const struct waiting *w, int64_t since)
+{
+    if (w->hold->slot != NULL && !w->hold->joined)
+        atomic_store(&w->hold->slot->waiting_since, since);
+}
+
+void wait_take_back(struct waiting *w)
+{
+    if (w->since != 0)
+        tell(w, 0);
+    w->since = 0;
+}
+
+void wait_anew(struct waiting *w)
+{
+    if (w->since != 0)
+        tell(w, ++w->since);
+}
+
 void wait_end(struct waiting *w, bool had)
 {
-    if (w->since != 0 && w->hold->slot != NULL && !w->hold->joined)
-        atomic_store(&w->hold->slot->waiting_since, 0);
-    w->since = 0;
+    wait_take_back(w);
     if (!had)
         go_without(w);
     if (w->counted)
@@ -259,10 +277,9 @@ int wait_checks(struct waiting *w, int64_t *until)
     if (w->since == 0) {
         w->since = now;
         w->check_at = now + CHECK_FIRST_NS;
-        if (slot != NULL && !w->hold->joined) {
+        if (slot != NULL && !w->hold->joined)
             atomic_store(&slot->waiting_exclusive, w->exclusive);
-            atomic_store(&slot->waiting_since, now);
-        }
+        tell(w, now);
     }
     if (w->deadline != DEADLINE_NEVER && now >= w->deadline)
         return ETIMEDOUT;

@@ -235,6 +235,8 @@ Test(deadlock, waiting_for_oneself_through_another_handle)
 
 /* ---- words as they stand for a moment only ---- */
 
+enum { SCENE_SLOTS = 100, SCENE_SLOTS_LAST = 104 };
+
 struct scene {
     struct world world;
     struct member self;
@@ -261,7 +263,7 @@ static void scene_make(struct scene *scene)
 
 static void scene_end(struct scene *scene)
 {
-    for (unsigned i = 100; i <= 101; i++)
+    for (unsigned i = SCENE_SLOTS; i <= SCENE_SLOTS_LAST; i++)
         slot_give_back(scene->self.lock, &scene->world.region->slots[i]);
     OK(rwlock_unlock(scene->other));
     OK(rwlock_close(scene->other));
@@ -380,6 +382,67 @@ Test(deadlock, a_cycle_of_several_moments_is_none)
         cr_assert_not(deadlock_check(&scene.waiting, 0), "after %ld checks", checks);
     atomic_store(&restless.stop, true);
     pthread_join(thread, NULL);
+    scene_end(&scene);
+}
+
+/* Two claims, of STORE by one thread and of APPLY by another: each is stolen before the other is there. */
+struct claims {
+    _Atomic uint64_t *words[2];
+    uint64_t owners[2];
+    struct lock_slot *waits[2];
+    _Atomic bool stop;
+};
+
+static void *claim_in_turn(void *arg)
+{
+    struct claims *claims = arg;
+    for (int64_t now = 3000; !atomic_load(&claims->stop); now++) {
+        for (int i = 0; i < 2; i++) {
+            atomic_store(claims->words[1 - i], STATE_BIAS); /* stolen, and the thief went */
+            atomic_store(claims->words[i], STATE_BIAS | STATE_DRAIN | claims->owners[i]);
+            cpu_relax();
+            atomic_store(&claims->waits[1 - i]->waiting_since, now);
+            cpu_relax();
+        }
+    }
+    return NULL;
+}
+
+/* L12.  This thread shares APPLY and waits to share STORE, whose claimant waits for a reader, which waits for APPLY, whose
+ * claimant waits for this thread: half of the time each, never at once. */
+Test(deadlock, claims_of_several_moments_close_no_cycle)
+{
+    struct scene scene;
+    pthread_t thread;
+    scene_make(&scene);
+    OK(rwlock_unlock(scene.other));
+    struct rwlock *locks[2] = {scene.self.lock, scene.other};
+    struct claims claims = {.stop = false};
+    for (unsigned i = 0; i < 2; i++) {
+        claims.words[i] = &locks[i]->words->state;
+        claims.owners[i] = (uint64_t)locks[i]->id << 32 | (i + 1);
+        claims.waits[i] = slot_of_thread(&scene, SCENE_SLOTS + i, i + 1, locks[i]);
+        waits(claims.waits[i], true);
+    }
+    atomic_store(&slot_of_thread(&scene, SCENE_SLOTS + 2, 3, locks[0])->shared, 1);
+    waits(slot_of_thread(&scene, SCENE_SLOTS + 3, 3, locks[1]), false);
+    struct lock_slot *own = slot_of_thread(&scene, SCENE_SLOTS + 4, scene.tid, locks[1]);
+    atomic_store(&own->shared, 1);
+    scene.waiting.exclusive = false;
+    for (unsigned i = 0; i < 2; i++)
+        atomic_store(claims.words[i], STATE_BIAS | STATE_DRAIN | claims.owners[i]);
+    cr_assert(deadlock_check(&scene.waiting, 0), "at once, it is one");
+    atomic_store(claims.words[1], STATE_BIAS);
+    cr_assert_eq(pthread_create(&thread, NULL, claim_in_turn, &claims), 0);
+    int64_t end = clock_ns() + 500000000 * (int64_t)long_factor();
+    for (long checks = 0; clock_ns() < end; checks++)
+        cr_assert_not(deadlock_check(&scene.waiting, 0), "after %ld checks", checks);
+    atomic_store(&claims.stop, true);
+    pthread_join(thread, NULL);
+    for (unsigned i = 0; i < 2; i++)
+        atomic_store(claims.words[i], STATE_BIAS);
+    atomic_store(&own->shared, 0);
+    OK(rwlock_lock(scene.other, true, 0));
     scene_end(&scene);
 }
 

@@ -8,6 +8,7 @@
 #include <pthread.h>
 
 #include "lock/futex.h"
+#include "lock/handle.h"
 #include "lock/region.h"
 
 #if STEAD_CHECKS >= 2
@@ -267,6 +268,113 @@ Test(interleave, upgrade_behind_an_upgrade_that_ends)
     runner_end(&first, 0);
     OK(rwlock_unlock(lock));
     OK(rwlock_unlock(lock));
+    OK(rwlock_close(lock));
+}
+
+/* How long a waiter looks for cycles before one that is not the greatest of its threads gives up: some 0.3 s. */
+#define CYCLE_MS 700
+
+/* L12.  An upgrader gives up, for another reader, and goes on sharing: it stands between its claim's end and its return.  Who
+ * claims next waits for its flag, and it for nobody. */
+Test(interleave, an_upgrade_that_was_given_up_closes_no_cycle)
+{
+    struct rwlock *lock = private_lock();
+    struct runner reader, upgrader, writer;
+    runner_start(&reader, lock, false, true);
+    while (!atomic_load(&reader.inside))
+        sleep_ns(20000);
+    arm(LOCK_STEP_RELEASED);
+    upgrader = (struct runner){.lock = lock, .upgrade = true, .deadline = ms_from_now(30), .result = -1};
+    cr_assert_eq(pthread_create(&upgrader.thread, NULL, runner_main, &upgrader), 0);
+    cr_assert(somebody_stands_there());
+    /* Which of two threads has the greater number decides who gives up at once: one asks on each side. */
+    runner_start(&writer, lock, true, true);
+    FAILS(ETIMEDOUT, rwlock_lock(lock, true, ms_from_now(CYCLE_MS)));
+    cr_assert_eq(atomic_load(&writer.result), -1, "the writer waits");
+    let_go();
+    pthread_join(upgrader.thread, NULL); /* its end gives up what it shares */
+    cr_assert_eq(atomic_load(&upgrader.result), ETIMEDOUT);
+    runner_end(&reader, 0);
+    runner_end(&writer, 0);
+    OK(rwlock_close(lock));
+}
+
+struct sharer_of_two {
+    pthread_t thread;
+    struct rwlock *owned, *shared;
+    _Atomic int result;
+};
+
+static void *own_one_share_other(void *arg)
+{
+    struct sharer_of_two *sharer = arg;
+    stops_here = true;
+    int rc = rwlock_lock(sharer->owned, true, DEADLINE_NEVER);
+    rc = rc != 0 ? rc : rwlock_lock(sharer->shared, false, DEADLINE_NEVER);
+    rc = rc != 0 ? rc : rwlock_unlock(sharer->shared);
+    rc = rc != 0 ? rc : rwlock_unlock(sharer->owned);
+    atomic_store(&sharer->result, rc);
+    return NULL;
+}
+
+/* L12.  A thread that owns B has just come to share A, and its wait for A still stands there.  A's next claimant waits for
+ * this thread, which shares A and waits for B: no cycle, for the owner of B goes on. */
+Test(interleave, a_reader_that_just_came_in_closes_no_cycle)
+{
+    struct rwlock *a = private_lock(), *b = private_lock();
+    struct sharer_of_two sharer = {.owned = b, .shared = a, .result = -1};
+    OK(rwlock_lock(a, true, 0));
+    arm(LOCK_STEP_SHARED_GRANTED);
+    cr_assert_eq(pthread_create(&sharer.thread, NULL, own_one_share_other, &sharer), 0);
+    cr_assert(waiters_await(a, 1));
+    OK(rwlock_unlock(a));
+    cr_assert(somebody_stands_there());
+    OK(rwlock_lock(a, false, 0));
+    struct runner claimant;
+    runner_start(&claimant, a, true, true);
+    cr_assert(waiters_await(a, 2)); /* as if: the reader's is a word that was left */
+    FAILS(ETIMEDOUT, rwlock_lock(b, true, ms_from_now(CYCLE_MS)));
+    cr_assert_eq(atomic_load(&claimant.result), -1, "the claimant waits");
+    let_go();
+    pthread_join(sharer.thread, NULL);
+    cr_assert_eq(atomic_load(&sharer.result), 0);
+    OK(rwlock_lock(b, true, 0));
+    OK(rwlock_unlock(b));
+    OK(rwlock_unlock(a));
+    runner_end(&claimant, 0);
+    OK(rwlock_close(a));
+    OK(rwlock_close(b));
+}
+
+static int64_t first_wait(const struct rwlock *lock)
+{
+    for (unsigned i = 0; i < SLOT_COUNT; i++) {
+        int64_t since = atomic_load(&lock->region->slots[i].waiting_since);
+        if (since != 0)
+            return since;
+    }
+    return 0;
+}
+
+/* L12.  A claim that was stolen and is taken again is not the one that was seen. */
+Test(interleave, a_wait_whose_claim_was_stolen_is_another)
+{
+    struct rwlock *lock = private_lock();
+    struct runner reader, writer;
+    runner_start(&reader, lock, false, true);
+    while (!atomic_load(&reader.inside))
+        sleep_ns(20000);
+    OK(rwlock_lock(lock, false, 0));
+    runner_start(&writer, lock, true, true);
+    cr_assert(waiters_await(lock, 1));
+    int64_t since = first_wait(lock), now = since;
+    FAILS(EBUSY, rwlock_lock(lock, true, 0)); /* steals, finds the reader, gives up */
+    for (int64_t deadline = clock_ns() + SOON_NS; now == since && clock_ns() < deadline; now = first_wait(lock))
+        sleep_ns(20000);
+    cr_assert_gt(now, since);
+    OK(rwlock_unlock(lock));
+    runner_end(&reader, 0);
+    runner_end(&writer, 0);
     OK(rwlock_close(lock));
 }
 
