@@ -228,7 +228,8 @@ STEAD_API void stead_abandon(stead *store);
 
 /* stead_remove -- unlink the store and its log, or the shm section.  Attached processes work on; the
  * memory goes when the last one leaves; a later open makes a new store.  Waits at most 2 s for somebody else's opening
- * or closing.  What lies under the log's name and is no log of this store stays.  Returns 0, errno, or a STEAD_ code. */
+ * or closing.  What is no store stays (EINVAL, EISDIR, STEAD_NOT_A_STORE; a regular file that the caller may not read is
+ * taken for one), and what lies under the log's name and is no log of this store.  Returns 0, errno, or a STEAD_ code. */
 STEAD_API int stead_remove(const char *path);
 
 /* ---- root and names ---------------------------------------------------------------------------- */

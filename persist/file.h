@@ -69,6 +69,8 @@ int file_open(struct file *file, bool writable);
 void file_close(struct file *file);
 /* Is the path still this inode? */
 bool file_is_current(const struct file *file);
+/* Is there a regular file under path?  Says so also of one that may not be opened. */
+bool file_is_regular(const char *path);
 /* *now: the same open file under the name that it has at this moment.  ENOENT: none that could be found; errno, with a sentence. */
 int file_rename_known(const struct file *file, struct file *now);
 /* Has the inode any name, maybe another one?  False: nobody can open it any more. */

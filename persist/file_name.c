@@ -207,6 +207,12 @@ bool file_is_current(const struct file *file)
     return lstat(file->path, &facts) == 0 && facts.st_dev == file->device && facts.st_ino == file->inode;
 }
 
+bool file_is_regular(const char *path)
+{
+    struct stat facts;
+    return lstat(path, &facts) == 0 && S_ISREG(facts.st_mode);
+}
+
 bool file_has_name(const struct file *file)
 {
     struct stat facts;

@@ -31,15 +31,19 @@
 
 #define RACE_TRIES_MAX 100
 
-/* Whatever else lies under the name is not ours to remove.  A damaged store is a store; its id is not known then. */
+/* Whatever else lies under the name (a fifo, a device, a directory) is not ours to remove, nor is what we could not open for
+ * a cause of our own, as too many descriptors: its logs would stay.  A regular file that may not be read is taken for a
+ * store, the directory's permissions decide.  A damaged store is a store; its id is not known then. */
 static int open_store(struct file *file, struct superblock *super, bool *has_id)
 {
     *has_id = false;
     int rc = file_open(file, false);
     if (rc == ENOENT)
         return error_set(ENOENT, "%s: there is no such store", file->path);
+    if (rc == EACCES && file_is_regular(file->path))
+        return 0;
     if (rc != 0)
-        return 0; /* the directory's permissions decide */
+        return rc;
     rc = superblock_read(file, super);
     *has_id = rc == 0;
     if (rc == STEAD_NOT_A_STORE)

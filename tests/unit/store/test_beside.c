@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -190,7 +191,37 @@ Test(beside, what_a_crash_left_of_a_log_is_replaced)
     expect_store("s", 9);
 }
 
-/* ---- stead_remove against an open ---- */
+/* ---- stead_remove: of what is no store; against an open ---- */
+
+Test(beside, what_is_no_store_is_not_removed)
+{
+    const char *const names[] = {"fifo", "folder", "text"};
+    const int errors[] = {EINVAL, EISDIR, STEAD_NOT_A_STORE};
+    cr_assert_eq(mkfifo(path_in("fifo"), 0600), 0);
+    cr_assert_eq(mkdir(path_in("folder"), 0700), 0);
+    put_text("text");
+    for (unsigned i = 0; i < 3; i++) {
+        FAILS(stead_remove(path_in(names[i])), errors[i]);
+        cr_assert_eq(access(path_in(names[i]), F_OK), 0, "%s was removed", names[i]);
+    }
+    cr_assert(is_text("text"));
+}
+
+/* Without a descriptor it cannot be told whether it is a store, nor which logs are its own. */
+Test(beside, a_removal_that_could_not_look_removes_nothing)
+{
+    struct rlimit before, none;
+    make_crashed("s");
+    cr_assert_eq(getrlimit(RLIMIT_NOFILE, &before), 0);
+    none = before;
+    none.rlim_cur = 0;
+    cr_assert_eq(setrlimit(RLIMIT_NOFILE, &none), 0);
+    FAILS(stead_remove(path_in("s")), EMFILE);
+    cr_assert_eq(setrlimit(RLIMIT_NOFILE, &before), 0);
+    cr_assert_eq(access(path_in("s"), F_OK), 0);
+    OK(stead_remove(path_in("s")));
+    cr_assert_neq(access(path_in("s-wal"), F_OK), 0, "the log was left behind");
+}
 
 struct race {
     char path[400];
