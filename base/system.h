@@ -5,6 +5,7 @@
 #define STEAD_BASE_SYSTEM_H
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -46,6 +47,20 @@ static inline const char *system_error_text(int code)
 #else
     return strerror(code);
 #endif
+}
+
+/* A descriptor that has just been opened (or -1 with errno), moved above those of standard input, output and error.  A program
+ * may have been started with these closed: what it prints would be written into the file, and what it opens anew as its
+ * output (dup2) would take our file's place.  Where none is free above it stays. */
+static inline int system_above_standard(int fd)
+{
+    if (fd < 0 || fd > STDERR_FILENO)
+        return fd;
+    int above = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+    if (above < 0)
+        return fd;
+    (void)close(fd);
+    return above;
 }
 
 /* rename with flags, errno as usual. */

@@ -56,6 +56,7 @@
 #include <unistd.h>
 
 #include "base/deadline.h"
+#include "base/system.h"
 #include "base/units.h"
 #include "persist/dirty_internal.h"
 #include "persist/file.h"
@@ -112,7 +113,7 @@ static int open_kind(struct dirty *dirty, enum dirty_kind kind)
     }
     if (kind != DIRTY_COMPARE) {
         struct page_list none = {0};
-        dirty->pagemap_fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+        dirty->pagemap_fd = system_above_standard(open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC));
         if (dirty->pagemap_fd < 0)
             return ENOTSUP;
         if (kind == DIRTY_PAGEMAP)

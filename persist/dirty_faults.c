@@ -40,6 +40,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/system.h"
 #include "base/units.h"
 #include "persist/dirty_internal.h"
 
@@ -111,7 +112,7 @@ static int open_event(struct dirty_faults *faults, pid_t pid, int cpu, uint64_t 
     memcpy(&flags, (char *)&attr + offsetof(struct perf_event_attr, read_format) + 8, sizeof flags);
     flags |= ATTR_INHERIT_THREAD;
     memcpy((char *)&attr + offsetof(struct perf_event_attr, read_format) + 8, &flags, sizeof flags);
-    int fd = (int)syscall(SYS_perf_event_open, &attr, pid, cpu, -1, PERF_FLAG_FD_CLOEXEC);
+    int fd = system_above_standard((int)syscall(SYS_perf_event_open, &attr, pid, cpu, -1, PERF_FLAG_FD_CLOEXEC));
     if (fd < 0)
         return -1;
     if (faults->events == faults->granted) { /* a thread that began meanwhile */

@@ -16,6 +16,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/system.h"
 #include "base/units.h"
 #include "persist/dirty_internal.h"
 
@@ -29,7 +30,7 @@ int dirty_protect_open(struct dirty_protect *protect)
 {
     protect->registered = 0;
     /* User mode only is what an unprivileged process may have; asynchronous faults need no more. */
-    protect->fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
+    protect->fd = system_above_standard((int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY));
     if (protect->fd < 0)
         return ENOTSUP;
     struct uffdio_api api = {.api = UFFD_API, .features = FEATURE_WP_ASYNC | FEATURE_WP_UNPOPULATED};

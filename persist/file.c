@@ -46,7 +46,7 @@
 
 static int system_open(const char *path, int flags, mode_t mode)
 {
-    return open(path, flags, mode);
+    return system_above_standard(open(path, flags, mode));
 }
 
 static ssize_t system_pwrite_durable(int fd, const void *buffer, size_t bytes, off_t offset)

@@ -63,7 +63,7 @@ int wal_switch(struct wal *wal, int fd, const struct wal_position *at)
     if (wal->fd < 0) {
         wal->fd = fd;
     } else { /* the number stays: another thread may be about to sync it, which is as good with the new file */
-        old_fd = build->direct_fd >= 0 ? build->direct_fd : fcntl(wal->fd, F_DUPFD_CLOEXEC, 0);
+        old_fd = build->direct_fd >= 0 ? build->direct_fd : fcntl(wal->fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
         build->direct_fd = -1;
         rc = dup3(fd, wal->fd, O_CLOEXEC) < 0 ? errno : 0;
         file_calls.close(fd);

@@ -31,6 +31,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/system.h"
 #include "base/units.h"
 #include "persist/file.h"
 #include "persist/wal.h"
@@ -86,7 +87,7 @@ static int make_nameless(struct wal_next *next, const struct file *file, mode_t 
         (void)file_unlink(temporary);
     if (rc == ENOENT) {
         error_recall(&before);
-        next->fd = memfd_create("stead-wal", MFD_CLOEXEC);
+        next->fd = system_above_standard(memfd_create("stead-wal", MFD_CLOEXEC));
         rc = next->fd >= 0 ? 0 : error_set(errno, "cannot make a log in memory: %s", error_text(errno));
     }
     return rc;
