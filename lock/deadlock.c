@@ -23,7 +23,11 @@
  *   A wait whose deadline has passed is one until its thread has taken it back.
  *
  * Who gives up: of the cycle's threads the one with the greatest (nonce, tid), as soon as it knows; the others only
- * if the cycle is still there CYCLE_PATIENCE_NS later, for the greatest one may not have all its locks mapped.
+ * if the cycle is still there CYCLE_PATIENCE_NS later, for the greatest one may not have all its locks mapped.  It may also
+ * just be slow: then two know at once.  So whoever is about to give up takes its own wait back first, and then looks once
+ * more whether all the others still wait.  Of two that do so one at least finds the other gone (each stores, then looks):
+ * that one goes on waiting, since another moment, for the cycle may be no more.  If both found that, it still is, and is
+ * found again.  A wait that is not told (no slot of its own) is seen by nobody, and its cycle by its own thread only.
  * A waiter sees a cycle only if its own process has every lock of the cycle open.  If no process on the cycle has,
  * nobody sees it (docs/locks.md).
  *
@@ -44,10 +48,12 @@
  * Invariants:
  *   L12  EDEADLK for a cycle only if every thread on it is of a living process and waited, since the same moment,
  *        before and after two looks that found every one of them holding what the one before it waits for
+ *   L14  of the threads of one cycle at most one gives up: after it took back its wait, all the others still waited
  */
 #include "lock/deadlock.h"
 
 #include "lock/slots.h"
+#include "lock/steps.h"
 
 #define PATH_MAX_THREADS 16
 #define WALK_MAX 256
@@ -201,6 +207,17 @@ static bool stands_in_way(const struct walker *waiter, const struct walker *hold
     return false;
 }
 
+/* The others wait, since when the walk saw them wait. */
+static bool path_waits(const struct walk *walk, const struct registry_list *list)
+{
+    for (unsigned i = 1; i < walk->depth; i++) {
+        struct walker again = walk->path[i];
+        if (!find_wait(list, &again) || again.since != walk->path[i].since || again.lock != walk->path[i].lock)
+            return false;
+    }
+    return true;
+}
+
 /* L12: the looks after the walk. */
 static bool path_stands(const struct walk *walk, const struct registry_list *list)
 {
@@ -208,12 +225,7 @@ static bool path_stands(const struct walk *walk, const struct registry_list *lis
         if (!stands_in_way(&walk->path[i % walk->depth], &walk->path[(i + 1) % walk->depth]))
             return false;
     }
-    for (unsigned i = 1; i < walk->depth; i++) {
-        struct walker again = walk->path[i];
-        if (!find_wait(list, &again) || again.since != walk->path[i].since || again.lock != walk->path[i].lock)
-            return false;
-    }
-    return true;
+    return path_waits(walk, list);
 }
 
 static bool path_lives(const struct walk *walk)
@@ -236,6 +248,20 @@ static bool asker_is_greatest(const struct walk *walk)
     return true;
 }
 
+/* L14.  True: this thread gives up, its wait is taken back.  False: it goes on waiting. */
+static bool give_up_first(struct waiting *w, const struct walk *walk, const struct registry_list *list)
+{
+    const int64_t since = w->since;
+    wait_take_back(w);
+    LOCK_STEP(CYCLE_LEFT);
+    if (path_waits(walk, list))
+        return true;
+    w->since = since;
+    wait_anew(w);
+    w->cycle_since = 0;
+    return false;
+}
+
 struct check {
     struct walk walk;
     struct registry_list list;
@@ -255,13 +281,15 @@ bool deadlock_check(struct waiting *w, int64_t now_ns)
     walk->looks = 0;
     handle_lock_registry();
     (void)handle_each_locked(list_lock, &check.list);
-    bool cycle = walk_from(walk, &check.list) && path_stands(walk, &check.list) && path_lives(walk);
-    handle_unlock_registry();
-    if (!cycle) {
+    bool gives_up = false;
+    if (walk_from(walk, &check.list) && path_stands(walk, &check.list) && path_lives(walk)) {
+        if (w->cycle_since == 0)
+            w->cycle_since = now_ns;
+        if (asker_is_greatest(walk) || now_ns - w->cycle_since >= CYCLE_PATIENCE_NS)
+            gives_up = give_up_first(w, walk, &check.list);
+    } else {
         w->cycle_since = 0;
-        return false;
     }
-    if (w->cycle_since == 0)
-        w->cycle_since = now_ns;
-    return asker_is_greatest(walk) || now_ns - w->cycle_since >= CYCLE_PATIENCE_NS;
+    handle_unlock_registry();
+    return gives_up;
 }

@@ -23,6 +23,7 @@
     X(RELEASED)         /* unlock: owner word given up, nobody woken yet                     */ \
     X(SLEEPING)         /* waiter's bit is set, about to sleep                               */ \
     X(WOKEN)            /* came back from sleep                                              */ \
+    X(CYCLE_LEFT)       /* about to get EDEADLK: its wait taken back, the others' not yet looked at */ \
     X(CLAIMANT_SET)     /* starving waiter named itself, HANDOFF not yet set                 */ \
     X(HANDOFF_SET)      /* HANDOFF set                                                       */ \
     X(HANDOFF_TAKEN)    /* claimant owns, its name not yet removed                           */ \

@@ -23,9 +23,9 @@ void wait_begin(struct waiting *w, struct rwlock *lock, struct rwlock_hold *hold
 void wait_count(struct waiting *w);
 /* Somebody is in the way: pass some time.  0: look again; EBUSY, ETIMEDOUT, EDEADLK, ECANCELED. */
 int wait_step(struct waiting *w);
-/* Before a claim is given up: its thread waits no more, for whoever looks (deadlock.c). */
+/* Before a claim or the whole wait is given up: its thread waits no more, for whoever looks (deadlock.c). */
 void wait_take_back(struct waiting *w);
-/* After a claim was stolen: what was seen of this wait does not hold any more, though it goes on. */
+/* After a claim was stolen, or the wait not given up after all: what was seen of it does not hold any more. */
 void wait_anew(struct waiting *w);
 /* The lock was had, or not: then whatever this waiter was given is passed on. */
 void wait_end(struct waiting *w, bool had);

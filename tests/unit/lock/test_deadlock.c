@@ -344,6 +344,62 @@ Test(deadlock, the_greatest_gives_up_at_once_and_the_others_later)
     }
 }
 
+#if STEAD_CHECKS >= 2
+
+/* Two threads know of their cycle at once, the greatest one because it was slow: what the other does at the step. */
+static struct {
+    _Atomic int64_t *own, *other; /* since when they wait, as their slots say */
+    bool leaves;
+    int64_t own_then; /* as it was at the step */
+} at_once;
+
+static void leave_at_once(enum lock_step step)
+{
+    if (step != LOCK_STEP_CYCLE_LEFT)
+        return;
+    at_once.own_then = atomic_load(at_once.own);
+    if (at_once.leaves)
+        atomic_store(at_once.other, 0);
+}
+
+/* L14.  First it takes its wait back, for the other one to see, then it looks. */
+Test(deadlock, of_two_that_give_up_at_once_the_first_is_told)
+{
+    for (int greatest = 0; greatest <= 1; greatest++) {
+        for (int leaves = 0; leaves <= 1; leaves++) {
+            struct scene scene;
+            scene_make(&scene);
+            uint32_t tid = greatest != 0 ? scene.tid - 1 : scene.tid + 1;
+            atomic_store(&slot_of_thread(&scene, 100, tid, scene.self.lock)->shared, 1);
+            struct lock_slot *wants = slot_of_thread(&scene, 101, tid, scene.other);
+            waits(wants, true);
+            scene.hold.slot = slot_of_thread(&scene, 102, scene.tid, scene.self.lock);
+            waits(scene.hold.slot, true);
+            scene.waiting.since = atomic_load(&scene.hold.slot->waiting_since);
+            const int64_t since = scene.waiting.since;
+            scene.waiting.cycle_since = 1; /* patience is over */
+            at_once.own = &scene.hold.slot->waiting_since;
+            at_once.other = &wants->waiting_since;
+            at_once.leaves = leaves != 0;
+            at_once.own_then = -1;
+            lock_step_hook = leave_at_once;
+            cr_assert_eq(deadlock_check(&scene.waiting, INT64_C(1) << 40), leaves == 0);
+            lock_step_hook = NULL;
+            cr_assert_eq(at_once.own_then, 0, "it looks before it can be seen to have left");
+            if (leaves == 0) {
+                cr_assert_eq(atomic_load(at_once.own), 0, "it waits no more");
+            } else {
+                cr_assert_gt(atomic_load(at_once.own), since, "it waits on, since another moment");
+                cr_assert_eq(scene.waiting.since, atomic_load(at_once.own));
+                cr_assert_eq(scene.waiting.cycle_since, 0, "patience begins anew");
+            }
+            scene_end(&scene);
+        }
+    }
+}
+
+#endif
+
 /* ---- words that change between two looks ---- */
 
 struct restless {

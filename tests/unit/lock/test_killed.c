@@ -182,6 +182,19 @@ static int victim_removes(struct member *self, struct world *world)
     return victim_cleans(self, world);
 }
 
+/* For its own flag, through another attachment: a cycle, seen at the first look. */
+static int victim_waits_for_itself(struct member *self, struct world *world)
+{
+    struct member again;
+    member_join(world, &again, PRESENCE_WRITER);
+    int rc = rwlock_lock(self->lock, false, DEADLINE_NEVER);
+    if (rwlock_lock(again.lock, true, DEADLINE_NEVER) != EDEADLK)
+        rc |= EINVAL;
+    rc |= rwlock_unlock(self->lock);
+    member_leave(&again);
+    return rc;
+}
+
 static int victim_leaves(struct member *self, struct world *world)
 {
     (void)self;
@@ -250,6 +263,7 @@ static const struct scenario scenarios[] = {
     {"steals", victim_steals, around_stolen, false},
     {"cleans a reader", victim_cleans, NULL, false},
     {"removes an owner", victim_removes, NULL, false},
+    {"waits for itself", victim_waits_for_itself, NULL, false},
     {"leaves", victim_leaves, NULL, true},
 };
 #define SCENARIOS (sizeof scenarios / sizeof scenarios[0])
