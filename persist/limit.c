@@ -11,7 +11,8 @@
  *
  * A commit that would make it more than the limit is refused before anything of it is written; memory is as it was.  It counts
  * twice what it adds to the overlay, and once what it writes straight into the file, which is there when it is done.
- * Residents make way.  What waits in the overlay is not the commit's fault: the caller may apply it and try again, if
+ * Residents make way, also for what was written past the heap's end (`carry`: of blocks that are free again), which is no part of
+ * any commit and refuses none.  What waits in the overlay is not the commit's fault: the caller may apply it and try again, if
  * that can help (limit_waits); store/ says who holds it off, if it cannot.  So that commits seldom come to that, slices are due
  * (slice.c) at half of what the overlay may have.
  *
@@ -29,7 +30,8 @@
  *
  * Invariants:
  *   W30 residents and twice the overlay's limit take an eighth of the memory and 3 MiB at most (test_limit.c)
- *   W28 after a commit 2 * overlay + resident <= max_private_bytes, if there is such a limit
+ *   W28 after a commit 2 * overlay <= max_private_bytes, if there is such a limit, and with carry + resident, too, or no page is
+ *       resident
  */
 #include "base/error.h"
 #include "base/memory.h"
@@ -94,7 +96,8 @@ int limit_admit(struct txn *txn, size_t more, size_t straight)
 
 size_t limit_residents(const struct txn *txn, size_t more, size_t straight)
 {
-    uint64_t most = txn->max_private_bytes / PAGE_BYTES, pinned = pinned_pages(txn, more, straight);
+    uint64_t most = txn->max_private_bytes / PAGE_BYTES;
+    uint64_t pinned = pinned_pages(txn, more, straight) + txn->carry.count;
     if (txn->max_private_bytes == 0)
         return txn->resident_limit;
     return (size_t)min_u64(txn->resident_limit, pinned < most ? most - pinned : 0);

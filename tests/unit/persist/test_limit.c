@@ -119,6 +119,29 @@ Test(txn_limit, applied_pages_make_way_and_slices_come_early)
     free(model);
 }
 
+/* What was written past the heap's end is in memory, too, and is no part of the commit. */
+Test(txn_limit, residents_make_way_for_what_lies_past_the_end)
+{
+    struct fixture f;
+    uint64_t seq;
+    fixture_skip_syncs();
+    fixture_create(&f, BYTES, BYTES);
+    f.options.max_private_bytes = LIMIT_PAGES * PAGE_BYTES;
+    OK(fixture_open(&f));
+    fixture_extend(&f, BYTES + UNIT_BYTES);
+    for (uint64_t round = 0; round < 8; round++) {
+        for (uint64_t page = 0; page < LIMIT_PAGES / 4; page++)
+            f.map.base[(round % 4 * LIMIT_PAGES / 4 + page) * PAGE_BYTES] = (uint8_t)(round + 1);
+        f.map.base[BYTES + round * PAGE_BYTES] = 1;
+        OK(txn_commit(f.txn, BYTES, &seq));
+        cr_assert_leq(private_bytes(&f), LIMIT_PAGES * PAGE_BYTES, "after commit %u", (unsigned)round);
+        OK(txn_apply(f.txn));
+    }
+    cr_assert_geq(f.txn->carry.count, 4, "nothing lay past the end");
+    fixture_kill(&f);
+    fixture_remove(&f);
+}
+
 /* Pages that go straight into the file are in memory until they are there; no application makes room for them. */
 Test(txn_limit, new_pages_count_and_nobody_is_waited_for)
 {
