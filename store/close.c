@@ -15,9 +15,10 @@
  *     both superblocks, a sync between; truncated and punched only   the superblocks are sealed, then the sealed file
  *     if no reader is attached; the log unlinked)
  *   6 detach
- * A failure in steps 1, 2 and 5 leaves the store open (after a seal that could not be undone only close and abandon are left).  If a
- * reader's section holds off step 5 longer than options.timeout_ms, the log is left for the next opener: nothing is
- * lost, the close succeeds.
+ * A failure in steps 1, 2 and 5 leaves the store open.  Only close and abandon are left after a seal that could not be undone,
+ * and where LIVE gave its heap away before the seal and cannot have it back (no memory, or a wild write).  If a reader's
+ * section holds off step 5 longer than options.timeout_ms, the log is left for the next opener: nothing is lost, the close
+ * succeeds.
  *
  * Step 1 is repeated after step 2, which may wait for the disk.  A thread that begins a call after that, or has not come as
  * far as to wait or to be counted (call.h), is one that uses a handle beside its close: the caller's error.
@@ -71,6 +72,13 @@ static int commit_trimmed(struct stead *s, uint64_t *seq)
     return store_rollback_locked(s); /* all that mattered is committed: a full disk keeps its free tail */
 }
 
+/* No memory, or no sound heap any more: from now on every call but close and abandon is refused before it looks for it. */
+static void give_up_heap(struct stead *s)
+{
+    s->direct_lock = false;
+    atomic_fetch_or(&s->gate, (unsigned)GATE_NO_HEAP);
+}
+
 /* No writer but this process is attached; gate, store lock and apply lock are held. */
 static int seal(struct stead *s)
 {
@@ -98,7 +106,7 @@ static int seal(struct stead *s)
         heap_guard_resume(s->heap);
     free(ranges.range);
     if (rc != 0 && detach && store_attach_heap(s, false, false) != 0)
-        s->seal_failed = true;
+        give_up_heap(s);
     if (rc == 0) {
         change_publish(&s->unit->durable_seq, &s->unit->durable_word, NULL, atomic_load(&s->unit->commit_seq));
     } else if (s->super.state != state) {
@@ -122,7 +130,7 @@ static int take_last_turn(struct stead *s)
     if (rc != 0)
         return rc;
     rc = commit_trimmed(s, &seq);
-    if (rc == 0)
+    if (rc == 0) /* the checkpoint would, but under the apply lock, which holds off readers */
         rc = store_make_durable(s, seq);
     return rc;
 }

@@ -208,6 +208,9 @@ static int open_file(struct stead *s, const stead_options *o)
 
 static int compare_options(struct stead *s, const char *path, const stead_options *o, int64_t patience_ns)
 {
+    int rc = store_enter(s);
+    if (rc != 0)
+        return rc;
     if ((o->flags & STEAD_NEW) != 0)
         return error_set(EEXIST, "%s exists already", path);
     if (s->read_only != ((o->flags & STEAD_READ_ONLY) != 0) || (!s->read_only && s->sharing != o->sharing) ||
@@ -218,7 +221,7 @@ static int compare_options(struct stead *s, const char *path, const stead_option
         return error_set(STEAD_ADDRESS_TAKEN, "%s is open in this process away from its recorded address", path);
     if (o->layout.name == NULL)
         return 0;
-    int rc = layout_read(s, patience_ns);
+    rc = layout_read(s, patience_ns);
     if (rc == 0 && !layout_matches(s, &o->layout))
         return error_set(STEAD_LAYOUT_MISMATCH, "%s is open in this process with layout \"%s\" version %u", path,
                          s->layout_name, s->layout_version);

@@ -40,8 +40,12 @@ int store_enter(const struct stead *s)
 {
     if (s == NULL)
         return error_set(EINVAL, "the store that the call was given is NULL");
-    if ((atomic_load_explicit(&s->gate, memory_order_relaxed) & GATE_FORKED) != 0)
+    unsigned gate = atomic_load_explicit(&s->gate, memory_order_relaxed);
+    if ((gate & GATE_FORKED) != 0)
         return error_set(EPERM, "%s was opened before fork(2): the child must open it again", s->file.path);
+    if ((gate & GATE_NO_HEAP) != 0)
+        return error_set(STEAD_FAILED, "%s: an earlier close failed half way; close it again, or stead_abandon() it",
+                         s->file.path);
     return 0;
 }
 

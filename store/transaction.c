@@ -257,8 +257,8 @@ static int flush_live(struct stead *s)
     store_fill_super(s, &s->super);
     s->super.commit_seq = atomic_load(&s->unit->commit_seq) + 1;
     rc = image_flush(s->image, &s->super, heap_used_bytes(s->heap));
-    if (rc == 0 || rc == EINTR)
-        return rc;
+    if (rc == 0)
+        return 0;
     atomic_store(&s->unit->flush_failed, 1);
     return error_set(STEAD_FAILED, "%s: the sync failed (%s); what is on the disk is unknown", s->file.path,
                      error_text(rc));

@@ -6,9 +6,13 @@
 #include <criterion/criterion.h>
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <unistd.h>
 
+#include "lock/bytes.h"
+#include "tests/crash/versioned.h"
 #include "tests/crash/workloads.h"
 
 TestSuite(power_cut, .timeout = 1500);
@@ -74,4 +78,62 @@ Test(power_cut, turns_a_section_cut_off_never_happened)
 Test(power_cut, a_backup_between_commits_disturbs_nothing)
 {
     explore(&workload_backup, 10, 50);
+}
+
+struct held_off {
+    stead_sharing sharing;
+    unsigned byte; /* what somebody else holds for longer than the close waits */
+    enum lock_byte_mode mode;
+};
+
+/* In SOLE nothing was committed before the close, in TURNS a section, of which its unlock promises no more than a place in
+ * the log. */
+static int change_before_close(stead *store)
+{
+    int rc = stead_lock(store, STEAD_EXCLUSIVE, -1);
+    if (rc == 0)
+        rc = versioned_make(store);
+    if (rc == 0)
+        rc = versioned_step(store, 1);
+    crash_begin(1);
+    return rc == 0 ? stead_unlock(store) : rc;
+}
+
+static int run_held_off(const char *path, void *arg)
+{
+    const struct held_off *held_off = arg;
+    char log[600];
+    stead *store;
+    int rc = stead_open(&store, path, &(stead_options){.sharing = held_off->sharing, .timeout_ms = 20});
+    if (rc == 0)
+        rc = change_before_close(store);
+    if (rc != 0)
+        return rc;
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    rc = fd < 0 ? errno : lock_byte_take(fd, held_off->byte, held_off->mode, 0);
+    if (rc == 0)
+        rc = stead_close(store);
+    if (rc == 0)
+        crash_done(1, true);
+    snprintf(log, sizeof log, "%s-wal", path);
+    if (rc == 0 && access(log, F_OK) != 0)
+        rc = EPROTO; /* nothing held it off: this proves nothing */
+    if (fd >= 0)
+        close(fd);
+    return rc;
+}
+
+/* The close of who is not let in, by an opener or by a reader in its section, leaves the log and says that all is well: then
+ * what it leaves is durable. */
+Test(power_cut, a_close_that_is_held_off_is_durable)
+{
+    static const struct held_off ways[] = {{STEAD_SOLE, LOCK_BYTE_GATE, LOCK_BYTE_WRITE},
+                                           {STEAD_SOLE, LOCK_BYTE_APPLY, LOCK_BYTE_READ},
+                                           {STEAD_TURNS, LOCK_BYTE_GATE, LOCK_BYTE_WRITE},
+                                           {STEAD_TURNS, LOCK_BYTE_APPLY, LOCK_BYTE_READ}};
+    for (size_t i = 0; i < sizeof ways / sizeof ways[0]; i++)
+        explore(
+            &(struct crash_case){
+                .name = "held-off", .run = run_held_off, .check = versioned_check, .arg = (void *)(uintptr_t)&ways[i]},
+            5, 10);
 }

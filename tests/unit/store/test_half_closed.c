@@ -159,6 +159,118 @@ Test(half_closed, a_live_store_whose_close_failed_is_not_taken_for_clean)
     }
 }
 
+static unsigned char *damaged, whole;
+
+static ssize_t failing_and_damaging(int fd, const void *buffer, size_t bytes, off_t offset)
+{
+    (void)fd, (void)buffer, (void)bytes, (void)offset;
+    *damaged = (unsigned char)~whole;
+    errno = EIO;
+    return -1;
+}
+
+static int visit_nothing(const char *name, void *object, void *arg)
+{
+    (void)name, (void)object, (void)arg;
+    return 0;
+}
+
+static int visit_no_block(void *block, size_t usable, void *arg)
+{
+    (void)block, (void)usable, (void)arg;
+    return 0;
+}
+
+static void init_nothing(void *root, void *arg)
+{
+    (void)root, (void)arg;
+}
+
+/* In LIVE a close gives the heap away before it seals.  If it cannot have it back (a wild write struck the first page in the
+ * meantime) every call answers, and the store can be closed or abandoned. */
+static stead *without_its_heap(void *object)
+{
+    stead *s = open_as(path_in("s"), STEAD_LIVE, STEAD_ACCEPT_UNCLEAN);
+    void *block = stead_malloc(s, 100);
+    cr_assert_not_null(block);
+    *(void **)object = block;
+    stead_status status;
+    OK(stead_stat(s, &status));
+    damaged = status.base;
+    whole = *damaged;
+    file_calls.pwrite_durable = failing_and_damaging;
+    FAILS(stead_close(s), EIO);
+    file_calls = file_calls_system;
+    cr_assert_neq(*damaged, whole, "nothing was written");
+    return s;
+}
+
+Test(half_closed, a_live_store_that_lost_its_heap_to_the_close_refuses_every_call)
+{
+    stead_status status;
+    stead_report report;
+    stead *other;
+    void *block, *root;
+    stead *s = without_its_heap(&block);
+    FAILS(stead_stat(s, &status), STEAD_FAILED);
+    FAILS(stead_check(s, &report), STEAD_FAILED);
+    FAILS(stead_commit(s, STEAD_BUFFERED), STEAD_FAILED);
+    FAILS(stead_commit(s, STEAD_DURABLE), STEAD_FAILED);
+    FAILS(stead_lock(s, STEAD_SHARED, -1), STEAD_FAILED);
+    FAILS(stead_lock(s, STEAD_EXCLUSIVE, 0), STEAD_FAILED);
+    FAILS(stead_bind(s, "name", block), STEAD_FAILED);
+    FAILS(stead_set_root(s, block), STEAD_FAILED);
+    FAILS(stead_root_once(s, 8, init_nothing, NULL, &root), STEAD_FAILED);
+    FAILS(stead_each_name(s, visit_nothing, NULL), STEAD_FAILED);
+    FAILS(stead_each_block(s, visit_no_block, NULL), STEAD_FAILED);
+    FAILS(stead_backup(s, path_in("copy")), STEAD_FAILED);
+    FAILS(stead_open(&other, path_in("s"), &(stead_options){.sharing = STEAD_LIVE}), STEAD_FAILED);
+    cr_assert_null(stead_malloc(s, 100));
+    cr_assert_null(stead_calloc(s, 1, 100));
+    cr_assert_null(stead_realloc(s, block, 200));
+    cr_assert_null(stead_aligned_alloc(s, 64, 100));
+    cr_assert_null(stead_lookup(s, "name"));
+    cr_assert_eq(stead_usable_size(block), 0);
+    stead_free(block);
+    unsigned entered = 0;
+    STEAD_LOCKED(s, STEAD_EXCLUSIVE)
+    entered++;
+    cr_assert_eq(entered, 0);
+    *damaged = whole;
+    OK(stead_close(s)); /* sealed from what the shared image is */
+    s = open_as(path_in("s"), STEAD_LIVE, 0);
+    OK(stead_check(s, NULL));
+    OK(stead_close(s));
+    s = without_its_heap(&block);
+    *damaged = whole;
+    stead_abandon(s);
+    FAILS(stead_open(&s, path_in("s"), &(stead_options){.sharing = STEAD_LIVE}), STEAD_UNCLEAN);
+}
+
+/* As long as the disk may say "sealed" nothing is committed: not even when it is written again. */
+Test(half_closed, a_live_store_whose_seal_could_not_be_taken_back_commits_nothing)
+{
+    unsigned refused = 0;
+    int closed = EIO;
+    for (long n = 0; closed != 0; n++) {
+        const char *path = path_in("s");
+        stead *s = open_as(path, STEAD_LIVE, 0);
+        for_ever = reaches_the_disk = true;
+        writes_left = n;
+        file_calls.pwrite_durable = failing_pwrite_durable;
+        closed = stead_close(s);
+        file_calls = file_calls_system;
+        if (closed != 0) {
+            refused += stead_commit(s, STEAD_DURABLE) == STEAD_FAILED;
+            OK(stead_close(s));
+        }
+        s = open_as(path, STEAD_LIVE, STEAD_EXISTING);
+        OK(stead_close(s));
+        OK(stead_remove(path));
+    }
+    cr_assert_gt(refused, 0, "no close got as far as to seal");
+}
+
 #define BLOCK_BYTES (6u << 20)
 
 static void expect_all(const unsigned char *bytes, unsigned char value)

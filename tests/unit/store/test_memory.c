@@ -332,6 +332,31 @@ Test(memory, the_file_shrinks_with_the_live_data)
     }
 }
 
+/* Who recovers a store after a crash closes it as whoever freed the blocks would have. */
+Test(memory, the_file_shrinks_with_the_live_data_after_a_crash)
+{
+    enum { BYTES = 24 << 20 };
+    static const stead_sharing modes[] = {STEAD_SOLE, STEAD_TURNS};
+    for (unsigned m = 0; m < 2; m++) {
+        char name[8] = {'s', (char)('0' + m)};
+        const stead_options options = {.sharing = modes[m]};
+        stead *s;
+        OK(stead_open(&s, path_in(name), &options));
+        OK(stead_lock(s, STEAD_EXCLUSIVE, -1));
+        void *block = stead_malloc(s, BYTES);
+        cr_assert_not_null(block);
+        memset(block, 1, BYTES);
+        OK(stead_commit(s, STEAD_DURABLE));
+        stead_free(block);
+        OK(stead_commit(s, STEAD_DURABLE));
+        OK(stead_unlock(s));
+        stead_abandon(s);
+        OK(stead_open(&s, path_in(name), &options));
+        OK(stead_close(s));
+        cr_assert_leq(file_bytes_of(path_in(name)), BYTES / 2, "mode %u: the tail was not returned", m);
+    }
+}
+
 Test(memory, pinning_does_not_change_what_is_committed)
 {
     stead *s = open_store("s");

@@ -91,6 +91,30 @@ Test(patience, a_close_that_is_not_let_in_leaves_the_log_and_succeeds)
     OK(stead_close(s));
 }
 
+/* As a section of a reader without write permission holds off whoever would change the file: whether the close waits for it a
+ * little or not at all, that is no failure of it. */
+Test(patience, a_close_that_a_readers_section_holds_off_leaves_the_log_and_succeeds)
+{
+    for (unsigned way = 0; way < 4; way++) {
+        const stead_options options = {.sharing = way % 2 == 0 ? STEAD_SOLE : STEAD_TURNS,
+                                       .timeout_ms = way / 2 == 0 ? 0 : 20};
+        stead *s;
+        void *root;
+        OK(stead_open(&s, path_in("s"), &options));
+        OK(stead_root_once(s, 64, NULL, NULL, &root));
+        int fd = open(path_in("s"), O_RDWR | O_CLOEXEC);
+        cr_assert_geq(fd, 0);
+        OK(lock_byte_take(fd, LOCK_BYTE_APPLY, LOCK_BYTE_READ, 0));
+        OK(stead_close(s));
+        cr_assert_eq(access(path_in("s-wal"), F_OK), 0, "way %u: it did not wait for the section", way);
+        close(fd);
+        OK(stead_open(&s, path_in("s"), &options));
+        cr_assert_not_null(stead_root(s));
+        OK(stead_close(s));
+        OK(stead_remove(path_in("s")));
+    }
+}
+
 Test(patience, waiting_for_ever_is_for_ever)
 {
     stead *s;
