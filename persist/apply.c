@@ -298,7 +298,7 @@ int txn_replay_point(struct txn *txn, const struct txn_point *point, int copy_fd
     if (rc != 0)
         return rc;
     scan.file_bytes = min_u64(scan.file_bytes, point->end); /* what is appended meanwhile is not looked at */
-    rc = replay_into_file(&scan, copy_fd, point->seq);
+    rc = replay_into_copy(&scan, copy_fd, point->seq, point->used_bytes);
     wal_scan_close(&scan);
     return rc;
 }

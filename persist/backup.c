@@ -15,7 +15,8 @@
  *     in the log noted
  *   4 copy: the log synced up to it; the pages that   application               no copy
  *     differ copied; records that were not applied
- *     yet replayed into the copy
+ *     yet replayed into the copy, but for what
+ *     longer commits before had behind its end
  *   5 finish: both superblocks, sealed; fsync, then   nothing                   no copy or a whole one
  *     the name (never over another file), then the
  *     directory

@@ -110,6 +110,8 @@ static int note_run(void *ctx, uint64_t image_offset, const void *bytes, unsigne
     struct window *window = &replay->window;
     if (count == WAL_STRAIGHT)
         return 0; /* it is in the file, and no record before this one names it (W7) */
+    if (replay->target->end_page != 0 && image_offset / PAGE_BYTES >= replay->target->end_page)
+        return 0;
     int rc = window_is_full(window) ? write_window(replay) : 0;
     if (rc == 0 && (rc = window_reserve(window, count)) != 0)
         error_set(rc, "no memory to replay the log");

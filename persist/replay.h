@@ -20,6 +20,7 @@ struct replay_target {
     int (*read)(void *ctx, uint64_t page, size_t count, uint8_t *to); /* as they are now */
     int (*write)(void *ctx, uint64_t page, size_t count, const uint8_t *bytes);
     void (*soon)(void *ctx, uint64_t page, size_t count); /* these will be read; a hint; may be NULL */
+    uint64_t end_page; /* what the log says of this page and later ones is left out; 0: all is told */
     /* Another one, for a thread of the replay's own: called at the same time, for pages of other blocks of the checksum table
      * (replay_write.c).  NULL: there is no such thread. */
     const struct replay_target *helper;
@@ -38,8 +39,10 @@ extern size_t replay_window_bytes;
  */
 int replay_records(struct wal_scan *scan, uint64_t end_seq, const struct replay_target *target);
 
-/* The same into a store file (or a copy of one): pages and their checksums. */
+/* The same into a store file: pages and their checksums. */
 int replay_into_file(struct wal_scan *scan, int fd, uint64_t end_seq);
+/* ... and into a copy of one that ends with image byte used_bytes: commits before the last one may have been longer. */
+int replay_into_copy(struct wal_scan *scan, int fd, uint64_t end_seq, uint64_t used_bytes);
 
 /*
  * Notes: for a caller that reads all records anyway and applies them later.  It adds their runs, as wal_scan_runs() visits

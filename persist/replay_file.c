@@ -106,9 +106,15 @@ static int finish_table(struct table *table, int rc)
 
 int replay_into_file(struct wal_scan *scan, int fd, uint64_t end_seq)
 {
+    return replay_into_copy(scan, fd, end_seq, 0);
+}
+
+int replay_into_copy(struct wal_scan *scan, int fd, uint64_t end_seq, uint64_t used_bytes)
+{
     struct table table = {.fd = fd};
     struct replay_target target = file_target;
     target.ctx = &table;
+    target.end_page = used_bytes / PAGE_BYTES;
     return finish_table(&table, replay_records(scan, end_seq, &target));
 }
 

@@ -108,6 +108,24 @@ Test(backup, of_a_private_store_is_its_last_commit)
     store_drop();
 }
 
+/* The log names pages that the last commit has not any more: by words, and all of a page. */
+Test(backup, of_a_store_that_became_shorter_ends_where_its_last_commit_does)
+{
+    uint64_t seq;
+    store_open(IMAGE_PRIVATE);
+    OK(image_extend(store.image, 40 * MIB));
+    store_fill(0, 40 * MIB, 1);
+    OK(image_commit(store.image, 40 * MIB, &seq));
+    store_fill(10 * MIB, 40 * MIB, 2);
+    memset((uint8_t *)image_base(store.image) + 39 * MIB, 7, PAGE_BYTES);
+    OK(image_commit(store.image, 40 * MIB, &seq));
+    store_fill(10 * MIB, 20 * MIB, 1);
+    OK(image_commit(store.image, 20 * MIB, &seq)); /* nothing of this is applied */
+    OK(image_backup(store.image, &store.super, copy_path));
+    store_seal(20 * MIB);
+    expect_copy(20 * MIB, 1);
+}
+
 Test(backup, of_a_crashed_store_by_a_reader_has_the_replayed_commit)
 {
     uint64_t seq;
