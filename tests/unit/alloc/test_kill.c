@@ -151,7 +151,8 @@ Test(kill, at_random_moments, .init = setup, .timeout = 240)
     uint32_t self = new_id();
     struct heap *heap = attach(self, true);
     unsigned first_id = 0;
-    for (unsigned round = 0; round < test_rounds(100) || atomic_load(&shared->operations) <= 1000; round++) {
+    const unsigned planned = test_rounds(100);
+    for (unsigned round = 0; round < planned || atomic_load(&shared->operations) <= 1000; round++) {
         pid_t children[CHILDREN];
         first_id = atomic_load(&shared->next_id);
         for (unsigned c = 0; c < CHILDREN; c++) {
@@ -162,8 +163,11 @@ Test(kill, at_random_moments, .init = setup, .timeout = 240)
             if (children[c] == 0)
                 work(row, child_seed);
         }
+        unsigned long before = atomic_load(&shared->operations);
         struct timespec pause = {.tv_nsec = (long)(test_random(&seed) % 8000000)};
-        nanosleep(&pause, NULL);
+        do /* at any moment; but where all of them come too early, some later rounds wait until one is at work */
+            nanosleep(&pause, NULL);
+        while (round >= planned && atomic_load(&shared->operations) == before);
         for (unsigned c = 0; c < CHILDREN; c++) {
             int status;
             kill(children[c], SIGKILL);

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "lock/futex.h"
@@ -70,8 +71,24 @@ Test(semaphore, every_unit_is_taken_once_across_processes)
 static int sleeper(struct world *world, void *arg)
 {
     (void)arg;
-    atomic_fetch_add(&world->board[8], 1);
     return semaphore_wait((void *)world->board, DEADLINE_NEVER);
+}
+
+/* So many sleep, or are on their last steps to it; those for which the pause is too short are just not chosen. */
+static void sleepers_await(struct semaphore_words *words, uint32_t n)
+{
+    while (__atomic_load_n(&words->word[1], __ATOMIC_SEQ_CST) < n)
+        sleep_ns(50000);
+    sleep_ns(1000000);
+}
+
+/* Returns when it does stop: until then it could take what is signalled. */
+static void stop(pid_t pid)
+{
+    int status;
+    kill(pid, SIGSTOP);
+    cr_assert_eq(waitpid(pid, &status, WUNTRACED), pid);
+    cr_assert(WIFSTOPPED(status));
 }
 
 /* The units a killed sleeper was woken for go to the living (L31). */
@@ -82,14 +99,11 @@ Test(semaphore, killed_sleepers_take_nothing_away)
     struct semaphore_words *words = (void *)world.board;
     for (int round = 0; round < 20; round++) {
         semaphore_format(words, 0);
-        atomic_store(&world.board[8], 0);
         pid_t doomed = world_fork(&world, NULL, sleeper, NULL);
-        cr_assert(board_await(&world.board[8], 1));
-        sleep_ns(1000000);
+        sleepers_await(words, 1);
         pid_t living = world_fork(&world, NULL, sleeper, NULL);
-        cr_assert(board_await(&world.board[8], 2));
-        sleep_ns(1000000);
-        kill(doomed, SIGSTOP); /* will be chosen, will not come */
+        sleepers_await(words, 2);
+        stop(doomed); /* will be chosen, will not come */
         OK(semaphore_signal(words, 1));
         kill(doomed, SIGKILL);
         cr_assert_eq(world_wait(doomed), 1000 + SIGKILL);
