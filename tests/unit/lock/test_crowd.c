@@ -259,7 +259,7 @@ Test(crowd, of_a_killed_process_is_in_nobodys_way)
 
 /* Every thread shares at the same time: none may be kept out. */
 
-enum { THREADS = SLOT_COUNT + 40 };
+enum { THREADS = FEW_SLOTS + 40 };
 static pthread_barrier_t all_in;
 
 static void *share_with_all(void *arg)
@@ -275,6 +275,7 @@ Test(crowd, more_threads_than_slots_share_at_the_same_time)
 {
     static pthread_t threads[THREADS];
     struct rwlock *lock = private_lock();
+    slots_leave_few(lock);
     pthread_attr_t attr;
     pthread_attr_init(&attr);
     pthread_attr_setstacksize(&attr, 128 << 10);

@@ -522,9 +522,10 @@ static void *crowd_main(void *arg)
 
 Test(rwlock, more_threads_than_slots_still_lock)
 {
-    enum { THREADS = SLOT_COUNT + 40 };
+    enum { THREADS = FEW_SLOTS + 40 };
     static pthread_t threads[THREADS];
     struct rwlock *lock = private_lock();
+    slots_leave_few(lock);
     pthread_attr_t attr;
     pthread_attr_init(&attr);
     pthread_attr_setstacksize(&attr, 128 << 10);

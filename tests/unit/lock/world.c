@@ -106,6 +106,15 @@ void slots_use_up(struct rwlock *lock, bool reserve, unsigned joinable)
     }
 }
 
+void slots_leave_few(struct rwlock *lock)
+{
+    if (FEW_SLOTS >= SLOT_COUNT)
+        return;
+    slots_use_up(lock, true, 0);
+    for (unsigned i = 0; i < FEW_SLOTS; i++)
+        slot_give_back(lock, &lock->region->slots[2 * i]); /* even ones are taken first */
+}
+
 int world_wait(pid_t pid)
 {
     int status;

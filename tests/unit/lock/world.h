@@ -49,6 +49,16 @@ struct rwlock *private_lock(void);
  * reserve: the last SLOT_RESERVE too. */
 void slots_use_up(struct rwlock *lock, bool reserve, unsigned joinable);
 
+/* More threads than slots are hundreds; under a sanitizer each look of one at all slots costs their number once more, for
+ * its clocks, and a test minutes.  There FEW_SLOTS that are free stand for all of them. */
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+#define FEW_SLOTS 64
+#else
+#define FEW_SLOTS SLOT_COUNT
+#endif
+/* Right after rwlock_open(): takes all slots but FEW_SLOTS, as slots_use_up() does. */
+void slots_leave_few(struct rwlock *lock);
+
 /* Runs body in a forked process that leaves the parent's descriptors alone; its return value is the exit status. */
 pid_t world_fork(struct world *world, struct member *inherited, int (*body)(struct world *world, void *arg), void *arg);
 /* Exit status; 1000 + signal if one ended it. */
