@@ -24,7 +24,7 @@ static void setup(void)
     srand(seed);
 }
 
-TestSuite(address, .init = setup, .timeout = 120);
+TestSuite(address, .init = setup, .timeout = 300);
 
 static void random_id(uint8_t id[16])
 {

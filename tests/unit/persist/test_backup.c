@@ -15,7 +15,7 @@ static void setup(void)
     (void)snprintf(copy_path, sizeof copy_path, "%s/copy", store.directory);
 }
 
-TestSuite(backup, .init = setup, .fini = store_remove, .timeout = 120);
+TestSuite(backup, .init = setup, .fini = store_remove, .timeout = 300);
 
 /* The copy is a sealed store of its own with marks of `round` in [0, used). */
 static void expect_copy(uint64_t used, uint64_t round)

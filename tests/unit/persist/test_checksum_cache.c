@@ -7,7 +7,7 @@
 #include "persist/checksum_cache.h"
 #include "txn_fixture.h"
 
-TestSuite(txn_checksum_cache, .timeout = 60);
+TestSuite(txn_checksum_cache, .timeout = 300);
 
 #define PAGES (3 * CHECKSUM_BLOCK_PAGES * CHECKSUM_CACHE_BLOCKS) /* thrice what is kept: blocks push each other out */
 

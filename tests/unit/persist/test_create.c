@@ -16,7 +16,7 @@ static void setup(void)
     OK(file_resolve(&store.file, store.path));
 }
 
-TestSuite(create, .init = setup, .fini = store_remove, .timeout = 120);
+TestSuite(create, .init = setup, .fini = store_remove, .timeout = 300);
 
 static int create(unsigned permissions)
 {

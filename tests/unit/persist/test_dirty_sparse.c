@@ -18,7 +18,7 @@
 #define PAGES UINT64_C(4096)
 #define BYTES (PAGES * PAGE_BYTES)
 
-TestSuite(txn_dirty_sparse, .timeout = 60);
+TestSuite(txn_dirty_sparse, .timeout = 300);
 
 struct range {
     int fd, pagemap;

@@ -19,7 +19,7 @@ static void teardown(void)
     store_remove();
 }
 
-TestSuite(file, .init = setup, .fini = teardown, .timeout = 60);
+TestSuite(file, .init = setup, .fini = teardown, .timeout = 300);
 
 static unsigned calls;
 

@@ -8,7 +8,7 @@
 
 #include "persist/wal.h"
 
-TestSuite(follow, .init = follow_setup, .fini = store_remove, .timeout = 120);
+TestSuite(follow, .init = follow_setup, .fini = store_remove, .timeout = 300);
 
 /* Both files, whole. */
 static uint8_t *read_files(size_t *bytes)

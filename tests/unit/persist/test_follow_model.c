@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <sys/random.h>
 
-TestSuite(follow_model, .init = follow_setup, .fini = store_remove, .timeout = 120);
+TestSuite(follow_model, .init = follow_setup, .fini = store_remove, .timeout = 300);
 
 /* ---- any words are safe ---- */
 

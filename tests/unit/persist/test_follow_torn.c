@@ -5,7 +5,7 @@
 
 #include "persist/wal.h"
 
-TestSuite(follow_torn, .init = follow_setup, .fini = store_remove, .timeout = 120);
+TestSuite(follow_torn, .init = follow_setup, .fini = store_remove, .timeout = 300);
 
 static unsigned torn_reads;
 static const uint8_t *words_of_the_session; /* are there after the next torn read; NULL: not */

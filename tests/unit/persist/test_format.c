@@ -6,7 +6,7 @@
 
 #include "persist/map.h"
 
-TestSuite(format, .timeout = 20);
+TestSuite(format, .timeout = 300);
 
 Test(format, first_bytes_stand_where_the_drawing_says)
 {

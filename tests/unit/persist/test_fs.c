@@ -9,7 +9,7 @@
 
 #include "persist/fs.h"
 
-TestSuite(fs, .init = store_directory, .fini = store_remove, .timeout = 60);
+TestSuite(fs, .init = store_directory, .fini = store_remove, .timeout = 300);
 
 Test(fs, memory_is_coherent_and_needs_no_sync)
 {

@@ -21,7 +21,7 @@ static void setup(void)
     store_create();
 }
 
-TestSuite(half_way, .init = setup, .fini = store_remove, .timeout = 120);
+TestSuite(half_way, .init = setup, .fini = store_remove, .timeout = 300);
 
 /* ---- durable writes that fail ---- */
 

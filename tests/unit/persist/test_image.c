@@ -15,7 +15,7 @@ static void setup(void)
     store_create();
 }
 
-TestSuite(image, .init = setup, .fini = store_remove, .timeout = 120);
+TestSuite(image, .init = setup, .fini = store_remove, .timeout = 300);
 
 Test(image, a_new_store_opens_with_its_first_unit_in_every_kind)
 {

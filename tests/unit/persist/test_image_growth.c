@@ -10,7 +10,7 @@ static void setup(void)
     store_create();
 }
 
-TestSuite(image_growth, .init = setup, .fini = store_remove, .timeout = 60);
+TestSuite(image_growth, .init = setup, .fini = store_remove, .timeout = 300);
 
 /* Each growth of a private image waits for the disk: there are few, and what was taken too much goes at the close. */
 Test(image_growth, a_private_image_that_grows_page_by_page_waits_for_the_disk_five_times_to_24_mib)

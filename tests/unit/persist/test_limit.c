@@ -10,7 +10,7 @@
 
 #include "txn_fixture.h"
 
-TestSuite(txn_limit, .timeout = 120);
+TestSuite(txn_limit, .timeout = 300);
 
 #define PAGES 512
 #define BYTES (PAGES * PAGE_BYTES)

@@ -47,7 +47,7 @@ static void teardown(void)
     file_calls = file_calls_system;
 }
 
-TestSuite(map, .init = setup, .fini = teardown, .timeout = 60);
+TestSuite(map, .init = setup, .fini = teardown, .timeout = 300);
 
 /* The signal that a read or write of the byte ends in, 0 if none. */
 static int signal_of(volatile uint8_t *byte, bool write)

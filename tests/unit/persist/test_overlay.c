@@ -7,7 +7,7 @@
 #include "persist/overlay.h"
 #include "txn_fixture.h"
 
-TestSuite(txn_overlay, .timeout = 60);
+TestSuite(txn_overlay, .timeout = 300);
 
 #define SPACE 3000 /* page numbers used */
 

@@ -32,7 +32,7 @@ static void teardown(void)
     store_remove();
 }
 
-TestSuite(page_copy, .init = setup, .fini = teardown, .timeout = 60);
+TestSuite(page_copy, .init = setup, .fini = teardown, .timeout = 300);
 
 static const uint8_t *page_of(int value)
 {

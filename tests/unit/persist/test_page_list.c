@@ -5,7 +5,7 @@
 #include "persist/page_list.h"
 #include "txn_fixture.h"
 
-TestSuite(txn_page_list, .timeout = 60);
+TestSuite(txn_page_list, .timeout = 300);
 
 static int by_number(const void *left, const void *right)
 {

@@ -35,7 +35,7 @@ static void setup(void)
     store_create();
 }
 
-TestSuite(image_ready, .init = setup, .fini = store_remove, .timeout = 120);
+TestSuite(image_ready, .init = setup, .fini = store_remove, .timeout = 300);
 
 static void make_ready(uint64_t offset, uint64_t bytes, unsigned fail_at)
 {

@@ -20,7 +20,7 @@
 #include "persist/replay.h"
 #include "txn_fixture.h"
 
-TestSuite(txn_replay, .timeout = 120);
+TestSuite(txn_replay, .timeout = 300);
 
 #define FIRST_PAGE 8000 /* group 0 ends at page 8192: the pages lie on both sides of it */
 #define PAGES 400

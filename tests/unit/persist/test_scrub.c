@@ -19,7 +19,7 @@ static void setup(void)
     store_seal(USED);
 }
 
-TestSuite(scrub, .init = setup, .fini = store_remove, .timeout = 120);
+TestSuite(scrub, .init = setup, .fini = store_remove, .timeout = 300);
 
 static void check(struct report *report, void (*name)(void *, uint64_t, char *, unsigned), void *ctx)
 {

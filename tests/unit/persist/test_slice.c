@@ -20,7 +20,7 @@ static void setup(void)
     txn_overlay_limit_pages = 64;
 }
 
-TestSuite(txn_slice, .init = setup, .timeout = 120);
+TestSuite(txn_slice, .init = setup, .timeout = 300);
 
 #define PAGES 10240 /* 40 MiB: two groups of the file */
 #define BYTES (PAGES * PAGE_BYTES)

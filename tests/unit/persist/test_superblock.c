@@ -12,7 +12,7 @@ static void setup(void)
     store_create();
 }
 
-TestSuite(superblock, .init = setup, .fini = store_remove, .timeout = 120);
+TestSuite(superblock, .init = setup, .fini = store_remove, .timeout = 300);
 
 static int read_super(struct superblock *super)
 {

@@ -25,7 +25,7 @@ static void teardown(void)
     fixture_remove(&f);
 }
 
-TestSuite(tail, .init = setup, .fini = teardown, .timeout = 60);
+TestSuite(tail, .init = setup, .fini = teardown, .timeout = 300);
 
 static int open_file(void)
 {

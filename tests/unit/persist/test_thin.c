@@ -12,7 +12,7 @@
 
 #include "txn_fixture.h"
 
-TestSuite(txn_thin, .timeout = 120);
+TestSuite(txn_thin, .timeout = 300);
 
 #define PAGES 4096
 #define BYTES (PAGES * PAGE_BYTES) /* 16 MiB: 8 page tables */

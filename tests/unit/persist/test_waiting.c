@@ -13,7 +13,7 @@
 
 #define BYTES (UINT64_C(1) << 20)
 
-TestSuite(txn_waiting, .timeout = 60);
+TestSuite(txn_waiting, .timeout = 300);
 
 /* The log is there, and its zeros ahead. */
 static void open_with_log(struct fixture *f)

@@ -14,7 +14,7 @@
 #include "persist/wal_internal.h"
 #include "txn_fixture.h"
 
-TestSuite(txn_wal_retire, .timeout = 60);
+TestSuite(txn_wal_retire, .timeout = 300);
 
 #define BYTES (UINT64_C(4) << 20)
 

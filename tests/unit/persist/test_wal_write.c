@@ -83,7 +83,7 @@ static void teardown(void)
     (void)rmdir(directory);
 }
 
-TestSuite(txn_wal_write, .init = setup, .fini = teardown, .timeout = 120);
+TestSuite(txn_wal_write, .init = setup, .fini = teardown, .timeout = 300);
 
 static int build(unsigned runs, unsigned bytes, bool deferred)
 {

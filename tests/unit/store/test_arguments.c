@@ -6,7 +6,7 @@
 
 #include "support/support.h"
 
-TestSuite(arguments, .init = support_setup, .fini = support_teardown, .timeout = 60);
+TestSuite(arguments, .init = support_setup, .fini = support_teardown, .timeout = 300);
 
 static int visit_lock(const stead_lock_info *info, void *arg)
 {

@@ -16,7 +16,7 @@
 
 #include "support/support.h"
 
-TestSuite(beside, .init = support_setup, .fini = support_teardown, .timeout = 120);
+TestSuite(beside, .init = support_setup, .fini = support_teardown, .timeout = 300);
 
 static const char text[] = "precious, and no log\n";
 

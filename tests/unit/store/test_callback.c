@@ -7,7 +7,7 @@
 
 #include "support/support.h"
 
-TestSuite(callback, .init = support_setup, .fini = support_teardown, .timeout = 120);
+TestSuite(callback, .init = support_setup, .fini = support_teardown, .timeout = 300);
 
 static stead *open_mode(const char *path, stead_sharing sharing)
 {

@@ -10,7 +10,7 @@
 #include "store/lock_unit.h"
 #include "support/support.h"
 
-TestSuite(change, .init = support_setup, .fini = support_teardown, .timeout = 60);
+TestSuite(change, .init = support_setup, .fini = support_teardown, .timeout = 300);
 
 enum { SLEEPERS = 3, CHANGES = 400 };
 

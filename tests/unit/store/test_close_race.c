@@ -16,7 +16,7 @@
 #include "lock/bytes.h"
 #include "support/support.h"
 
-TestSuite(close_race, .init = support_setup, .fini = support_teardown, .timeout = 120);
+TestSuite(close_race, .init = support_setup, .fini = support_teardown, .timeout = 300);
 
 static void (*after_look)(const struct flock *found); /* somebody's slot byte was asked for and is held */
 
@@ -133,7 +133,7 @@ static void *come_and_go_thread(void *arg)
     for (unsigned round = 0; round < c->rounds; round++) {
         bool reads = c->reader_of != 0 && (unsigned)getpid() % c->reader_of == 0;
         stead_options options = {
-            .flags = reads ? STEAD_READ_ONLY : 0, .sharing = c->sharing, .timeout_ms = round % 2 != 0 ? -1 : 20000};
+            .flags = reads ? STEAD_READ_ONLY : 0, .sharing = c->sharing, .timeout_ms = round % 2 != 0 ? -1 : SOON_MS};
         stead *s;
         CHILD(stead_open(&s, c->path, &options) == 0);
         if (reads)

@@ -10,7 +10,7 @@
 
 #include "support/support.h"
 
-TestSuite(commit, .init = support_setup, .fini = support_teardown, .timeout = 120);
+TestSuite(commit, .init = support_setup, .fini = support_teardown, .timeout = 300);
 
 static uint64_t *numbers(stead *s, unsigned count)
 {

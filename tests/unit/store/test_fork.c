@@ -10,7 +10,7 @@
 #include "persist/file.h"
 #include "support/support.h"
 
-TestSuite(fork, .init = support_setup, .fini = support_teardown, .timeout = 120);
+TestSuite(fork, .init = support_setup, .fini = support_teardown, .timeout = 300);
 
 Test(fork, a_fork_child_keeps_nothing_and_may_open_again)
 {

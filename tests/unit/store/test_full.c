@@ -80,7 +80,7 @@ static void space_returns(void)
     support_teardown();
 }
 
-TestSuite(full, .init = support_setup, .fini = space_returns, .timeout = 120);
+TestSuite(full, .init = support_setup, .fini = space_returns, .timeout = 300);
 
 #define BLOCKS 400
 

@@ -8,7 +8,7 @@
 
 #include "support/support.h"
 
-TestSuite(golden, .init = support_setup, .fini = support_teardown, .timeout = 60);
+TestSuite(golden, .init = support_setup, .fini = support_teardown, .timeout = 300);
 
 #define GOLDEN_NODES 300
 

@@ -15,7 +15,7 @@ static void teardown(void)
     support_teardown();
 }
 
-TestSuite(half_closed, .init = support_setup, .fini = teardown, .timeout = 120);
+TestSuite(half_closed, .init = support_setup, .fini = teardown, .timeout = 300);
 
 static long writes_left;
 static bool for_ever, reaches_the_disk;

@@ -32,7 +32,7 @@ static void teardown(void)
     support_teardown();
 }
 
-TestSuite(invariants, .init = setup, .fini = teardown, .timeout = 60);
+TestSuite(invariants, .init = setup, .fini = teardown, .timeout = 300);
 
 static void expect_problem(const char *id)
 {

@@ -13,7 +13,7 @@ static void teardown(void)
     support_teardown();
 }
 
-TestSuite(last_error, .init = support_setup, .fini = teardown, .timeout = 60);
+TestSuite(last_error, .init = support_setup, .fini = teardown, .timeout = 300);
 
 static int mark; /* in no store: freeing it is the error */
 

@@ -24,7 +24,7 @@ static void teardown(void)
     support_teardown();
 }
 
-TestSuite(late_log, .init = support_setup, .fini = teardown, .timeout = 120);
+TestSuite(late_log, .init = support_setup, .fini = teardown, .timeout = 300);
 
 static unsigned files_left(const char *name)
 {

@@ -21,7 +21,7 @@ static void teardown(void)
     support_teardown();
 }
 
-TestSuite(late_others, .init = support_setup, .fini = teardown, .timeout = 120);
+TestSuite(late_others, .init = support_setup, .fini = teardown, .timeout = 300);
 
 /* ---- an opener that read the superblocks before the first commit */
 

@@ -20,7 +20,7 @@ static void teardown(void)
     support_teardown();
 }
 
-TestSuite(learning, .init = support_setup, .fini = teardown, .timeout = 120);
+TestSuite(learning, .init = support_setup, .fini = teardown, .timeout = 300);
 
 #define GROWN_BYTES (8u << 20)
 

@@ -14,7 +14,7 @@
 
 #include "support/support.h"
 
-TestSuite(leave, .init = support_setup, .fini = support_teardown, .timeout = 120);
+TestSuite(leave, .init = support_setup, .fini = support_teardown, .timeout = 300);
 
 static stead *open_mode(const char *path, stead_sharing sharing)
 {
@@ -303,13 +303,15 @@ Test(leave, abandon_sends_away_who_waits_for_a_reader_from_outside)
 
 /* An open of the same store that is going to be refused looks at it for a while: it is no handle that a close could leave
  * the commit to. */
-static _Atomic bool holds;
+static _Atomic bool holds, is_to_let_go;
+static _Atomic pid_t opens, closes; /* threads */
 
-static void *hold_for_a_while(void *arg)
+static void *hold_until_told(void *arg)
 {
     CHILD(stead_lock(arg, STEAD_EXCLUSIVE, -1) == 0);
     atomic_store(&holds, true);
-    pause_ms(400);
+    while (!atomic_load(&is_to_let_go))
+        pause_ms(1);
     CHILD(stead_unlock(arg) == 0);
     return NULL;
 }
@@ -317,25 +319,47 @@ static void *hold_for_a_while(void *arg)
 static void *open_in_vain(void *arg)
 {
     stead *s;
+    atomic_store(&opens, gettid());
     FAILS(stead_open(&s, arg, &(stead_options){.timeout_ms = -1, .layout = {.name = "other", .version = 1}}),
           STEAD_LAYOUT_MISMATCH);
     return NULL;
 }
 
+/* Refused while the lock is held, or where the one who looks takes too long: then again. */
+static void *close_in_the_end(void *arg)
+{
+    int rc;
+    atomic_store(&closes, gettid());
+    while ((rc = stead_close(arg)) == EBUSY)
+        pause_ms(1);
+    CHILD(rc == 0);
+    return NULL;
+}
+
+static void await_thread(const _Atomic pid_t *thread)
+{
+    while (atomic_load(thread) == 0)
+        pause_ms(1);
+    await_sleeping(atomic_load(thread));
+}
+
 static void close_and_die(void *arg)
 {
-    pthread_t holding, opening;
+    pthread_t holding, opening, closing;
     stead *s;
     CHILD(stead_open(&s, arg, NULL) == 0);
     *(uint64_t *)stead_root(s) = 42;
-    CHILD(pthread_create(&holding, NULL, hold_for_a_while, s) == 0);
+    CHILD(pthread_create(&holding, NULL, hold_until_told, s) == 0);
     while (!atomic_load(&holds))
         pause_ms(1);
-    CHILD(pthread_create(&opening, NULL, open_in_vain, arg) == 0); /* waits to read what layout it is */
-    pthread_detach(holding);
+    CHILD(pthread_create(&opening, NULL, open_in_vain, arg) == 0);
     pthread_detach(opening);
-    pause_ms(100);
-    CHILD(stead_close(s) == 0);
+    await_thread(&opens); /* to read what layout it is */
+    CHILD(pthread_create(&closing, NULL, close_in_the_end, s) == 0);
+    await_thread(&closes); /* until it has read that */
+    atomic_store(&is_to_let_go, true);
+    pthread_join(holding, NULL);
+    pthread_join(closing, NULL);
 }
 
 Test(leave, close_beside_an_open_that_is_refused_commits)

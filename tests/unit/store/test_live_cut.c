@@ -237,7 +237,7 @@ static void teardown(void)
     support_teardown();
 }
 
-TestSuite(live_cut, .init = support_setup, .fini = teardown, .timeout = 240);
+TestSuite(live_cut, .init = support_setup, .fini = teardown, .timeout = 300);
 
 Test(live_cut, a_power_cut_is_detected_or_leaves_a_sealed_store)
 {

@@ -8,7 +8,7 @@
 
 #include "support/support.h"
 
-TestSuite(memory, .init = support_setup, .fini = support_teardown, .timeout = 120);
+TestSuite(memory, .init = support_setup, .fini = support_teardown, .timeout = 300);
 
 static stead *open_store(const char *name)
 {

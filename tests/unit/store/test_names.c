@@ -11,7 +11,7 @@
 #include "store/page.h"
 #include "support/support.h"
 
-TestSuite(names, .init = support_setup, .fini = support_teardown, .timeout = 120);
+TestSuite(names, .init = support_setup, .fini = support_teardown, .timeout = 300);
 
 enum { MANY = 8000, STEPS_MAX = 64, SMALL = 8000 };
 

@@ -16,7 +16,7 @@
 
 #include "support/support.h"
 
-TestSuite(namespace, .init = support_setup, .fini = support_teardown, .timeout = 120);
+TestSuite(namespace, .init = support_setup, .fini = support_teardown, .timeout = 300);
 
 #define NOT_PERMITTED 251 /* CHILD() uses 1..250 */
 

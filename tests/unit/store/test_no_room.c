@@ -22,7 +22,7 @@ static void teardown(void)
     support_teardown();
 }
 
-TestSuite(no_room, .init = support_setup, .fini = teardown, .timeout = 120);
+TestSuite(no_room, .init = support_setup, .fini = teardown, .timeout = 300);
 
 static int refusal; /* errno */
 static int small_fallocate(int fd, int mode, off_t offset, off_t bytes)

@@ -9,7 +9,7 @@
 
 #include "support/support.h"
 
-TestSuite(open, .init = support_setup, .fini = support_teardown, .timeout = 120);
+TestSuite(open, .init = support_setup, .fini = support_teardown, .timeout = 300);
 
 struct node {
     struct node *next;

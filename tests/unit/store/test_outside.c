@@ -13,7 +13,7 @@
 
 #include "support/support.h"
 
-TestSuite(outside, .init = support_setup, .fini = support_teardown, .timeout = 120);
+TestSuite(outside, .init = support_setup, .fini = support_teardown, .timeout = 300);
 
 /* What a child and its parent tell each other. */
 enum word { READY, GO, DONE, WORDS };

@@ -7,7 +7,7 @@
 
 #include "support/support.h"
 
-TestSuite(pointer, .init = support_setup, .fini = support_teardown, .timeout = 60);
+TestSuite(pointer, .init = support_setup, .fini = support_teardown, .timeout = 300);
 
 static unsigned long long bad_frees(stead *s)
 {

@@ -16,7 +16,7 @@
 #include "lock/bytes.h"
 #include "support/support.h"
 
-TestSuite(readers, .init = support_setup, .fini = support_teardown, .timeout = 240);
+TestSuite(readers, .init = support_setup, .fini = support_teardown, .timeout = 300);
 
 #define WORDS 4096
 #define LINK_BYTES 50000

@@ -15,7 +15,7 @@
 #define LARGE_BYTES ((size_t)24 << 20) /* above what growth makes itself */
 #define SMALL_BLOCKS 50
 
-TestSuite(ready, .init = support_setup, .fini = support_teardown, .timeout = 120);
+TestSuite(ready, .init = support_setup, .fini = support_teardown, .timeout = 300);
 
 static stead *open_live(unsigned flags)
 {

@@ -25,7 +25,7 @@ static void honest_again(void)
     support_teardown();
 }
 
-TestSuite(refused_here, .init = support_setup, .fini = honest_again, .timeout = 60);
+TestSuite(refused_here, .init = support_setup, .fini = honest_again, .timeout = 300);
 
 static void is_refused(long kind, stead_sharing sharing)
 {

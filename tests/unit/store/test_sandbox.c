@@ -22,7 +22,7 @@ static void teardown(void)
     support_teardown();
 }
 
-TestSuite(sandbox, .init = support_setup, .fini = teardown, .timeout = 120);
+TestSuite(sandbox, .init = support_setup, .fini = teardown, .timeout = 300);
 
 static ssize_t no_durable(int fd, const void *bytes, size_t count, off_t offset)
 {

@@ -17,7 +17,7 @@
 
 #define BLOCK_BYTES ((size_t)8 << 20)
 
-TestSuite(scarce, .init = support_setup, .fini = support_teardown, .timeout = 60);
+TestSuite(scarce, .init = support_setup, .fini = support_teardown, .timeout = 300);
 
 static void no_more_memory(bool really)
 {

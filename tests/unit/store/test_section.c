@@ -7,7 +7,7 @@
 
 #include "support/support.h"
 
-TestSuite(section, .init = support_setup, .fini = support_teardown, .timeout = 120);
+TestSuite(section, .init = support_setup, .fini = support_teardown, .timeout = 300);
 
 struct job {
     const char *path;
@@ -431,7 +431,9 @@ static void malloc_until_killed(void *arg)
     stead *s;
     void *mine[64] = {NULL};
     unsigned seed = (unsigned)getpid();
-    CHILD(stead_open(&s, job->path, &(stead_options){.sharing = STEAD_LIVE, .flags = STEAD_ACCEPT_UNCLEAN}) == 0);
+    CHILD(stead_open(&s, job->path,
+                     &(stead_options){.sharing = STEAD_LIVE, .flags = STEAD_ACCEPT_UNCLEAN, .timeout_ms = SOON_MS}) ==
+          0);
     job->words[0] = 1;
     for (;;) {
         unsigned i = (unsigned)rand_r(&seed) % 64;
@@ -448,7 +450,7 @@ Test(section, live_allocation_survives_kills_of_neighbours)
     for (unsigned round = 0; round < (test_long() ? 300u : 20u); round++) {
         struct job job = {.path = path_in("s"), .words = shared_words(1)};
         pid_t a = spawn(malloc_until_killed, &job), b = spawn(malloc_until_killed, &job);
-        await(job.words, 1);
+        cr_assert(await(job.words, 1));
         for (unsigned i = 0; i < 200; i++) {
             void *block = stead_malloc(s, i * 50);
             cr_assert_not_null(block, "%s", stead_last_error_text());

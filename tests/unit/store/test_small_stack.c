@@ -32,7 +32,7 @@ static void teardown(void)
     support_teardown();
 }
 
-TestSuite(small_stack, .init = support_setup, .fini = teardown, .timeout = 120);
+TestSuite(small_stack, .init = support_setup, .fini = teardown, .timeout = 300);
 
 static ssize_t no_copy(int from_fd, off_t *from, int to_fd, off_t *to, size_t bytes)
 {

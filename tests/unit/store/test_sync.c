@@ -7,13 +7,13 @@
 
 #include "support/support.h"
 
-TestSuite(sync, .init = support_setup, .fini = support_teardown, .timeout = 60);
+TestSuite(sync, .init = support_setup, .fini = support_teardown, .timeout = 300);
 
 static void ask_for_the_fifo(void *arg)
 {
     unsigned value;
     stead_event *event;
-    alarm(10);
+    alarm(SOON_MS / 1000);
     CHILD(stead_sync_value(arg, "event", &value) == STEAD_CORRUPT);
     CHILD(stead_event_open(&event, arg, false) == STEAD_CORRUPT);
 }
@@ -71,7 +71,7 @@ static void open_in_child(void *arg)
 {
     stead_semaphore *semaphore;
     (void)arg;
-    alarm(10);
+    alarm(SOON_MS / 1000);
     CHILD(stead_semaphore_open(&semaphore, NULL, 0) == 0);
     CHILD(stead_semaphore_close(semaphore) == 0);
 }

@@ -9,7 +9,7 @@
 #include "persist/superblock.h"
 #include "support/support.h"
 
-TestSuite(times, .init = support_setup, .fini = support_teardown, .timeout = 60);
+TestSuite(times, .init = support_setup, .fini = support_teardown, .timeout = 300);
 
 struct session {
     char path[400];

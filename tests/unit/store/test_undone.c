@@ -6,7 +6,7 @@
 
 #include "support/support.h"
 
-TestSuite(undone, .init = support_setup, .fini = support_teardown, .timeout = 120);
+TestSuite(undone, .init = support_setup, .fini = support_teardown, .timeout = 300);
 
 #if !defined(__SANITIZE_THREAD__) /* which leaves no room for so many addresses */
 static unsigned entries(const char *folder)

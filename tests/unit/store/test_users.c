@@ -14,7 +14,7 @@
 #define FIRST_USER 65001
 #define SECOND_USER 65002
 
-TestSuite(users, .init = support_setup, .fini = support_teardown, .timeout = 120);
+TestSuite(users, .init = support_setup, .fini = support_teardown, .timeout = 300);
 
 static volatile uint32_t *word; /* 0: the first one is open; 1: the second one is done */
 

@@ -18,7 +18,8 @@
 #include "support/support.h"
 
 #define LONG_NS INT64_C(300000000000)
-#define ROUNDS_MAX 20000 /* of each thread, 2 ms each */
+#define ROUND_MS 2
+#define ROUNDS_MAX (2 * SOON_MS / ROUND_MS) /* of each thread */
 
 enum { STEP, DONE, WORD_COUNT };
 
@@ -39,7 +40,7 @@ static void start_with(void)
     store_view_patience_ns = LONG_NS;
 }
 
-TestSuite(view, .init = start_with, .fini = support_teardown, .timeout = 120);
+TestSuite(view, .init = start_with, .fini = support_teardown, .timeout = 300);
 
 /* Sets root[0] to each step's number and makes it durable; the last step closes. */
 static void write_as_told(void *arg)
@@ -174,7 +175,7 @@ static void *look_all_the_time(void *arg)
         OK(stead_lock(reader, STEAD_SHARED, -1));
         uint64_t number = *(const volatile uint64_t *)stead_root(reader), before = newest;
         while (before < number && !atomic_compare_exchange_weak(&newest, &before, number)) {}
-        usleep(2000);
+        pause_ms(ROUND_MS);
         OK(stead_unlock(reader));
     }
     return arg;
@@ -186,7 +187,7 @@ static void overlap(pthread_t thread[THREADS])
     newest = 0;
     for (int i = 0; i < THREADS; i++) {
         thread[i] = start_thread(look_all_the_time, NULL);
-        usleep(2000 / THREADS);
+        usleep(ROUND_MS * 1000 / THREADS);
     }
 }
 
@@ -205,8 +206,8 @@ Test(view, sections_that_overlap_without_end_go_on_to_the_next_commit)
         overlap(thread);
         for (uint32_t step = 2; step < 6; step++) {
             tell(step);
-            for (unsigned round = 0; round < ROUNDS_MAX / 4 && newest < step; round++)
-                usleep(2000);
+            for (unsigned round = 0; round < SOON_MS / ROUND_MS && newest < step; round++)
+                pause_ms(ROUND_MS);
             cr_assert_eq(newest, step, "mode %u, slot %u", n / 2, n % 2);
         }
         end_overlap(thread);
