@@ -127,7 +127,9 @@ typedef struct {
     uint32_t version;
     /* Called when the store holds another version of the same name, inside one transaction (TURNS and
      * SOLE: committed durably if it returns 0, rolled back if not; LIVE: under the exclusive lock).
-     * NULL: STEAD_LAYOUT_MISMATCH instead.  Returns 0 or an error that stead_open() then returns. */
+     * NULL: STEAD_LAYOUT_MISMATCH instead.  Returns 0 or an error that stead_open() then returns.  EBUSY: another process
+     * has the store open for writing, with the old structs.  Readers that have it open are not asked, and their next section
+     * sees the new ones: where structs change, stop or tell them first. */
     int (*upgrade)(stead *store, uint32_t from_version, uint32_t to_version, void *arg);
     void *upgrade_arg;
 } stead_layout;
