@@ -17,7 +17,6 @@
  */
 #include "base/memory.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -35,9 +34,8 @@
 static uint64_t parse_limit(const char *text)
 {
     char *end;
-    errno = 0;
-    unsigned long long bytes = strtoull(text, &end, 10);
-    if (*text < '0' || *text > '9' || errno != 0 || end[strspn(end, " \n")] != '\0')
+    unsigned long long bytes = strtoull(text, &end, 10); /* too large: ULLONG_MAX, which is no limit */
+    if (*text < '0' || end[strspn(end, " \n")] != '\0')
         return MEMORY_NO_LIMIT; /* "max" */
     return bytes;
 }
@@ -52,7 +50,7 @@ static uint64_t read_limit(const char *folder, const char *name)
         return MEMORY_NO_LIMIT;
     ssize_t n = read(fd, text, sizeof text - 1);
     close(fd);
-    if (n <= 0)
+    if (n < 0)
         return MEMORY_NO_LIMIT;
     text[n] = '\0';
     return parse_limit(text);

@@ -174,7 +174,6 @@ static int finish_live(struct stead *s)
         if (s->heap == NULL)
             s->super.used_bytes = used_before;
         s->super.commit_seq = atomic_load(&s->unit->commit_seq);
-        s->super.accepted_unclean = atomic_load(&s->unit->accepted_unclean);
         rc = seal(s);
     }
     return rc;

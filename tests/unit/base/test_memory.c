@@ -97,6 +97,8 @@ Test(memory, a_path_that_leaves_the_mount_is_not_followed)
     put("/sys/elsewhere/memory.max", "5\n");
     put("/sys/fs/cgroup/memory.max", "77\n");
     cr_assert_eq(memory_limit_of_groups(root), 77);
+    put("/proc/self/cgroup", "0::no-slash\n");
+    cr_assert_eq(memory_limit_of_groups(root), 77);
 }
 
 Test(memory, what_is_no_number_is_no_limit)

@@ -392,6 +392,47 @@ Test(commit, a_live_thread_that_dies_inside_leaves_the_store_unclean_until_repai
     OK(stead_close(again));
 }
 
+struct live_committer {
+    const char *path;
+    unsigned durable;
+};
+
+static void commit_and_leave(void *arg)
+{
+    const struct live_committer *c = arg;
+    stead *s;
+    CHILD(stead_open(&s, c->path, &(stead_options){.sharing = STEAD_LIVE, .timeout_ms = SOON_MS}) == 0);
+    for (unsigned i = 0; i < c->durable; i++)
+        CHILD(stead_commit(s, STEAD_DURABLE) == 0);
+    CHILD(stead_commit(s, STEAD_BUFFERED) == 0);
+    CHILD(stead_close(s) == 0);
+}
+
+/* Whoever writes the superblock of a LIVE store next, by a commit or by the last close, writes it over the newest one and with
+ * the number of the last commit, whoever made those. */
+Test(commit, a_live_superblock_follows_the_commits_of_others)
+{
+    const stead_options live = {.sharing = STEAD_LIVE, .timeout_ms = SOON_MS};
+    for (unsigned i = 0; i < 8; i++) {
+        struct live_committer other = {path_in("s"), i / 2};
+        stead_status before, after;
+        stead *s;
+        OK(stead_open(&s, other.path, &live));
+        OK(stead_commit(s, STEAD_DURABLE));
+        OK(stead_stat(s, &before));
+        REAP_OK(spawn(commit_and_leave, &other));
+        if (i % 2 != 0)
+            OK(stead_commit(s, STEAD_DURABLE));
+        OK(stead_stat(s, &after));
+        cr_assert_eq(after.commit_seq, before.commit_seq + other.durable + 1 + i % 2);
+        OK(stead_close(s));
+        OK(stead_open(&s, other.path, &live)); /* sealed */
+        OK(stead_stat(s, &before));
+        cr_assert_eq(before.commit_seq, after.commit_seq, "%u: the close went back to another commit", i);
+        OK(stead_close(s));
+    }
+}
+
 Test(commit, growth_by_many_megabytes_commits_and_rolls_back)
 {
     stead *s;
