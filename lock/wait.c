@@ -46,6 +46,12 @@
 
 #define CHECK_FIRST_NS 10000000 /* first look for the dead and for cycles  */
 #define CHECK_NS 50000000       /* and then as often as this               */
+#if STEAD_CHECKS >= 2
+int64_t wait_check_first_ns = CHECK_FIRST_NS, wait_check_ns = CHECK_NS;
+#else
+#define wait_check_first_ns CHECK_FIRST_NS
+#define wait_check_ns CHECK_NS
+#endif
 #define STARVING_NS 1000000
 #define HANDOFF_GAP_NS 500000
 #define TURNS_MAX 2048 /* 0.5 ms of short sections: earlier, a second waiter only takes a core away */
@@ -276,7 +282,7 @@ int wait_checks(struct waiting *w, int64_t *until)
     struct lock_slot *slot = w->hold->slot;
     if (w->since == 0) {
         w->since = now;
-        w->check_at = now + CHECK_FIRST_NS;
+        w->check_at = now + wait_check_first_ns;
         if (slot != NULL && !w->hold->joined)
             atomic_store(&slot->waiting_exclusive, w->exclusive);
         tell(w, now);
@@ -286,7 +292,7 @@ int wait_checks(struct waiting *w, int64_t *until)
     if (atomic_load(&w->lock->shut))
         return error_set(ECANCELED, "the lock was closed by another thread while this one waited for it");
     if (now >= w->check_at) {
-        w->check_at = now + CHECK_NS;
+        w->check_at = now + wait_check_ns;
         bool changed = owner_reap(w->lock);
         changed |= claimant_reap(w->lock, w->hold->self);
         if (changed)

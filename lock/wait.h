@@ -51,6 +51,12 @@ struct wakes {
 uint64_t wakes_plan(struct rwlock *lock, uint64_t state, struct wakes *wakes);
 void wakes_do(struct rwlock *lock, const struct wakes *wakes);
 
+#if STEAD_CHECKS >= 2
+/* How long a sleep lasts at most before its first look for the dead and for cycles, and between two.  A test that makes them
+ * longer than itself is held up for ever by each wake-up that is missing (L8, L9). */
+extern int64_t wait_check_first_ns, wait_check_ns;
+#endif
+
 /* Removes a dead owner: true if there was one. */
 bool owner_reap(struct rwlock *lock);
 

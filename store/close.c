@@ -249,7 +249,7 @@ static int close_writer(struct stead *s)
      * the log that its checkpoint replaces is still where it was: else the log went, too, and waits for the next opener. */
     if (file_has_name(&s->file) && (file_is_current(&s->file) || image_log_named(s->image)))
         rc = finish_writer(s);
-    else if (!file_has_name(&s->file) && s->sharing != STEAD_LIVE)
+    else if (!file_has_name(&s->file))
         image_unname_log(s->image);
     if (rc != 0)
         (void)lock_byte_drop(s->lock_fd, LOCK_BYTE_GATE);

@@ -138,6 +138,7 @@ Test(interleave, owner_between_claim_and_look_keeps_readers_out)
 /* A reader leaves between its owner's DRAIN and sleep, and the other way round: no wake-up is lost (L8). */
 Test(interleave, reader_leaves_while_the_owner_falls_asleep)
 {
+    only_wake_ups_wake();
     struct rwlock *lock = private_lock();
     OK(rwlock_lock(lock, false, 0));
     struct runner owner;
@@ -153,6 +154,7 @@ Test(interleave, reader_leaves_while_the_owner_falls_asleep)
 /* A waiter has set its bit and not yet slept when the lock is released: it must not sleep (L8). */
 Test(interleave, release_between_a_waiters_bit_and_its_sleep)
 {
+    only_wake_ups_wake();
     for (int exclusive = 0; exclusive <= 1; exclusive++) {
         struct rwlock *lock = private_lock();
         OK(rwlock_lock(lock, true, 0));
@@ -175,6 +177,7 @@ Test(interleave, release_between_a_waiters_bit_and_its_sleep)
  */
 Test(interleave, writer_whose_claim_was_stolen_notices)
 {
+    only_wake_ups_wake();
     struct rwlock *lock = private_lock();
     OK(rwlock_lock(lock, false, 0));
     struct runner writer;
@@ -197,6 +200,7 @@ Test(interleave, writer_whose_claim_was_stolen_notices)
 /* A claimant names itself and stands before HANDOFF: the others go on; then they do not pass it any more (L7). */
 Test(interleave, claimant_is_not_overtaken_once_it_said_so)
 {
+    only_wake_ups_wake();
     struct rwlock *lock = private_lock();
     struct runner starving;
     arm(LOCK_STEP_HANDOFF_SET);

@@ -378,6 +378,7 @@ Test(rwlock, a_death_passed_on_is_told_to_the_next_one)
 static void not_recoverable_wakes_everybody(struct rwlock *lock)
 {
     struct other a, b;
+    only_wake_ups_wake();
     other_start(&a, lock);
     other_start(&b, lock);
     end_while_holding(lock, true);

@@ -37,6 +37,7 @@ struct actor {
     uint64_t random;
     uint64_t owned;
     bool gentle; /* no upgrades, tries or timeouts: every request must succeed */
+    bool stays;  /* inside now and then for so long that others fall asleep */
 };
 
 static void fault(struct world *world, const char *what, int rc)
@@ -53,6 +54,15 @@ static void note(struct world *world, int64_t begin)
         ;
 }
 
+static void dawdle(struct actor *actor)
+{
+    uint64_t dice = random_next(&actor->random);
+    if (actor->stays && dice % 8 == 0)
+        sleep_ns((int64_t)(dice >> 8) % 300000);
+    else if (dice % 64 == 0)
+        sched_yield();
+}
+
 /* The lock is owned, after result rc. */
 static void change(struct actor *actor, int rc)
 {
@@ -66,8 +76,7 @@ static void change(struct actor *actor, int rc)
     if (data->left != data->right)
         fault(actor->world, "an owner sees a half-made change", 0);
     data->left++;
-    if (random_next(&actor->random) % 64 == 0)
-        sched_yield();
+    dawdle(actor);
     data->right++;
     actor->owned++;
     atomic_fetch_add_explicit(&actor->world->board[UNDER_WAY], 1, memory_order_relaxed);
@@ -77,8 +86,7 @@ static void look(struct actor *actor)
 {
     struct shared_data *data = actor->data;
     uint64_t left = data->left;
-    if (random_next(&actor->random) % 64 == 0)
-        sched_yield();
+    dawdle(actor);
     if (left != data->right)
         fault(actor->world, "a reader sees a half-made change", 0);
 }
@@ -216,6 +224,71 @@ Test(stress, threads_that_share_slots)
     OK(rwlock_close(lock));
     world_end(&world);
 }
+
+#if STEAD_CHECKS >= 2
+struct round_of_sections {
+    struct actor actor;
+    pthread_barrier_t *begun;
+    unsigned rounds;
+};
+
+static void *rounds_main(void *arg)
+{
+    enum { SECTIONS = 12 };
+    struct round_of_sections *of = arg;
+    for (unsigned i = 0; i < of->rounds; i++) {
+        pthread_barrier_wait(of->begun);
+        for (unsigned n = 0; n < SECTIONS; n++)
+            act(&of->actor);
+    }
+    atomic_fetch_add(&of->actor.world->board[OWNED], of->actor.owned);
+    return NULL;
+}
+
+static void rounds_of_sections(unsigned threads, unsigned rounds, bool gentle)
+{
+    enum { THREADS_MAX = 16 };
+    struct round_of_sections of[THREADS_MAX];
+    pthread_t thread[THREADS_MAX];
+    pthread_barrier_t begun;
+    struct world world;
+    uint64_t seed = seed_get();
+    only_wake_ups_wake();
+    world_make(&world);
+    struct rwlock *lock = private_lock();
+    cr_assert_eq(pthread_barrier_init(&begun, NULL, threads), 0);
+    for (unsigned i = 0; i < threads; i++) {
+        of[i] = (struct round_of_sections){
+            .actor = {.world = &world,
+                      .lock = lock,
+                      .data = (void *)world.board,
+                      .random = seed + i * 1000003,
+                      .gentle = gentle,
+                      .stays = true},
+            .begun = &begun,
+            .rounds = rounds * long_factor(),
+        };
+        cr_assert_eq(pthread_create(&thread[i], NULL, rounds_main, &of[i]), 0);
+    }
+    for (unsigned i = 0; i < threads; i++)
+        cr_assert_eq(pthread_join(thread[i], NULL), 0);
+    pthread_barrier_destroy(&begun);
+    verdict(&world, atomic_load(&world.board[OWNED]));
+    OK(rwlock_close(lock));
+    world_end(&world);
+}
+
+/* Nobody depends on a wake-up, because nobody sleeps for long without looking; so one that is missing is a delay, and nothing
+ * but a clock would tell.  Here nobody looks: whoever is not woken in a round, at whose end the others have gone, sleeps for
+ * ever. */
+Test(stress, L8_a_wake_up_that_nobody_looks_for_is_not_lost)
+{
+    rounds_of_sections(3, 400, false);
+    rounds_of_sections(3, 400, true);
+    rounds_of_sections(12, 100, false);
+    rounds_of_sections(12, 100, true);
+}
+#endif
 
 struct crowd {
     unsigned threads;

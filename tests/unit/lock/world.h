@@ -78,6 +78,10 @@ bool board_await(_Atomic uint64_t *word, uint64_t value);
 /* Waits until n threads wait for the lock (as rwlock_each tells). */
 bool waiters_await(struct rwlock *lock, unsigned n);
 
+/* From here on no sleep ends by itself to look for the dead and for cycles: a wake-up that is missing holds the test up for ever
+ * (the suite's timeout).  Where STEAD_CHECKS < 2: nothing. */
+void only_wake_ups_wake(void);
+
 uint64_t seed_get(void);
 uint64_t random_next(uint64_t *state);
 /* STEAD_LONG=1: ten times longer. */

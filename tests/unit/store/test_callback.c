@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <unistd.h>
 
 #include "support/support.h"
 
@@ -97,6 +98,35 @@ Test(callback, abandon_from_a_callback)
             OK(stead_lock(s, STEAD_EXCLUSIVE, 0));
             OK(stead_unlock(s));
         }
+        OK(stead_close(s));
+        OK(stead_remove(path_in("s")));
+    }
+}
+
+static pid_t child;
+
+static int abandon_and_fork(const char *name, void *object, void *arg)
+{
+    (void)name;
+    (void)object;
+    stead_abandon(arg);
+    child = fork();
+    return 7;
+}
+
+/* The child has the call that is to abandon at its end, too, and nothing else of the store. */
+Test(callback, a_child_of_one_that_abandoned_takes_nothing_away)
+{
+    for (unsigned sharing = 0; sharing < 3; sharing++) {
+        stead *s = open_named((stead_sharing)sharing);
+        int rc = stead_each_name(s, abandon_and_fork, s);
+        if (child == 0)
+            _exit(rc == 7 ? 0 : 1);
+        REAP_OK(child);
+        cr_assert_eq(rc, 7);
+        OK(stead_open(&s, path_in("s"),
+                      &(stead_options){.sharing = (stead_sharing)sharing, .flags = STEAD_ACCEPT_UNCLEAN}));
+        cr_assert_not_null(stead_lookup(s, "a"));
         OK(stead_close(s));
         OK(stead_remove(path_in("s")));
     }

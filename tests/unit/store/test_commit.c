@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "persist/superblock.h"
 #include "support/support.h"
 
 TestSuite(commit, .init = support_setup, .fini = support_teardown, .timeout = 300);
@@ -408,6 +409,17 @@ static void commit_and_leave(void *arg)
     CHILD(stead_close(s) == 0);
 }
 
+static uint64_t superblock_number(const char *path)
+{
+    struct superblock super;
+    struct file file;
+    OK(file_resolve(&file, path));
+    OK(file_open(&file, false));
+    OK(superblock_read(&file, &super));
+    file_close(&file);
+    return super.sequence;
+}
+
 /* Whoever writes the superblock of a LIVE store next, by a commit or by the last close, writes it over the newest one and with
  * the number of the last commit, whoever made those. */
 Test(commit, a_live_superblock_follows_the_commits_of_others)
@@ -421,11 +433,16 @@ Test(commit, a_live_superblock_follows_the_commits_of_others)
         OK(stead_commit(s, STEAD_DURABLE));
         OK(stead_stat(s, &before));
         REAP_OK(spawn(commit_and_leave, &other));
-        if (i % 2 != 0)
+        uint64_t number = superblock_number(other.path);
+        if (i % 2 != 0) {
             OK(stead_commit(s, STEAD_DURABLE));
+            cr_assert_gt(superblock_number(other.path), number, "%u: the commit is older than another's", i);
+        }
         OK(stead_stat(s, &after));
         cr_assert_eq(after.commit_seq, before.commit_seq + other.durable + 1 + i % 2);
+        number = superblock_number(other.path);
         OK(stead_close(s));
+        cr_assert_gt(superblock_number(other.path), number, "%u: the close is older than a commit", i);
         OK(stead_open(&s, other.path, &live)); /* sealed */
         OK(stead_stat(s, &before));
         cr_assert_eq(before.commit_seq, after.commit_seq, "%u: the close went back to another commit", i);

@@ -52,6 +52,26 @@ Test(fork, a_fork_child_keeps_nothing_and_may_open_again)
     }
 }
 
+/* Each handle needs its own close, of which the last one frees what is left. */
+Test(fork, a_fork_child_closes_as_often_as_was_opened)
+{
+    stead *s, *again;
+    OK(stead_open(&s, path_in("s"), NULL));
+    OK(stead_open(&again, path_in("s"), NULL));
+    cr_assert_eq(s, again);
+    pid_t pid = fork();
+    if (pid == 0) {
+        CHILD(stead_close(s) == 0);
+        CHILD(stead_malloc(again, 8) == NULL && errno == EPERM); /* it is still there to answer */
+        CHILD(strstr(stead_last_error_text(), "fork") != NULL);
+        CHILD(stead_close(again) == 0);
+        _exit(0);
+    }
+    REAP_OK(pid);
+    OK(stead_close(s));
+    OK(stead_close(again));
+}
+
 static void leave(void *unused)
 {
     (void)unused;
