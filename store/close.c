@@ -34,6 +34,7 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "persist/map.h"
 #include "store/call.h"
 #include "store/page.h"
 
@@ -156,6 +157,21 @@ static int finish_private(struct stead *s)
     return is_timeout(rc) ? 0 : rc; /* the log stays for the next opener */
 }
 
+/* Without the heap (an open that failed, or a close) nobody knows how much is used; the superblock on the disk is of the last
+ * flush, and others may have come and gone since.  All that is in the file belongs to it, as after a crash. */
+static int use_whole_file(struct stead *s)
+{
+    uint64_t bytes;
+    int rc = file_size(s->file.fd, &bytes);
+    if (rc != 0)
+        return error_set(rc, "cannot stat %s: %s", s->file.path, error_text(rc));
+    bytes = min_u64(round_down(format_image_bytes(bytes), UNIT_BYTES), s->capacity);
+    s->super.used_bytes = image_follow(s->image);
+    if (s->super.used_bytes < bytes)
+        return error_set(ENOMEM, "%s: no memory to map the end of it, which another process added", s->file.path);
+    return 0;
+}
+
 static int finish_live(struct stead *s)
 {
     if (s->heap != NULL)
@@ -168,11 +184,10 @@ static int finish_live(struct stead *s)
     if (atomic_load(&s->unit->flush_failed) != 0)
         return error_set(STEAD_FAILED, "%s: an earlier sync failed; stead_abandon() leaves the store marked unclean",
                          s->file.path);
-    uint64_t used_before = s->super.used_bytes;
     int rc = superblock_read(&s->file, &s->super);
+    if (rc == 0 && s->heap == NULL)
+        rc = use_whole_file(s);
     if (rc == 0) {
-        if (s->heap == NULL)
-            s->super.used_bytes = used_before;
         s->super.commit_seq = atomic_load(&s->unit->commit_seq);
         rc = seal(s);
     }

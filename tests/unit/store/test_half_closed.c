@@ -159,12 +159,13 @@ Test(half_closed, a_live_store_whose_close_failed_is_not_taken_for_clean)
     }
 }
 
-static unsigned char *damaged, whole;
+static unsigned char *damaged, whole; /* the first byte of the image */
 
 static ssize_t failing_and_damaging(int fd, const void *buffer, size_t bytes, off_t offset)
 {
-    (void)fd, (void)buffer, (void)bytes, (void)offset;
     *damaged = (unsigned char)~whole;
+    if (writes_left-- <= 0 && !for_ever)
+        return file_calls_system.pwrite_durable(fd, buffer, bytes, offset);
     errno = EIO;
     return -1;
 }
@@ -186,14 +187,14 @@ static void init_nothing(void *root, void *arg)
     (void)root, (void)arg;
 }
 
+#define GROWN_BYTES (6u << 20)
+
 /* In LIVE a close gives the heap away before it seals.  If it cannot have it back (a wild write struck the first page in the
  * meantime) every call answers, and the store can be closed or abandoned. */
-static stead *without_its_heap(void *object)
+static void lose_heap(stead *s, bool for_good)
 {
-    stead *s = open_as(path_in("s"), STEAD_LIVE, STEAD_ACCEPT_UNCLEAN);
-    void *block = stead_malloc(s, 100);
-    cr_assert_not_null(block);
-    *(void **)object = block;
+    for_ever = for_good;
+    writes_left = 1;
     stead_status status;
     OK(stead_stat(s, &status));
     damaged = status.base;
@@ -202,6 +203,15 @@ static stead *without_its_heap(void *object)
     FAILS(stead_close(s), EIO);
     file_calls = file_calls_system;
     cr_assert_neq(*damaged, whole, "nothing was written");
+}
+
+static stead *without_its_heap(void *object)
+{
+    stead *s = open_as(path_in("s"), STEAD_LIVE, STEAD_ACCEPT_UNCLEAN);
+    void *block = stead_malloc(s, 100);
+    cr_assert_not_null(block);
+    *(void **)object = block;
+    lose_heap(s, true);
     return s;
 }
 
@@ -245,6 +255,65 @@ Test(half_closed, a_live_store_that_lost_its_heap_to_the_close_refuses_every_cal
     *damaged = whole;
     stead_abandon(s);
     FAILS(stead_open(&s, path_in("s"), &(stead_options){.sharing = STEAD_LIVE}), STEAD_UNCLEAN);
+}
+
+struct guest {
+    const char *path;
+    volatile uint32_t *words; /* [0]: has grown the store; [1]: is to close it */
+};
+
+static void grow_beside(void *arg)
+{
+    const struct guest *guest = arg;
+    stead *s;
+    CHILD(stead_open(&s, guest->path, &(stead_options){.sharing = STEAD_LIVE, .timeout_ms = SOON_MS}) == 0);
+    unsigned char *block = stead_malloc(s, GROWN_BYTES);
+    CHILD(block != NULL);
+    memset(block, 6, GROWN_BYTES);
+    CHILD(stead_bind(s, "guest", block) == 0);
+    guest->words[0] = 1;
+    CHILD(await(&guest->words[1], 1));
+    CHILD(stead_close(s) == 0);
+}
+
+static void expect_block(stead *s, const char *name, unsigned char value)
+{
+    const unsigned char *block = stead_lookup(s, name);
+    cr_assert_not_null(block, "%s is gone", name);
+    for (size_t i = 0; i < GROWN_BYTES; i++)
+        cr_assert_eq(block[i], value, "byte %zu of %s", i, name);
+}
+
+/* Without the heap nobody says how much of the file is used, and no superblock knows what the session added: none of it is cut
+ * off, nor what another process added between two closes. */
+Test(half_closed, a_live_store_that_lost_its_heap_to_the_close_is_sealed_in_all_its_length)
+{
+    for (unsigned way = 0; way < 4; way++) {
+        bool with_guest = way % 2 != 0;
+        struct guest guest = {path_in("s"), shared_words(2)};
+        void *block;
+        stead *s = open_as(guest.path, STEAD_LIVE, 0);
+        block = stead_malloc(s, GROWN_BYTES);
+        cr_assert_not_null(block);
+        memset(block, 5, GROWN_BYTES);
+        OK(stead_bind(s, "host", block));
+        lose_heap(s, way / 2 != 0);
+        *damaged = whole;
+        if (with_guest) {
+            pid_t pid = spawn(grow_beside, &guest);
+            cr_assert(await(&guest.words[0], 1));
+            guest.words[1] = 1;
+            REAP_OK(pid);
+        }
+        OK(stead_close(s));
+        s = open_as(guest.path, STEAD_LIVE, STEAD_EXISTING);
+        OK(stead_check(s, NULL));
+        expect_block(s, "host", 5);
+        if (with_guest)
+            expect_block(s, "guest", 6);
+        OK(stead_close(s));
+        OK(stead_remove(guest.path));
+    }
 }
 
 /* As long as the disk may say "sealed" nothing is committed: not even when it is written again. */
