@@ -7,12 +7,12 @@
  * under the gate; which thread of the process is volatile.
  *
  * A thread's end is no call of the program's: it comes whenever it likes, beside a commit of another thread that captures
- * the image, or a rollback that drops its pages.  In SOLE and TURNS it therefore writes nothing there (O1): a commit could
- * hold a slab's head without its pages' bits.  Its slabs are listed in heap->left, and the next call that takes room looks
+ * the image, or a rollback that drops its pages.  In SOLE and TURNS it therefore writes nothing there (O1), as a commit could
+ * hold a slab's head without its pages' bits, nor reads what a rollback may be putting back.  Its slabs are listed in heap->left, and the next call that takes room looks
  * at them: what others freed is harvested, what is empty is removed.  In LIVE nothing captures the image, and other
  * processes wait for the room: there the end does all that at once, under the gate.
  *
- * Invariant: O1  the end of a thread stores nothing into the image of a SOLE or TURNS heap
+ * Invariant: O1  the end of a thread stores nothing into the image of a SOLE or TURNS heap, and reads nothing there
  */
 #include "alloc/orphan.h"
 
@@ -155,12 +155,12 @@ static void slab_orphan(struct heap *heap, struct note *note)
     const struct class_geometry *geometry = &class_table[note->class];
     note->state = SLAB_UNLISTED;
     note->next = note->previous = 0;
-    if (!note_matches(note)) {
-        atomic_store_explicit(&note->owner, 0, memory_order_relaxed);
+    if (heap->kind != HEAP_LIVE) { /* O1; whether it is still there is found out by orphans_settle() */
+        orphan_list(heap, note, &heap->left, SLAB_LEFT);
         return;
     }
-    if (heap->kind != HEAP_LIVE) { /* O1 */
-        orphan_list(heap, note, &heap->left, SLAB_LEFT);
+    if (!note_matches(note)) {
+        atomic_store_explicit(&note->owner, 0, memory_order_relaxed);
         return;
     }
     slab_harvest(note->descriptor, geometry);
