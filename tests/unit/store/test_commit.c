@@ -420,6 +420,57 @@ static uint64_t superblock_number(const char *path)
     return super.sequence;
 }
 
+/* For whoever looks at the file alone. */
+Test(commit, a_sealed_superblock_has_the_root)
+{
+    for (unsigned sharing = 0; sharing < 3; sharing++) {
+        struct superblock super;
+        struct file file;
+        stead_status status;
+        void *root;
+        stead *s;
+        OK(stead_open(&s, path_in("s"), &(stead_options){.sharing = (stead_sharing)sharing}));
+        OK(stead_root_once(s, 64, NULL, NULL, &root));
+        OK(stead_stat(s, &status));
+        uint64_t offset = (uint64_t)((char *)root - (char *)status.base);
+        OK(stead_close(s));
+        OK(file_resolve(&file, path_in("s")));
+        OK(file_open(&file, false));
+        OK(superblock_read(&file, &super));
+        file_close(&file);
+        cr_assert_eq(super.root, offset);
+        OK(stead_remove(path_in("s")));
+    }
+}
+
+static void change_nothing_but_memory(void *arg)
+{
+    stead *s;
+    CHILD(stead_open(&s, arg, &(stead_options){.sharing = STEAD_TURNS, .timeout_ms = SOON_MS}) == 0);
+    CHILD(stead_lock(s, STEAD_EXCLUSIVE, SOON_MS) == 0);
+    ++*(int *)stead_root(s);
+    CHILD(stead_unlock(s) == 0);
+    stead_abandon(s);
+}
+
+Test(commit, tells_who_changed_the_store_last)
+{
+    stead *s;
+    stead_status status;
+    void *root;
+    char path[600];
+    snprintf(path, sizeof path, "%s", path_in("s"));
+    OK(stead_open(&s, path, &(stead_options){.sharing = STEAD_TURNS}));
+    OK(stead_root_once(s, 64, NULL, NULL, &root));
+    OK(stead_stat(s, &status));
+    cr_assert_eq(status.last_change_pid, getpid());
+    pid_t pid = spawn(change_nothing_but_memory, path);
+    REAP_OK(pid);
+    OK(stead_stat(s, &status));
+    cr_assert_eq(status.last_change_pid, pid);
+    OK(stead_close(s));
+}
+
 /* Whoever writes the superblock of a LIVE store next, by a commit or by the last close, writes it over the newest one and with
  * the number of the last commit, whoever made those. */
 Test(commit, a_live_superblock_follows_the_commits_of_others)

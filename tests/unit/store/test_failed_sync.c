@@ -150,15 +150,31 @@ static void abandons(void *arg)
     stead_abandon(neighbour_open(arg));
 }
 
-/* As if killed: also where the process lives on, and another one closes after it. */
-Test(failed_sync, an_abandoned_live_store_is_not_sealed_over_by_the_close_of_another)
+static void dies(void *arg)
+{
+    (void)neighbour_open(arg);
+    _exit(0);
+}
+
+static void ends_without_close(void (*how)(void *arg))
 {
     struct neighbour n = {path_in("s"), shared_words(2)};
     stead *s = open_as(STEAD_LIVE);
-    pid_t pid = spawn(abandons, &n);
+    pid_t pid = spawn(how, &n);
     cr_assert(await(&n.words[0], 1));
     n.words[1] = 1;
     REAP_OK(pid);
     OK(stead_close(s));
     FAILS(stead_open(&s, n.path, &(stead_options){.sharing = STEAD_LIVE}), STEAD_UNCLEAN);
+}
+
+/* As if killed: also where the process lives on, and another one closes after it. */
+Test(failed_sync, an_abandoned_live_store_is_not_sealed_over_by_the_close_of_another)
+{
+    ends_without_close(abandons);
+}
+
+Test(failed_sync, a_live_store_that_somebody_died_in_is_not_sealed_over_by_the_close_of_another)
+{
+    ends_without_close(dies);
 }

@@ -159,6 +159,30 @@ Test(half_closed, a_live_store_whose_close_failed_is_not_taken_for_clean)
     }
 }
 
+static void open_and_leave(void *arg)
+{
+    stead *s;
+    CHILD(stead_open(&s, arg, &(stead_options){.sharing = STEAD_TURNS}) == 0);
+    stead_abandon(s);
+}
+
+/* The store is open again after a close that failed, and not closing: others may come. */
+Test(half_closed, a_close_that_failed_stands_in_nobodys_way)
+{
+    char path[600];
+    snprintf(path, sizeof path, "%s", path_in("s"));
+    stead *s = open_as(path, STEAD_TURNS, 0);
+    void *root;
+    OK(stead_root_once(s, sizeof(int), NULL, NULL, &root));
+    for_ever = reaches_the_disk = false;
+    writes_left = 0;
+    file_calls.pwrite_durable = failing_pwrite_durable;
+    cr_assert_neq(stead_close(s), 0);
+    file_calls = file_calls_system;
+    REAP_OK(spawn(open_and_leave, path));
+    stead_abandon(s);
+}
+
 static unsigned char *damaged, whole; /* the first byte of the image */
 
 static ssize_t failing_and_damaging(int fd, const void *buffer, size_t bytes, off_t offset)

@@ -6,6 +6,7 @@
  * came later has one.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -300,4 +301,62 @@ Test(learning, a_close_takes_nothing_away_under_a_reader)
         OK(stead_close(open_as(job.path, sharing, 0)));
         OK(stead_remove(job.path));
     }
+}
+
+/* ---- the file that carries the locks */
+
+static struct {
+    char path[600], other[600], aside[600];
+    unsigned times;
+} swapped;
+
+/* Another store has the name for just as long as the reader's second open takes. */
+static int open_beside_a_swap(const char *path, int flags, mode_t mode)
+{
+    bool swaps = (flags & O_ACCMODE) == O_RDWR && strcmp(path, swapped.path) == 0;
+    if (swaps) {
+        swapped.times++;
+        cr_assert_eq(rename(path, swapped.aside), 0);
+        cr_assert_eq(rename(swapped.other, path), 0);
+    }
+    int fd = file_calls_system.open(path, flags, mode);
+    if (swaps) {
+        cr_assert_eq(rename(path, swapped.other), 0);
+        cr_assert_eq(rename(swapped.aside, path), 0);
+    }
+    return fd;
+}
+
+static void stay_in_live(void *arg)
+{
+    const struct job *job = arg;
+    stead *s;
+    CHILD(stead_open(&s, swapped.path, &(stead_options){.sharing = STEAD_LIVE, .timeout_ms = SOON_MS}) == 0);
+    job->words[READY] = 1;
+    CHILD(await(&job->words[CLOSE], 1));
+    CHILD(stead_close(s) == 0);
+}
+
+/* A reader that may write opens the file a second time, for its locks: those of another file would tell it that nobody is
+ * there. */
+Test(learning, locks_are_those_of_the_very_file_that_is_read)
+{
+    stead *s;
+    stead_status status;
+    struct job job = {.words = shared_words(WORDS)};
+    snprintf(swapped.path, sizeof swapped.path, "%s", path_in("s"));
+    snprintf(swapped.other, sizeof swapped.other, "%s", path_in("t"));
+    snprintf(swapped.aside, sizeof swapped.aside, "%s", path_in("u"));
+    OK(stead_close(open_as(swapped.other, STEAD_LIVE, 0)));
+    pid_t pid = spawn(stay_in_live, &job);
+    cr_assert(await(&job.words[READY], 1));
+    file_calls.open = open_beside_a_swap;
+    OK(stead_open(&s, swapped.path, &(stead_options){.flags = STEAD_READ_ONLY, .timeout_ms = SOON_MS}));
+    file_calls = file_calls_system;
+    cr_assert_gt(swapped.times, 0, "the file was opened once: this proves nothing");
+    OK(stead_stat(s, &status));
+    cr_assert_eq(status.sharing, STEAD_LIVE);
+    OK(stead_close(s));
+    job.words[CLOSE] = 1;
+    REAP_OK(pid);
 }

@@ -101,6 +101,23 @@ Test(patience, a_close_that_is_not_let_in_leaves_the_log_and_succeeds)
     OK(stead_close(s));
 }
 
+/* LIVE has no log that could wait for the next opener. */
+Test(patience, a_live_close_that_is_not_let_in_says_so_and_may_be_tried_again)
+{
+    const stead_options live = {.sharing = STEAD_LIVE, .timeout_ms = 20};
+    stead *s;
+    OK(stead_open(&s, path_in("s"), &live));
+    int fd = open(path_in("s"), O_RDWR | O_CLOEXEC);
+    cr_assert_geq(fd, 0);
+    OK(lock_byte_take(fd, LOCK_BYTE_GATE, LOCK_BYTE_WRITE, 0));
+    FAILS(stead_close(s), ETIMEDOUT);
+    cr_assert_not_null(stead_malloc(s, 100));
+    close(fd);
+    OK(stead_close(s));
+    OK(stead_open(&s, path_in("s"), &live));
+    OK(stead_close(s));
+}
+
 /* As a section of a reader without write permission holds off whoever would change the file: whether the close waits for it a
  * little or not at all, that is no failure of it. */
 Test(patience, a_close_that_a_readers_section_holds_off_leaves_the_log_and_succeeds)
