@@ -65,15 +65,15 @@ int lock_byte_take(int fd, unsigned byte, enum lock_byte_mode mode, int64_t dead
     short type = mode == LOCK_BYTE_WRITE ? F_WRLCK : F_RDLCK;
     int64_t pause = POLL_FIRST_NS;
     for (;;) {
+        /* The clock first: who is kept from running past its deadline has looked once more before it gives up. */
+        int64_t left = INT64_MAX;
+        if (deadline_ns != 0 && deadline_ns != DEADLINE_NEVER)
+            left = deadline_ns - clock_ns();
         int rc = byte_set(fd, byte, type);
         if (rc != EBUSY || deadline_ns == 0)
             return rc;
-        int64_t left = INT64_MAX;
-        if (deadline_ns != DEADLINE_NEVER) {
-            left = deadline_ns - clock_ns();
-            if (left <= 0)
-                return ETIMEDOUT;
-        }
+        if (left <= 0)
+            return ETIMEDOUT;
         sleep_ns(pause < left ? pause : left);
         pause = pause * 2 < POLL_LAST_NS ? pause * 2 : POLL_LAST_NS;
     }

@@ -15,7 +15,8 @@
  *
  * Invariants:
  *   L32  a wait returns 0 only if the event was signaled at some moment between its begin and its end
- *   L33  a signal releases everybody who waited when it came, whatever resets follow
+ *   L33  a signal releases everybody who waited when it came, whatever resets follow; ETIMEDOUT only if none came before
+ *        the deadline
  */
 #include <errno.h>
 #include <string.h>
@@ -53,8 +54,10 @@ static int wait_until_signaled(struct event_words *words, int64_t deadline_ns)
     }
     int rc = 0;
     __atomic_fetch_add(&words->word[1], 1, __ATOMIC_SEQ_CST);
-    while (count_read(words) == seen) {
-        int64_t now = clock_ns();
+    for (;;) {
+        int64_t now = clock_ns(); /* before the look: what came in time is found, however late it is looked for (L33) */
+        if (count_read(words) != seen)
+            break;
         if (deadline_ns != DEADLINE_NEVER && now >= deadline_ns) {
             rc = ETIMEDOUT;
             break;

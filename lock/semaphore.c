@@ -16,7 +16,7 @@
  *
  * Invariants:
  *   L30  value taken <= value put: no wait returns 0 without a unit of its own
- *   L31  a value above 0 is taken within LOOK_NS by a living waiter
+ *   L31  a value above 0 is taken within LOOK_NS by a living waiter; ETIMEDOUT only if it was 0 after the deadline
  */
 #include "lock/semaphore.h"
 
@@ -64,11 +64,11 @@ int semaphore_wait(struct semaphore_words *words, int64_t deadline_ns)
     int rc;
     __atomic_fetch_add(&words->word[1], 1, __ATOMIC_SEQ_CST);
     for (;;) {
+        int64_t now = clock_ns(); /* before the look: what came in time is found, however late it is looked for (L31) */
         if (take(words)) {
             rc = 0;
             break;
         }
-        int64_t now = clock_ns();
         if (deadline_ns != DEADLINE_NEVER && now >= deadline_ns) {
             rc = ETIMEDOUT;
             break;

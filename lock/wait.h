@@ -12,6 +12,7 @@ struct waiting {
     int64_t check_at; /* when to ask next who is dead, and for cycles */
     bool exclusive;
     bool counted;  /* in lock->waiting */
+    bool late;     /* the deadline has passed: one more look */
     bool awake;    /* STATE_AWAKE is set on this thread's account */
     bool claimant; /* words->claimant is this thread, HANDOFF set */
     unsigned round, sleeps;
