@@ -70,8 +70,9 @@ static int wait_for_byte(const struct rwlock *lock, enum lock_byte byte, int64_t
 {
     for (;;) {
         int64_t slice = clock_ns() + SHUT_LOOK_NS;
-        int rc = lock_byte_take(lock->fd, byte, LOCK_BYTE_WRITE, slice < deadline_ns ? slice : deadline_ns);
-        if (rc != ETIMEDOUT || deadline_over(deadline_ns))
+        const bool last = slice >= deadline_ns;
+        int rc = lock_byte_take(lock->fd, byte, LOCK_BYTE_WRITE, last ? deadline_ns : slice);
+        if (rc != ETIMEDOUT || last)
             return rc;
         if (atomic_load(&lock->shut))
             return error_set(ECANCELED, "the lock was closed by another thread while this one waited for a reader");

@@ -33,7 +33,7 @@
  *
  * Ordering: the words are read one by one, sequentially consistent as they are written, so the looks are in one order with
  * all that the waiters do.  A thread stores waiting_since (its clock, after waiting_exclusive) when it begins to
- * wait and 0 when it ends, and the clock only grows: a value never comes back, so the same one in two looks says that
+ * wait and 0 when it ends, and each is greater than its last one (hold->told): a value never comes back, so the same one in two looks says that
  * nothing was stored in between, also if the slot could have gone to another thread meanwhile.  Holds but for the claim are
  * taken before the wait is told and given back after it was taken back, by the same thread; hence what one look between
  * finds held was held throughout, and a claim from the first to the second of them: there is a moment at which all was
@@ -56,7 +56,7 @@
 #include "lock/steps.h"
 
 #define PATH_MAX_THREADS 16
-#define WALK_MAX 256
+#define WALK_MAX 1024 /* more than a lock has holders: none of them is passed over */
 #define CYCLE_PATIENCE_NS 300000000
 
 struct walker {
@@ -146,13 +146,13 @@ static bool walk_from(struct walk *walk, const struct registry_list *list);
 /* One holder of the lock that the path's last thread waits for. */
 static bool walk_to(struct walk *walk, const struct registry_list *list, const struct rwlock *lock, uint64_t owner)
 {
-    if (++walk->looks > WALK_MAX)
-        return false;
     struct walker next = {.nonce = handle_nonce(lock, owner_id(owner)), .tid = owner_tid(owner)};
     if (next.nonce == 0)
         return false;
     if (same_thread(&walk->path[0], next.nonce, next.tid))
         return true;
+    if (++walk->looks > WALK_MAX)
+        return false;
     for (unsigned i = 1; i < walk->depth; i++) {
         if (same_thread(&walk->path[i], next.nonce, next.tid))
             return false; /* a cycle, but not ours */

@@ -43,6 +43,7 @@ struct rwlock_hold {
     uint64_t serial;
     uint64_t self;          /* owner bits of this thread: id << 32 | tid                         */
     struct lock_slot *slot; /* NULL: all slots were taken, and it has not yet asked to share     */
+    int64_t told;           /* the newest waiting_since of this thread                           */
     uint32_t below;         /* shared levels under the first exclusive one                       */
     uint32_t inside;        /* levels from the first exclusive one on                            */
     bool sharer;            /* the slot's bit is set in words->sharers                           */

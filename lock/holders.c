@@ -3,9 +3,10 @@
  *
  * A look, not a snapshot: each line was true at its own moment.  Nothing is written, so looking disturbs nobody.
  *
- * Ordering: nothing depends on it.  Every word is atomic, so a look is never undefined; a slot that changes hands between
- * two reads may give a line of one thread's name and the other's wait, which the next look corrects.  The caller keeps
- * the lock open, and so the region mapped, for as long as the call lasts.
+ * Ordering: every word is atomic, so a look is never undefined.  A slot's owner is read before and after the rest: nobody is
+ * listed with what another thread holds that has the slot since.  Two things can be listed that the next look corrects: a
+ * flag that is up for a first try to share, and an owner that has not yet looked for readers.  The caller keeps the lock
+ * open, and so the region mapped, for as long as the call lasts.
  */
 #include <string.h>
 #include <unistd.h>
@@ -34,6 +35,31 @@ static void info_fill(const struct looker *looker, uint64_t owner, struct rwlock
         info->attached_s = presence_attached_s(looker->region, info->id);
 }
 
+#define LOOKS_MAX 4 /* at a slot that changes hands all the time */
+
+struct slot_view {
+    uint64_t owner;
+    int64_t since;
+    uint32_t sharing;
+    bool here, crowd, wants_own;
+};
+
+/* False: free, being cleaned, of another lock, or another thread's at every look. */
+static bool slot_read(const struct lock_slot *slot, enum rwlock_which which, struct slot_view *view)
+{
+    for (unsigned look = 0; look < LOOKS_MAX; look++) {
+        view->owner = atomic_load(&slot->owner);
+        view->here = owner_tid(view->owner) != 0 && atomic_load(&slot->which) == (uint32_t)which;
+        view->since = atomic_load(&slot->waiting_since);
+        view->crowd = atomic_load(&slot->crowd) != 0;
+        view->sharing = atomic_load(&slot->shared);
+        view->wants_own = atomic_load(&slot->waiting_exclusive) != 0;
+        if (atomic_load(&slot->owner) == view->owner)
+            return view->here;
+    }
+    return false;
+}
+
 static int look(const struct looker *looker, int (*visit)(const struct rwlock_info *, void *arg), void *arg)
 {
     struct rwlock_info info;
@@ -47,31 +73,28 @@ static int look(const struct looker *looker, int (*visit)(const struct rwlock_in
             return rc;
     }
     for (unsigned i = 0; i < SLOT_COUNT; i++) {
-        const struct lock_slot *slot = &looker->region->slots[i];
-        uint64_t owner = atomic_load(&slot->owner);
-        if (owner_tid(owner) == 0 || atomic_load(&slot->which) != (uint32_t)looker->which)
+        struct slot_view slot;
+        if (!slot_read(&looker->region->slots[i], looker->which, &slot))
             continue;
-        int64_t since = atomic_load(&slot->waiting_since);
         /* An owner that shares beneath is listed once, as the owner.  A crowd is listed once, as its process's: who of
          * it shares is not known; its first thread's try to share cannot be told from the others' holds. */
-        bool crowd = atomic_load(&slot->crowd) != 0;
-        bool owners = owner_inside && (crowd ? (state & STATE_UPGRADE) != 0 && owner_id(state) == owner_id(owner)
-                                             : (state & STATE_OWNER) == owner);
-        uint32_t sharing = atomic_load(&slot->shared);
-        bool shares = sharing > (owners ? 1 : 0) && (crowd || since == 0 || atomic_load(&slot->waiting_exclusive) != 0);
-        if (!shares && since == 0)
+        bool owners =
+            owner_inside && (slot.crowd ? (state & STATE_UPGRADE) != 0 && owner_id(state) == owner_id(slot.owner)
+                                        : (state & STATE_OWNER) == slot.owner);
+        bool shares = slot.sharing > (owners ? 1 : 0) && (slot.crowd || slot.since == 0 || slot.wants_own);
+        if (!shares && slot.since == 0)
             continue;
-        info_fill(looker, owner, &info);
+        info_fill(looker, slot.owner, &info);
         int rc = 0;
         if (shares) {
-            info.tid = crowd ? 0 : info.tid;
+            info.tid = slot.crowd ? 0 : info.tid;
             rc = visit(&info, arg);
         }
-        if (rc == 0 && since != 0) {
-            info.tid = (pid_t)owner_tid(owner);
+        if (rc == 0 && slot.since != 0) {
+            info.tid = (pid_t)owner_tid(slot.owner);
             info.waiting = true;
-            info.exclusive = atomic_load(&slot->waiting_exclusive) != 0;
-            info.since_ns = since;
+            info.exclusive = slot.wants_own;
+            info.since_ns = slot.since;
             rc = visit(&info, arg);
         }
         if (rc != 0)

@@ -74,6 +74,7 @@ int outside_share(struct outside *outside, int64_t deadline_ns)
 {
     wait_out_grace(outside);
     for (;;) {
+        const bool last = deadline_over(deadline_ns); /* before the look */
         int rc = outside_take_byte(outside, deadline_ns);
         if (rc != 0)
             return rc;
@@ -85,7 +86,7 @@ int outside_share(struct outside *outside, int64_t deadline_ns)
         outside_leave(outside);
         if (rc != EBUSY || deadline_ns == 0)
             return rc;
-        if (deadline_over(deadline_ns))
+        if (last)
             return ETIMEDOUT;
         sleep_ns(POLL_NS);
     }

@@ -6,6 +6,7 @@
  * reused, and mean nothing in another pid namespace.  Records say who it was.
  *
  *   attach                                          a SIGKILL right after it leaves
+ *   0 the id of a dead reader there -> 0            a free record
  *   1 F_OFD_SETLK on the record's byte              nothing: the kernel takes the byte back
  *   2 lost_writers += 1 if a dead writer's record   one dead writer, perhaps counted twice; never none
  *     has to be reused
@@ -27,8 +28,9 @@
  * between the two only after that one stored id = 0, and then the second look finds 0 or an id that never was there
  * before (L21), not the first one.
  *   "Alive" is id, byte, id: the byte was locked at a moment when the id stood.  It was the attachment's own lock, or that
- * of somebody who tries to reuse the record of a dead one (record_take) and has not written yet; so the dead may look
- * alive for that moment, and the living never look dead.  The kernel's lock table needs no ordering with the words: the
+ * of somebody who tries to reuse the record of a dead writer (record_take: when no other record is left) and has not
+ * written yet; so that one may look alive for that moment, and the living never look dead.  A dead reader's id is taken
+ * out before its byte is touched: no cycle is closed by the dead (L12), however long the newcomer is stopped there.  The kernel's lock table needs no ordering with the words: the
  * byte is taken before the first store to the record and dropped after the last, by the same thread.
  */
 #include "lock/presence.h"
@@ -162,6 +164,19 @@ static void record_write(struct presence *presence, struct presence_record *reco
     atomic_store(&record->id, presence->id);
 }
 
+/* Before the byte is touched: the id of a dead one goes, so that it does not look alive by our hold of its byte.  False: it
+ * lives.  An id that stood while its byte was free is dead, or gone (detach): the compare-and-swap knows which.  Not for
+ * writers: they must stay countable (L22). */
+static bool record_clear_dead(const struct presence *presence, struct presence_record *record, unsigned index)
+{
+    uint32_t id = atomic_load(&record->id);
+    if (id == 0)
+        return true;
+    if (atomic_load(&record->role) == PRESENCE_WRITER || byte_alive(presence->fd, index))
+        return false;
+    return atomic_compare_exchange_strong(&record->id, &id, 0) || id == 0;
+}
+
 /* Tries to make record `index` ours.  over_dead_writers: even one that still tells of a dead writer.
  * 0, EBUSY (not this one), errno. */
 static int record_take(struct presence *presence, unsigned index, bool over_dead_writers)
@@ -171,6 +186,8 @@ static int record_take(struct presence *presence, unsigned index, bool over_dead
     bool writer = atomic_load(&record->id) != 0 && atomic_load(&record->role) == PRESENCE_WRITER;
     if (generation >= ID_GENERATION_MAX || (writer && !over_dead_writers))
         return EBUSY; /* asked before the byte is touched: a probe makes a dead writer look alive */
+    if (!writer && !record_clear_dead(presence, record, index))
+        return EBUSY;
     int rc = lock_byte_take(presence->fd, LOCK_BYTE_SLOT0 + index, LOCK_BYTE_WRITE, 0);
     if (rc != 0)
         return rc;

@@ -107,9 +107,11 @@ static bool process_holds(const struct rwlock *lock)
         return true;
     for (unsigned i = 0; i < SLOT_COUNT; i++) {
         const struct lock_slot *slot = &lock->region->slots[i];
-        if (owner_id(atomic_load(&slot->owner)) != lock->id || atomic_load(&slot->which) != (uint32_t)lock->which)
+        uint64_t owner = atomic_load(&slot->owner);
+        if (owner_id(owner) != lock->id || atomic_load(&slot->which) != (uint32_t)lock->which)
             continue;
-        if (atomic_load(&slot->shared) != 0)
+        /* The owner again: a thread that ended may have given the slot back, and the flag be another process's. */
+        if (atomic_load(&slot->shared) != 0 && atomic_load(&slot->owner) == owner)
             return true;
     }
     return false;
@@ -412,9 +414,15 @@ void rwlock_shut(struct rwlock *lock)
 
 bool rwlock_left_inconsistent(const struct rwlock *lock)
 {
-    uint64_t state = atomic_load(&lock->words->state);
-    if ((state & (STATE_INCONSISTENT | STATE_LOST)) != 0)
-        return true;
-    return (state & STATE_OWNER) != 0 && (state & (STATE_DRAIN | STATE_STAND_IN)) == 0 &&
-           !handle_alive(lock, owner_id(state));
+    uint64_t state = atomic_load(&lock->words->state), looked_at;
+    bool dead_inside;
+    do { /* an owner that left in good order, and closed, between the word and the question is none that died */
+        looked_at = state;
+        if ((state & (STATE_INCONSISTENT | STATE_LOST)) != 0)
+            return true;
+        dead_inside = (state & STATE_OWNER) != 0 && (state & (STATE_DRAIN | STATE_STAND_IN)) == 0 &&
+                      !handle_alive(lock, owner_id(state));
+        state = atomic_load(&lock->words->state);
+    } while (dead_inside && state != looked_at);
+    return dead_inside;
 }

@@ -21,6 +21,7 @@
     X(EXCLUSIVE_IN)     /* holds exclusively                                                 */ \
     X(STOLEN)           /* an upgrader took the owner word from a draining writer            */ \
     X(RELEASED)         /* unlock: owner word given up, nobody woken yet                     */ \
+    X(STILL_WAITS)      /* somebody is in the way for longer, the clock not yet read         */ \
     X(SLEEPING)         /* waiter's bit is set, about to sleep                               */ \
     X(WOKEN)            /* came back from sleep                                              */ \
     X(CYCLE_LEFT)       /* about to get EDEADLK: its wait taken back, the others' not yet looked at */ \

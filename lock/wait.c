@@ -236,6 +236,8 @@ static void go_without(struct waiting *w)
 /* What the slot says of this thread's wait. */
 static void tell(const struct waiting *w, int64_t since)
 {
+    if (since != 0)
+        w->hold->told = since;
     if (w->hold->slot != NULL && !w->hold->joined)
         atomic_store(&w->hold->slot->waiting_since, since);
 }
@@ -278,17 +280,23 @@ static bool become_claimant(struct waiting *w)
 
 int wait_checks(struct waiting *w, int64_t *until)
 {
+    LOCK_STEP(STILL_WAITS);
     int64_t now = clock_ns();
     struct lock_slot *slot = w->hold->slot;
     if (w->since == 0) {
-        w->since = now;
+        /* A value never comes back, however coarse the clock (deadlock.c). */
+        w->since = now > w->hold->told ? now : w->hold->told + 1;
         w->check_at = now + wait_check_first_ns;
         if (slot != NULL && !w->hold->joined)
             atomic_store(&slot->waiting_exclusive, w->exclusive);
-        tell(w, now);
+        tell(w, w->since);
     }
-    if (w->deadline != DEADLINE_NEVER && now >= w->deadline)
-        return ETIMEDOUT;
+    if (w->deadline != DEADLINE_NEVER && now >= w->deadline) {
+        /* The last look may have been long ago, for who waits for a processor: what was given up in time is found. */
+        const bool looked_since = w->late;
+        w->late = true;
+        return looked_since ? ETIMEDOUT : EAGAIN;
+    }
     if (atomic_load(&w->lock->shut))
         return error_set(ECANCELED, "the lock was closed by another thread while this one waited for it");
     if (now >= w->check_at) {

@@ -400,6 +400,44 @@ Test(deadlock, of_two_that_give_up_at_once_the_first_is_told)
 
 #endif
 
+/* More threads share the lock than are on any path: each is looked at. */
+Test(deadlock, a_cycle_is_seen_among_hundreds_of_sharers)
+{
+    enum { OTHERS_FIRST = 200, OTHERS_LAST = 699 };
+    struct scene scene;
+    scene_make(&scene);
+    for (unsigned i = OTHERS_FIRST; i <= OTHERS_LAST; i++)
+        atomic_store(&slot_of_thread(&scene, i, i, scene.self.lock)->shared, 1);
+    cr_assert_not(deadlock_check(&scene.waiting, 0), "none of them waits");
+    atomic_store(&slot_of_thread(&scene, OTHERS_LAST + 1, 1, scene.self.lock)->shared, 1);
+    waits(slot_of_thread(&scene, SCENE_SLOTS, 1, scene.other), true);
+    cr_assert(deadlock_check(&scene.waiting, 0));
+    for (unsigned i = OTHERS_FIRST; i <= OTHERS_LAST + 1; i++)
+        slot_give_back(scene.self.lock, &scene.world.region->slots[i]);
+    scene_end(&scene);
+}
+
+/* The clock may stand still, and wait_anew() runs ahead of it: a wait is told by a greater number than the last all the same. */
+Test(deadlock, no_two_waits_of_a_thread_are_told_alike)
+{
+    int64_t until;
+    struct scene scene;
+    scene_make(&scene);
+    scene.hold.slot = slot_of_thread(&scene, SCENE_SLOTS, scene.tid, scene.self.lock);
+    const int64_t ahead = clock_ns() + INT64_C(1000000000000);
+    scene.hold.told = ahead;
+    for (int64_t next = ahead + 1; next < ahead + 9; next += 2) {
+        wait_begin(&scene.waiting, scene.self.lock, &scene.hold, true, DEADLINE_NEVER);
+        OK(wait_checks(&scene.waiting, &until));
+        cr_assert_eq(atomic_load(&scene.hold.slot->waiting_since), next);
+        wait_anew(&scene.waiting);
+        cr_assert_eq(atomic_load(&scene.hold.slot->waiting_since), next + 1);
+        wait_end(&scene.waiting, true);
+        cr_assert_eq(atomic_load(&scene.hold.slot->waiting_since), 0);
+    }
+    scene_end(&scene);
+}
+
 /* ---- words that change between two looks ---- */
 
 struct restless {

@@ -275,6 +275,31 @@ Test(interleave, upgrade_behind_an_upgrade_that_ends)
     OK(rwlock_close(lock));
 }
 
+/* The owner goes in time, the waiter is kept from looking until its time is up: it looks all the same, and gets it. */
+static void lock_that_is_free_in_time(bool first_shared, bool exclusive)
+{
+    struct rwlock *lock = private_lock();
+    struct runner late;
+    OK(rwlock_lock(lock, !first_shared, 0));
+    arm(LOCK_STEP_STILL_WAITS);
+    late = (struct runner){.lock = lock, .exclusive = exclusive, .deadline = ms_from_now(20), .result = -1};
+    cr_assert_eq(pthread_create(&late.thread, NULL, runner_main, &late), 0);
+    cr_assert(somebody_stands_there());
+    OK(rwlock_unlock(lock));
+    while (!deadline_over(late.deadline))
+        sleep_ns(1000000);
+    let_go();
+    runner_end(&late, 0);
+    OK(rwlock_close(lock));
+}
+
+Test(interleave, a_lock_that_was_given_up_in_time_is_had_however_late_one_looks)
+{
+    lock_that_is_free_in_time(false, true);
+    lock_that_is_free_in_time(false, false);
+    lock_that_is_free_in_time(true, true);
+}
+
 /* How long a waiter looks for cycles before one that is not the greatest of its threads gives up: some 0.3 s. */
 #define CYCLE_MS 700
 

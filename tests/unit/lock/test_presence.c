@@ -96,6 +96,44 @@ Test(presence, a_killed_writer_is_told_until_cleared)
     world_end(&world);
 }
 
+#if STEAD_CHECKS >= 2
+static const struct presence *onlooker;
+static uint32_t dead_id;
+static unsigned looks, seen_alive;
+
+static void look_whether_it_lives(enum lock_step step)
+{
+    if (step != LOCK_STEP_ATTACH_BYTE)
+        return;
+    looks++;
+    seen_alive += presence_alive(onlooker, dead_id);
+}
+
+/* A newcomer holds the byte of a dead reader's record, and has not written yet: for so long as it is kept from that. */
+Test(presence, a_dead_reader_stays_dead_while_its_record_is_taken)
+{
+    struct world world;
+    struct member self, next;
+    world_make(&world);
+    member_join(&world, &self, PRESENCE_WRITER);
+    pid_t reader = start(&world, &self, PRESENCE_READER);
+    dead_id = (uint32_t)atomic_load(&world.board[2]);
+    cr_assert(presence_alive(self.presence, dead_id));
+    kill(reader, SIGKILL);
+    cr_assert_eq(world_wait(reader), 1000 + SIGKILL);
+    onlooker = self.presence;
+    lock_step_hook = look_whether_it_lives;
+    member_join(&world, &next, PRESENCE_READER);
+    lock_step_hook = NULL;
+    cr_assert_eq(presence_id(next.presence) & ID_INDEX_MASK, dead_id & ID_INDEX_MASK, "it has that record");
+    cr_assert_eq(looks, 1);
+    cr_assert_eq(seen_alive, 0);
+    member_leave(&next);
+    member_leave(&self);
+    world_end(&world);
+}
+#endif
+
 /* All records are taken: by the living (EMFILE), or by dead writers, whose records are reused but stay counted. */
 Test(presence, table_full)
 {
