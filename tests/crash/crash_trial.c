@@ -70,9 +70,10 @@ bool trial_is_long(void)
     return text != NULL && strcmp(text, "0") != 0 && *text != '\0';
 }
 
-bool trial_is_mine(uint64_t number)
+static unsigned mine, parts; /* 0: not asked yet */
+
+static void ask_for_part(void)
 {
-    static unsigned mine, parts;
     if (parts == 0) {
         char rest;
         const char *text = getenv("STEAD_PART");
@@ -83,7 +84,18 @@ bool trial_is_mine(uint64_t number)
             exit(2);
         }
     }
+}
+
+bool trial_is_mine(uint64_t number)
+{
+    ask_for_part();
     return number % parts == mine;
+}
+
+bool trial_is_part(void)
+{
+    ask_for_part();
+    return parts > 1;
 }
 
 const char *trial_status_text(int status)

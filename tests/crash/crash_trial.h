@@ -22,6 +22,8 @@ bool trial_is_long(void); /* STEAD_LONG */
 /* STEAD_PART=i/n: this run takes the numbers that are i modulo n, so that n runs take all of them.  Unset: every number.
  * Something else than 0 <= i < n is an error of the caller's: the process ends, for a run that tries nothing looks fine. */
 bool trial_is_mine(uint64_t number);
+/* There are others: what one of them finds is too little to be counted. */
+bool trial_is_part(void);
 
 /* The case's prepare(), in a process of its own.  0, or EUCLEAN with *outcome. */
 int trial_prepare(const struct crash_case *what, const char *directory, struct crash_outcome *outcome);

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "lock/bytes.h"
+#include "tests/crash/crash_trial.h"
 #include "tests/crash/versioned.h"
 #include "tests/crash/workloads.h"
 
@@ -26,6 +27,8 @@ static void explore(const struct crash_case *what, uint64_t points_min, uint64_t
             " recoveries cut in turn, %" PRIu64 " failures\n",
             what->name, o.points, o.exhaustive, o.states, o.duplicates, o.recoveries, o.failures);
     cr_assert_eq(rc, 0, "%s", rc == EUCLEAN ? o.first : stead_strerror(rc));
+    if (trial_is_part())
+        return;
     cr_assert_geq(o.points, points_min, "%s: a workload that asks nothing of the disk proves nothing", what->name);
     cr_assert_geq(o.states, states_min);
 }
