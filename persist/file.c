@@ -330,8 +330,10 @@ int file_write_zeros(int fd, uint64_t offset, uint64_t bytes)
 {
     static const uint8_t zeros[4 * UNIT_BYTES];
     int rc = 0;
-    for (uint64_t done = 0; done < bytes && rc == 0; done += sizeof zeros)
-        rc = file_write_at(fd, zeros, (size_t)min_u64(sizeof zeros, bytes - done), offset + done);
+    for (uint64_t at = offset, part; at < offset + bytes && rc == 0; at += part) {
+        part = min_u64(round_up(at + 1, sizeof zeros), offset + bytes) - at;
+        rc = file_write_at(fd, zeros, (size_t)part, at);
+    }
     return rc;
 }
 

@@ -19,6 +19,10 @@
  * container's - they would push out what is in use, and one another before their first touch.  So no block gets more than
  * a quarter of the memory.
  *
+ * Pieces.  A write of 256 KiB to a place aligned to as much becomes one folio, which one fault maps; but a folio that does
+ * not lie in one table of page-table entries is mapped a page a fault (64 faults instead of one, each of which walks all blocks
+ * of it).  So pieces end at multiples of 256 KiB of the file (file.h), and where addresses begin another table.
+ *
  * Who, when: growth by little is written while it happens (image.c): it becomes small blocks.  A large block is written by
  * the thread that has it, on its way out of malloc: no lock is held, so that nobody waits who allocates meanwhile, and nobody
  * else has the block.  What is in memory already (mincore) is left alone: a block that is freed and taken again costs the
@@ -31,6 +35,7 @@
  *   P10  image_ready() changes no byte outside the range it is given, and leaves in it what was there or zeros; a piece of
  *        2 MiB whose ends are in memory it leaves (test_ready.c)
  */
+#include <errno.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -40,7 +45,6 @@
 #include "persist/fs.h"
 #include "persist/image_internal.h"
 
-#define PIECE_BYTES (UINT64_C(2) << 20)       /* of the file, aligned: asked for and written as one          */
 #define READY_BYTES_MAX (UINT64_C(512) << 20) /* of one block: a store at an address that somebody named */
 #define READY_MEMORY_PART 4                   /* no more of it than this part of the memory, either */
 #define GROWTH_BYTES_MAX (UINT64_C(16) << 20) /* more at once is one large block, and slack behind it    */
@@ -64,6 +68,13 @@ static bool is_resident(const struct map *map, uint64_t offset)
            (resident & 1) != 0;
 }
 
+/* What is asked for and written as one: to where the addresses begin another table of page-table entries. */
+static uint64_t piece_rest(const struct map *map, uint64_t at)
+{
+    uint64_t address = (uint64_t)(uintptr_t)map->base + at;
+    return min_u64(round_up(address + 1, MAP_CONGRUENCE_BYTES) - address, format_contiguous(at));
+}
+
 void image_ready(struct image *image, uint64_t offset, uint64_t bytes)
 {
     const struct map *map = &image->map;
@@ -72,10 +83,9 @@ void image_ready(struct image *image, uint64_t offset, uint64_t bytes)
     if (!can_be_ready(image) || end > image_bytes(image) || file_within_limit(format_file_bytes(end)) != 0)
         return;
     for (uint64_t at = offset, part; at < end; at += part) {
-        uint64_t from = format_file_offset(at);
-        part = min_u64(min_u64(round_up(from + 1, PIECE_BYTES) - from, format_contiguous(at)), end - at);
+        part = min_u64(piece_rest(map, at), end - at);
         if (!is_congruent(map, at) && !(is_resident(map, at) && is_resident(map, at + part - 1)) &&
-            file_write_zeros(image->file->fd, from, part) != 0)
+            file_write_zeros(image->file->fd, format_file_offset(at), part) != 0)
             return; /* the faults make the rest */
     }
 }
@@ -84,7 +94,9 @@ void image_ready_growth(const struct image *image, uint64_t from, uint64_t wante
 {
     if (to - from > GROWTH_BYTES_MAX)
         from = wanted; /* the large block's part is its owner's */
-    uint64_t at = format_file_bytes(from), end = format_file_bytes(to);
-    if (end - at <= 2 * GROWTH_BYTES_MAX && can_be_ready(image))
-        (void)file_write_zeros(image->file->fd, at, end - at); /* a failure: faults make them */
+    int rc = to - from <= 2 * GROWTH_BYTES_MAX && can_be_ready(image) ? 0 : EOPNOTSUPP;
+    for (uint64_t at = from, part; at < to && rc == 0; at += part) { /* a failure: faults make them */
+        part = min_u64(piece_rest(&image->map, at), to - at);
+        rc = file_write_zeros(image->file->fd, format_file_offset(at), part);
+    }
 }

@@ -56,7 +56,12 @@ static uint64_t written_within(uint64_t offset, uint64_t end)
             part = format_contiguous(at) < end - at ? format_contiguous(at) : end - at;
             uint64_t from = format_file_offset(at);
             inside = writes.from[i] >= from && writes.to[i] <= from + part;
+            uint64_t first = (uint64_t)(uintptr_t)image_base(store.image) + at + (writes.from[i] - from),
+                     last = first + (writes.to[i] - writes.from[i]) - 1;
+            cr_assert(!inside || first / MAP_CONGRUENCE_BYTES == last / MAP_CONGRUENCE_BYTES,
+                      "0x%" PRIx64 ": in two tables of page-table entries: a page a fault", first);
         }
+        cr_assert_eq(writes.from[i] / (256 << 10), (writes.to[i] - 1) / (256 << 10), "no whole folio");
         cr_assert(inside, "a write of file bytes %" PRIu64 " to %" PRIu64, writes.from[i], writes.to[i]);
         sum += writes.to[i] - writes.from[i];
     }
