@@ -33,6 +33,7 @@ load        commit --only load --rounds 3
 recover     commit --only recover --rounds 5
 latency     commit --only latency --latency 8 --rounds 2
 touch       touch  --rounds 5
+misses      misses --rounds 3
 alloc       alloc  --works pair,churn --reps 24 --peers stead,mimalloc,jemalloc
 alloc       alloc  --works bulk --reps 8 --peers stead,mimalloc,jemalloc
 cross       alloc  --works cross,larson,xmalloc --reps 12 --peers stead,mimalloc,jemalloc
@@ -51,7 +52,10 @@ while read -r part program options; do
     printf '\n### %s %s\n' "$program" "$options"
     # shellcheck disable=SC2086 # a list of words
     set -- $options
-    [ "$program" = lock ] || set -- "$@" --dir "$directory" # it needs no file
+    case "$program" in
+    lock | misses) ;; # they need no file
+    *) set -- "$@" --dir "$directory" ;;
+    esac
     "$build/bench/$program" "$@" || failed="$failed $part"
 done <<END
 $table
