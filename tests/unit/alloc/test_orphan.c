@@ -6,7 +6,7 @@
 
 #include "arena.h"
 
-TestSuite(orphan, .timeout = 60);
+TestSuite(orphan, .timeout = 240);
 
 #define SMALL 64
 #define MIB (UINT64_C(1) << 20)

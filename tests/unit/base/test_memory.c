@@ -29,7 +29,7 @@ static void teardown(void)
     cr_assert_eq(system(command), 0);
 }
 
-TestSuite(memory, .init = setup, .fini = teardown, .timeout = 60);
+TestSuite(memory, .init = setup, .fini = teardown, .timeout = 240);
 
 /* The file root + path, and the folders that lead to it. */
 static void put(const char *path, const char *text)
