@@ -330,7 +330,7 @@ STEAD_API int stead_make_consistent(stead *store);
  * caller held it, so commits of several threads share a sync.  Writes, malloc and free made by other
  * threads without the lock must not run beside it.  TURNS: in an exclusive section, what was changed in it so far; outside
  * one nothing waits to be committed, no lock is taken, and STEAD_DURABLE waits for the sections that this process
- * has committed.  ENOSPC, EINTR, ETIMEDOUT: nothing happened, memory is
+ * has committed.  ENOSPC, EINTR, ENOMEM, ETIMEDOUT: nothing happened, memory is
  * intact, try again or roll back.  STEAD_FAILED: a sync failed, now or before; reopen to recover.
  * ETIMEDOUT: the log has come to its limit of 64 MiB, and for longer than options.timeout_ms a section of a read-only process
  * held off its application; stead_last_error_text names the process, stead_each_lock lists it ("application").
