@@ -174,3 +174,51 @@ Test(phases, an_open_is_sent_away_by_abandon_and_opens_anew)
     OK(stead_open(&s, path_in("s"), &options));
     OK(stead_close(s));
 }
+
+/* Who begins to wait for the lock while a close that was not refused commits. */
+static struct {
+    stead *store;
+    pthread_t thread;
+    _Atomic pid_t tid;
+    _Atomic bool is_to_come, may_go;
+} comer;
+
+static void *come_and_hold(void *arg)
+{
+    (void)arg;
+    atomic_store(&comer.tid, gettid());
+    OK(stead_lock(comer.store, STEAD_EXCLUSIVE, -1));
+    while (!atomic_load(&comer.may_go))
+        pause_ms(1);
+    OK(stead_unlock(comer.store));
+    return NULL;
+}
+
+static int fdatasync_beside_a_comer(int fd)
+{
+    if (atomic_exchange(&comer.is_to_come, false)) {
+        cr_assert_eq(pthread_create(&comer.thread, NULL, come_and_hold, NULL), 0);
+        while (atomic_load(&comer.tid) == 0)
+            pause_ms(1);
+        await_sleeping(atomic_load(&comer.tid));
+    }
+    return file_calls_system.fdatasync(fd);
+}
+
+Test(phases, a_close_is_refused_if_a_thread_came_to_wait_while_it_committed)
+{
+    stead *s;
+    void *root;
+    OK(stead_open(&s, path_in("s"), NULL));
+    OK(stead_root_once(s, 64, NULL, NULL, &root));
+    *(int *)root = 1;
+    comer.store = s;
+    comer.is_to_come = true;
+    file_calls.fdatasync = fdatasync_beside_a_comer;
+    FAILS(stead_close(s), EBUSY);
+    file_calls = file_calls_system;
+    cr_assert_not(comer.is_to_come, "the close committed nothing: this proves nothing");
+    atomic_store(&comer.may_go, true);
+    cr_assert_eq(pthread_join(comer.thread, NULL), 0);
+    OK(stead_close(s));
+}
