@@ -43,6 +43,8 @@
  * The dead wait for ever: words of a killed process look like those of a waiter until somebody takes them down.  So each
  * thread on the path must be of a living process when the looks are done; what its words said before, it then did mean.
  *
+ * tests/model/cycle.pml has the looks word by word, and these arguments taken away one by one.
+ *
  * Bounds: at most PATH_MAX_THREADS threads on a path, WALK_MAX looks in all; damaged words cost time up to that.
  *
  * Invariants:

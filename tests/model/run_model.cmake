@@ -1,5 +1,5 @@
 # run_model.cmake -- spin -a, compile, search the whole state space; compare with the outcome asked for.
-#   SPIN, CC, MODEL, OUTCOME (HOLDS | BREAKS), DEFINITIONS (a list), WORK (a directory of its own)
+#   SPIN, CC, MODEL, OUTCOME (HOLDS | BREAKS), DEFINITIONS (a list), PAN_FLAGS (a list, or nothing), WORK (a directory of its own)
 file(REMOVE_RECURSE ${WORK})
 file(MAKE_DIRECTORY ${WORK})
 execute_process(COMMAND ${SPIN} -a ${DEFINITIONS} ${MODEL} WORKING_DIRECTORY ${WORK} RESULT_VARIABLE rc OUTPUT_VARIABLE out
@@ -13,7 +13,7 @@ if(NOT rc EQUAL 0)
   message(FATAL_ERROR "compiling the search: ${rc}\n${out}")
 endif()
 # -m: depth, -w: hash bits; a search cut short (memory, depth) is no proof.
-execute_process(COMMAND ./pan -m1000000 -w24 WORKING_DIRECTORY ${WORK} RESULT_VARIABLE rc OUTPUT_VARIABLE out ERROR_VARIABLE out)
+execute_process(COMMAND ./pan ${PAN_FLAGS} -m1000000 -w24 WORKING_DIRECTORY ${WORK} RESULT_VARIABLE rc OUTPUT_VARIABLE out ERROR_VARIABLE out)
 message("${out}")
 if(out MATCHES "out of memory|max search depth too small|Search not completed.*errors: 0" OR NOT out MATCHES "errors: [0-9]+")
   message(FATAL_ERROR "the search did not end")
