@@ -3,20 +3,17 @@
  *
  * Method of the first test: every fcntl(2) of this program passes a hook here, so a neighbour can be killed between two
  * questions that a close asks the kernel about it.  Of the others: processes with a few threads each open, use and close one
- * store as fast as they can; who waits long enough must never be told that it is busy.  Of the last one: a thread comes while
- * the close waits for the disk.
+ * store as fast as they can; who waits long enough must never be told that it is busy.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
-#include <stdatomic.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "lock/bytes.h"
-#include "persist/file.h"
 #include "support/support.h"
 
 TestSuite(close_race, .init = support_setup, .fini = support_teardown, .timeout = 300);
@@ -307,52 +304,4 @@ Test(close_race, unclean_is_not_called_corrupt_while_others_change_it)
         FAILS(stead_open(&s, changer.path, &(stead_options){.sharing = STEAD_LIVE}), STEAD_UNCLEAN);
     changer.words[1] = 1;
     REAP_OK(changing);
-}
-
-/* Who begins to wait for the lock while a close that was not refused commits. */
-static struct {
-    stead *store;
-    pthread_t thread;
-    _Atomic pid_t tid;
-    _Atomic bool is_to_come, may_go;
-} comer;
-
-static void *come_and_hold(void *arg)
-{
-    (void)arg;
-    atomic_store(&comer.tid, gettid());
-    OK(stead_lock(comer.store, STEAD_EXCLUSIVE, -1));
-    while (!atomic_load(&comer.may_go))
-        pause_ms(1);
-    OK(stead_unlock(comer.store));
-    return NULL;
-}
-
-static int fdatasync_beside_a_comer(int fd)
-{
-    if (atomic_exchange(&comer.is_to_come, false)) {
-        cr_assert_eq(pthread_create(&comer.thread, NULL, come_and_hold, NULL), 0);
-        while (atomic_load(&comer.tid) == 0)
-            pause_ms(1);
-        await_sleeping(atomic_load(&comer.tid));
-    }
-    return file_calls_system.fdatasync(fd);
-}
-
-Test(close_race, close_is_refused_if_a_thread_came_to_wait_while_it_committed)
-{
-    stead *s;
-    void *root;
-    OK(stead_open(&s, path_in("s"), &(stead_options){.timeout_ms = SOON_MS}));
-    OK(stead_root_once(s, 64, NULL, NULL, &root));
-    *(int *)root = 1;
-    comer.store = s;
-    comer.is_to_come = true;
-    file_calls.fdatasync = fdatasync_beside_a_comer;
-    FAILS(stead_close(s), EBUSY);
-    file_calls = file_calls_system;
-    cr_assert_not(comer.is_to_come, "the close committed nothing: this proves nothing");
-    atomic_store(&comer.may_go, true);
-    cr_assert_eq(pthread_join(comer.thread, NULL), 0);
-    OK(stead_close(s));
 }
