@@ -470,3 +470,31 @@ int txn_rollback(struct txn *txn)
     pthread_mutex_unlock(&txn->engine);
     return rc;
 }
+
+/* As a commit finds out, but for the record, which is begun anew by the next one; what was collected stays a candidate. */
+static int changed_locked(struct txn *txn, uint64_t used_bytes, bool *changed)
+{
+    struct page_list *list = &txn->candidates;
+    size_t changed_pages = 0, added = 0;
+    int rc = collect(txn);
+    if (rc != 0) {
+        remember(txn);
+        return rc;
+    }
+    size_t fresh = first_at_or_past(list, used_bytes / PAGE_BYTES);
+    size_t compared = first_at_or_past(list, min_u64(txn->named_bytes, used_bytes) / PAGE_BYTES);
+    fresh -= fresh_skip_zeros(txn, list, compared, fresh);
+    wal_begin(&txn->wal);
+    rc = compare_candidates(txn, compared, &changed_pages, &added);
+    *changed = changed_pages != 0 || fresh > compared || used_bytes != txn->used_bytes;
+    remember(txn);
+    return rc;
+}
+
+int txn_changed(struct txn *txn, uint64_t used_bytes, bool *changed)
+{
+    pthread_mutex_lock(&txn->engine);
+    int rc = changed_locked(txn, used_bytes, changed);
+    pthread_mutex_unlock(&txn->engine);
+    return rc;
+}

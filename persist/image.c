@@ -497,6 +497,11 @@ int image_rollback(struct image *image)
     return image->txn != NULL ? txn_rollback(image->txn) : refuse_transaction(image);
 }
 
+int image_changed(struct image *image, uint64_t used_bytes, bool *changed)
+{
+    return image->txn != NULL ? txn_changed(image->txn, used_bytes, changed) : refuse_transaction(image);
+}
+
 int image_refresh(struct image *image, bool *changed)
 {
     uint64_t held;

@@ -108,6 +108,8 @@ int image_commit_deferred(struct image *image, uint64_t used_bytes, uint64_t *se
 int image_sync(struct image *image, uint64_t seq);
 /* Drops every change since the last commit; exclusive. */
 int image_rollback(struct image *image);
+/* Would an image_commit() find anything changed?  Exclusive; also where it would be refused (STEAD_FAILED). */
+int image_changed(struct image *image, uint64_t used_bytes, bool *changed);
 /* TURNS, exclusive, at the start of a section: private pages are dropped and the view is the last commit of whoever
  * had the turn.  *changed: whether anybody else committed since. */
 int image_refresh(struct image *image, bool *changed);

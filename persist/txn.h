@@ -70,6 +70,7 @@ int txn_commit(struct txn *txn, uint64_t used_bytes, uint64_t *seq);
 int txn_commit_deferred(struct txn *txn, uint64_t used_bytes, uint64_t *seq);
 int txn_sync(struct txn *txn, uint64_t seq);
 int txn_rollback(struct txn *txn);
+int txn_changed(struct txn *txn, uint64_t used_bytes, bool *changed);
 int txn_refresh(struct txn *txn, bool *changed);
 int txn_apply(struct txn *txn);
 /* The end of a file that was made longer is durable (tail_confirm).  An errno: nothing is lost, try again; else poisoned. */

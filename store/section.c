@@ -196,8 +196,22 @@ static int turn_lock_shared(struct stead *s, int64_t deadline_ns)
     return rc == 0 ? rwlock_share_on(s->store_lock) : rc;
 }
 
+/* A poisoned store refuses a commit before it looks whether there is anything to commit. */
+static bool is_unchanged(struct stead *s)
+{
+    struct error_memo before;
+    bool changed = true;
+    error_remember(&before);
+    heap_guard_pause(s->heap);
+    int rc = image_changed(s->image, heap_used_bytes(s->heap), &changed);
+    heap_guard_resume(s->heap);
+    error_recall(&before);
+    return rc == 0 && !changed;
+}
+
 /* The unlock that ends the outermost exclusive level: commits first, and keeps the lock if it cannot.  After a rollback
- * there is normally nothing to commit, so neither a log over its limit nor a poisoned store stands in the way then. */
+ * there is normally nothing to commit, so neither a log over its limit nor a poisoned store stands in the way then.  But who
+ * went on writing after it is told. */
 static int turn_end(struct stead *s)
 {
     STORE_CALL(s);
@@ -205,11 +219,13 @@ static int turn_end(struct stead *s)
     bool clean = s->rolled_back;
     if (atomic_load(&s->leaving)) /* abandoned in a callback: whoever gives the lock up rolls back */
         return clean ? 0 : error_set(ECANCELED, "%s was abandoned: nothing is committed any more", s->file.path);
+    if (clean && image_failed(s->image) && is_unchanged(s))
+        return 0;
     int rc = clean ? 0 : store_make_room(s);
     if (rc == 0)
         rc = store_commit_locked(s, &seq);
     if (rc != 0)
-        return clean && image_failed(s->image) ? 0 : rc;
+        return rc;
     store_settle(s, false);
     return 0;
 }

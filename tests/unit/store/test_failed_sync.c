@@ -145,6 +145,35 @@ Test(failed_sync, in_turns_fails_each_commit_and_the_close)
     fails_for_good(STEAD_TURNS);
 }
 
+/* A section of a store that failed is left by a rollback.  What is written after it is committed by nobody: its unlock says so,
+ * until it is rolled back as well. */
+Test(failed_sync, a_section_that_goes_on_after_its_rollback_is_not_left_as_if_committed)
+{
+    stead *s = open_as(STEAD_TURNS);
+    OK(stead_lock(s, STEAD_EXCLUSIVE, SOON_MS));
+    int *root = stead_root(s);
+    *root = 1;
+    let_next_sync_fail(EIO);
+    FAILS(stead_commit(s, STEAD_DURABLE), STEAD_FAILED);
+    cr_assert_eq(failure, 0, "no sync was asked for");
+    for (int round = 0; round < 3; round++) {
+        OK(stead_rollback(s));
+        if (round == 1)
+            cr_assert_not_null(stead_malloc(s, 8 << 20)); /* new pages, as they come */
+        else
+            *root = 2 + round;
+        FAILS(stead_unlock(s), STEAD_FAILED);
+        FAILS(stead_unlock(s), STEAD_FAILED);
+    }
+    OK(stead_rollback(s));
+    OK(stead_unlock(s));
+    FAILS(stead_unlock(s), EPERM);
+    stead_abandon(s);
+    OK(stead_open(&s, path_in("s"), &(stead_options){.sharing = STEAD_TURNS}));
+    cr_assert_leq(*(int *)stead_root(s), 1, "it is of no commit");
+    OK(stead_close(s));
+}
+
 static void abandons(void *arg)
 {
     stead_abandon(neighbour_open(arg));
