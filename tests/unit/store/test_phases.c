@@ -194,7 +194,7 @@ static void *come_and_hold(void *arg)
     return NULL;
 }
 
-static int fdatasync_beside_a_comer(int fd)
+static void let_come(void)
 {
     if (atomic_exchange(&comer.is_to_come, false)) {
         cr_assert_eq(pthread_create(&comer.thread, NULL, come_and_hold, NULL), 0);
@@ -202,7 +202,19 @@ static int fdatasync_beside_a_comer(int fd)
             pause_ms(1);
         await_sleeping(atomic_load(&comer.tid));
     }
+}
+
+/* A commit reaches the disk by the one or the other, as the file system can. */
+static int fdatasync_beside_a_comer(int fd)
+{
+    let_come();
     return file_calls_system.fdatasync(fd);
+}
+
+static ssize_t durable_write_beside_a_comer(int fd, const void *buffer, size_t bytes, off_t offset)
+{
+    let_come();
+    return file_calls_system.pwrite_durable(fd, buffer, bytes, offset);
 }
 
 Test(phases, a_close_is_refused_if_a_thread_came_to_wait_while_it_committed)
@@ -215,6 +227,7 @@ Test(phases, a_close_is_refused_if_a_thread_came_to_wait_while_it_committed)
     comer.store = s;
     comer.is_to_come = true;
     file_calls.fdatasync = fdatasync_beside_a_comer;
+    file_calls.pwrite_durable = durable_write_beside_a_comer;
     FAILS(stead_close(s), EBUSY);
     file_calls = file_calls_system;
     cr_assert_not(comer.is_to_come, "the close committed nothing: this proves nothing");
