@@ -8,9 +8,10 @@
  *
  * A thread's end is no call of the program's: it comes whenever it likes, beside a commit of another thread that captures
  * the image, or a rollback that drops its pages.  In SOLE and TURNS it therefore writes nothing there (O1), as a commit could
- * hold a slab's head without its pages' bits, nor reads what a rollback may be putting back.  Its slabs are listed in heap->left, and the next call that takes room looks
- * at them: what others freed is harvested, what is empty is removed.  In LIVE nothing captures the image, and other
- * processes wait for the room: there the end does all that at once, under the gate.
+ * hold a slab's head without its pages' bits, nor reads what a rollback may be putting back.  Its slabs are listed in
+ * heap->left, and the next call that takes room looks at them: what others freed is harvested, what is empty is removed.
+ * In LIVE nothing captures the image, and other processes wait for the room: there the end does all that at once, under
+ * the gate.
  *
  * Invariant: O1  the end of a thread stores nothing into the image of a SOLE or TURNS heap, and reads nothing there
  */

@@ -6,8 +6,9 @@
  * Each shape has the memory that so many live blocks of 24 bytes have under an allocator of its kind, and each operation is the
  * loads and stores of one free, with what depends on what, and no other instruction than that needs:
  *   list           a descriptor for 64 KiB of blocks (32 bytes each) is read; the block gets the list's head, the list the block
- *   bitmap         a note of 128 bytes for each slab of 32 KiB (24 bytes a block) names the slab's descriptor in the image, of 448 bytes;
- *                  its head is compared, the block's bit tested and cleared, the note's count lowered.  No block is touched
+ *   bitmap         a note of 128 bytes for each slab of 32 KiB (24 bytes a block) names the slab's descriptor in the image, of
+ *                  448 bytes; its head is compared, the block's bit tested and cleared, the note's count lowered.  No block is
+ *                  touched
  *   bitmap(huge)   the same, notes and descriptors in huge pages: what of it is the translation of addresses
  *   bitmap(dense)  the same, with notes of 16 bytes and the descriptor's address computed: nothing depends on a miss
  * Processor time of the thread; a round frees as many blocks as there are, at most 10,000,000; the order is the same for all.

@@ -32,13 +32,14 @@
  * nobody sees it (docs/locks.md).
  *
  * Ordering: the words are read one by one, sequentially consistent as they are written, so the looks are in one order with
- * all that the waiters do.  A thread stores waiting_since (its clock, after waiting_exclusive) when it begins to
- * wait and 0 when it ends, and each is greater than its last one (hold->told): a value never comes back, so the same one in two looks says that
- * nothing was stored in between, also if the slot could have gone to another thread meanwhile.  Holds but for the claim are
- * taken before the wait is told and given back after it was taken back, by the same thread; hence what one look between
- * finds held was held throughout, and a claim from the first to the second of them: there is a moment at which all was
- * held.  The flag of who waits to share is read before its wait: down, and then a wait that was told before, says that it
- * had not come in when the flag was read.  The list of locks is walked under its mutex (handle.c), which keeps them mapped.
+ * all that the waiters do.  A thread stores waiting_since (its clock, after waiting_exclusive) when it begins to wait and 0
+ * when it ends, and each is greater than its last one (hold->told): a value never comes back, so the same one in two looks
+ * says that nothing was stored in between, also if the slot could have gone to another thread meanwhile.  Holds but for the
+ * claim are taken before the wait is told and given back after it was taken back, by the same thread; hence what one look
+ * between finds held was held throughout, and a claim from the first to the second of them: there is a moment at which all
+ * was held.  The flag of who waits to share is read before its wait: down, and then a wait that was told before, says that
+ * it had not come in when the flag was read.  The list of locks is walked under its mutex (handle.c), which keeps them
+ * mapped.
  *
  * The dead wait for ever: words of a killed process look like those of a waiter until somebody takes them down.  So each
  * thread on the path must be of a living process when the looks are done; what its words said before, it then did mean.

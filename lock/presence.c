@@ -30,8 +30,9 @@
  *   "Alive" is id, byte, id: the byte was locked at a moment when the id stood.  It was the attachment's own lock, or that
  * of somebody who tries to reuse the record of a dead writer (record_take: when no other record is left) and has not
  * written yet; so that one may look alive for that moment, and the living never look dead.  A dead reader's id is taken
- * out before its byte is touched: no cycle is closed by the dead (L12), however long the newcomer is stopped there.  The kernel's lock table needs no ordering with the words: the
- * byte is taken before the first store to the record and dropped after the last, by the same thread.
+ * out before its byte is touched: no cycle is closed by the dead (L12), however long the newcomer is stopped there.  The
+ * kernel's lock table needs no ordering with the words: the byte is taken before the first store to the record and dropped
+ * after the last, by the same thread.
  */
 #include "lock/presence.h"
 

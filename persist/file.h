@@ -117,7 +117,8 @@ int file_reserve_fresh(int fd, uint64_t offset, uint64_t bytes);
 int file_punch(int fd, uint64_t offset, uint64_t bytes);
 /* Makes the range read as zeros: by punching, or by writing them. */
 int file_zero(int fd, uint64_t offset, uint64_t bytes);
-/* The same by writing them, which leaves the pages in the cache; in pieces that end at multiples of 256 KiB: folios of that size. */
+/* The same by writing them, which leaves the pages in the cache; in pieces that end at multiples of 256 KiB: folios of that
+ * size. */
 int file_write_zeros(int fd, uint64_t offset, uint64_t bytes);
 /* Any file (logs, copies) with the flags of open(2) (O_CLOEXEC is added): 0 and *fd, or errno. */
 int file_open_path(int *fd, const char *path, int flags, mode_t mode);

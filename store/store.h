@@ -46,7 +46,7 @@ enum store_gate {
     GATE_FORKED = 1,    /* a fork child's inherited handle: EPERM for everything but close */
     GATE_READ_ONLY = 2, /* EPERM                                                          */
     GATE_TURNS = 4,     /* only inside this thread's exclusive section                    */
-    GATE_NO_HEAP = 8 /* a close gave the heap away and could not have it back: STEAD_FAILED for everything but close */
+    GATE_NO_HEAP = 8    /* a close could not have the heap back: STEAD_FAILED for all but close */
 };
 
 enum store_phase { STORE_OPENING, STORE_OPEN, STORE_CLOSING };
