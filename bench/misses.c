@@ -142,18 +142,24 @@ static uint64_t free_by_list(const struct memory *m, const uint32_t *order, uint
     return sum;
 }
 
+/* The descriptor's part: its head proved, the block's bit tested and cleared. */
+static inline bool clear_bit(struct slab *slab, uint64_t head, unsigned index)
+{
+    struct pair *pair = &slab->map[index / 64];
+    uint64_t bit = UINT64_C(1) << index % 64, allocated = pair->allocated;
+    if (slab->head != head || (allocated & ~pair->freed & bit) == 0)
+        return false;
+    pair->allocated = allocated & ~bit;
+    return true;
+}
+
 static uint64_t free_by_bitmap(const struct memory *m, const uint32_t *order, uint64_t frees)
 {
     uint64_t done = 0;
     for (uint64_t i = 0; i < frees; i++) {
         struct note *note = &m->notes[order[i] / SLAB_BLOCKS];
-        unsigned index = order[i] % SLAB_BLOCKS;
-        struct slab *slab = note->slab;
-        struct pair *pair = &slab->map[index / 64];
-        uint64_t bit = UINT64_C(1) << index % 64, allocated = pair->allocated;
-        if (__builtin_expect(slab->head != note->head || (allocated & ~pair->freed & bit) == 0, 0))
+        if (__builtin_expect(!clear_bit(note->slab, note->head, order[i] % SLAB_BLOCKS), 0))
             continue;
-        pair->allocated = allocated & ~bit;
         note->used--;
         done++;
     }
@@ -166,12 +172,8 @@ static uint64_t free_by_dense_bitmap(const struct memory *m, const uint32_t *ord
     for (uint64_t i = 0; i < frees; i++) {
         struct dense *note = &m->dense[order[i] / SLAB_BLOCKS];
         struct slab *slab = &m->slabs[order[i] / SLAB_BLOCKS];
-        unsigned index = order[i] % SLAB_BLOCKS;
-        struct pair *pair = &slab->map[index / 64];
-        uint64_t bit = UINT64_C(1) << index % 64, allocated = pair->allocated;
-        if (__builtin_expect(slab->head != note->head || (allocated & ~pair->freed & bit) == 0, 0))
+        if (__builtin_expect(!clear_bit(slab, note->head, order[i] % SLAB_BLOCKS), 0))
             continue;
-        pair->allocated = allocated & ~bit;
         note->used--;
         done++;
     }

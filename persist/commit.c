@@ -471,22 +471,21 @@ int txn_rollback(struct txn *txn)
     return rc;
 }
 
-/* As a commit finds out, but for the record, which is begun anew by the next one; what was collected stays a candidate. */
+/* As a commit finds out, but for its record, which the next one begins anew; what was collected stays a candidate.  Where the
+ * length is that of the last commit no page below it is new (named_bytes). */
 static int changed_locked(struct txn *txn, uint64_t used_bytes, bool *changed)
 {
-    struct page_list *list = &txn->candidates;
     size_t changed_pages = 0, added = 0;
+    *changed = used_bytes != txn->used_bytes;
+    if (*changed)
+        return 0;
     int rc = collect(txn);
-    if (rc != 0) {
-        remember(txn);
-        return rc;
+    if (rc == 0) {
+        wal_begin(&txn->wal);
+        rc = compare_candidates(txn, first_at_or_past(&txn->candidates, used_bytes / PAGE_BYTES), &changed_pages,
+                                &added);
     }
-    size_t fresh = first_at_or_past(list, used_bytes / PAGE_BYTES);
-    size_t compared = first_at_or_past(list, min_u64(txn->named_bytes, used_bytes) / PAGE_BYTES);
-    fresh -= fresh_skip_zeros(txn, list, compared, fresh);
-    wal_begin(&txn->wal);
-    rc = compare_candidates(txn, compared, &changed_pages, &added);
-    *changed = changed_pages != 0 || fresh > compared || used_bytes != txn->used_bytes;
+    *changed = changed_pages != 0;
     remember(txn);
     return rc;
 }

@@ -294,8 +294,8 @@ Test(deadlock, a_flag_that_is_no_hold_closes_no_cycle)
 {
     struct scene scene;
     scene_make(&scene);
-    struct lock_slot *shares = slot_of_thread(&scene, 100, 1, scene.self.lock);
-    struct lock_slot *wants = slot_of_thread(&scene, 101, 1, scene.other);
+    struct lock_slot *shares = slot_of_thread(&scene, SCENE_SLOTS, 1, scene.self.lock);
+    struct lock_slot *wants = slot_of_thread(&scene, SCENE_SLOTS + 1, 1, scene.other);
     atomic_store(&shares->shared, 1);
     cr_assert_not(deadlock_check(&scene.waiting, 0), "it waits for nothing");
     waits(wants, true);
@@ -322,6 +322,15 @@ Test(deadlock, a_flag_that_is_no_hold_closes_no_cycle)
     scene_end(&scene);
 }
 
+/* Thread `tid` shares STORE and waits for APPLY: where it waits. */
+static struct lock_slot *other_half(const struct scene *scene, uint32_t tid)
+{
+    struct lock_slot *wants = slot_of_thread(scene, SCENE_SLOTS + 1, tid, scene->other);
+    atomic_store(&slot_of_thread(scene, SCENE_SLOTS, tid, scene->self.lock)->shared, 1);
+    waits(wants, true);
+    return wants;
+}
+
 Test(deadlock, the_greatest_gives_up_at_once_and_the_others_later)
 {
     const int64_t patience = 300000000;
@@ -329,9 +338,7 @@ Test(deadlock, the_greatest_gives_up_at_once_and_the_others_later)
         struct scene scene;
         scene_make(&scene);
         uint32_t tid = greatest != 0 ? scene.tid - 1 : scene.tid + 1;
-        atomic_store(&slot_of_thread(&scene, 100, tid, scene.self.lock)->shared, 1);
-        struct lock_slot *wants = slot_of_thread(&scene, 101, tid, scene.other);
-        waits(wants, true);
+        struct lock_slot *wants = other_half(&scene, tid);
         int64_t now = 5000;
         cr_assert_eq(deadlock_check(&scene.waiting, now), greatest);
         cr_assert_eq(deadlock_check(&scene.waiting, now + patience - 1), greatest);
@@ -370,10 +377,8 @@ Test(deadlock, of_two_that_give_up_at_once_the_first_is_told)
             struct scene scene;
             scene_make(&scene);
             uint32_t tid = greatest != 0 ? scene.tid - 1 : scene.tid + 1;
-            atomic_store(&slot_of_thread(&scene, 100, tid, scene.self.lock)->shared, 1);
-            struct lock_slot *wants = slot_of_thread(&scene, 101, tid, scene.other);
-            waits(wants, true);
-            scene.hold.slot = slot_of_thread(&scene, 102, scene.tid, scene.self.lock);
+            struct lock_slot *wants = other_half(&scene, tid);
+            scene.hold.slot = slot_of_thread(&scene, SCENE_SLOTS + 2, scene.tid, scene.self.lock);
             waits(scene.hold.slot, true);
             scene.waiting.since = atomic_load(&scene.hold.slot->waiting_since);
             const int64_t since = scene.waiting.since;
@@ -466,8 +471,8 @@ Test(deadlock, a_cycle_of_several_moments_is_none)
     struct scene scene;
     pthread_t thread;
     scene_make(&scene);
-    struct restless restless = {.shares = slot_of_thread(&scene, 100, 1, scene.self.lock),
-                                .wants = slot_of_thread(&scene, 101, 1, scene.other)};
+    struct restless restless = {.shares = slot_of_thread(&scene, SCENE_SLOTS, 1, scene.self.lock),
+                                .wants = slot_of_thread(&scene, SCENE_SLOTS + 1, 1, scene.other)};
     waits(restless.wants, true);
     atomic_store(&restless.wants->waiting_since, 0);
     cr_assert_eq(pthread_create(&thread, NULL, share_then_wait, &restless), 0);

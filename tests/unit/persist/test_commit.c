@@ -62,6 +62,21 @@ static void write_something(struct fixture *f, struct model *m, uint64_t *random
     }
 }
 
+/* Asked now and then, and as often as one likes: a commit, a rollback, an application find what they would have found. */
+static void expect_changed(struct fixture *f, const struct model *m, uint64_t *random)
+{
+    const bool want = memcmp(m->now, m->committed, m->used) != 0;
+    bool changed;
+    for (uint64_t times = random_next(random) % 3; times > 0; times--) {
+        changed = !want;
+        OK(txn_changed(f->txn, m->used, &changed));
+        cr_assert_eq(changed, want, "%s", kind_name[f->kind]);
+    }
+    changed = false;
+    OK(txn_changed(f->txn, m->used == BYTES ? UNIT_BYTES : m->used + UNIT_BYTES, &changed));
+    cr_assert(changed, "another length is a change");
+}
+
 static void random_operation(struct fixture *f, struct model *m, uint64_t *random)
 {
     uint64_t seq;
@@ -122,6 +137,7 @@ static void random_operation(struct fixture *f, struct model *m, uint64_t *rando
         }
         break;
     }
+    expect_changed(f, m, random);
     expect_image(f, m->now, m->used, "after an operation");
 }
 
