@@ -90,16 +90,6 @@ Test(deadlock, one_of_a_ring_of_threads_gives_up)
         OK(rwlock_close(locks[i]));
 }
 
-Test(deadlock, a_try_and_a_timeout_do_not_need_a_cycle_to_end)
-{
-    struct rwlock *a = private_lock();
-    OK(rwlock_lock(a, true, 0));
-    OK(rwlock_lock(a, true, ms_from_now(1)));
-    OK(rwlock_unlock(a));
-    OK(rwlock_unlock(a));
-    OK(rwlock_close(a));
-}
-
 /* ---- processes ---- */
 
 enum { READY, DEADLOCKS, SUCCESSES, FAULTS };

@@ -541,3 +541,13 @@ Test(rwlock, more_threads_than_slots_still_lock)
     cr_assert_eq(crowd_counter, THREADS * 3 + atomic_load(&crowd_in));
     OK(rwlock_close(lock));
 }
+
+Test(rwlock, a_try_and_a_timeout_inside_an_exclusive_section_are_levels)
+{
+    struct rwlock *a = private_lock();
+    OK(rwlock_lock(a, true, 0));
+    OK(rwlock_lock(a, true, ms_from_now(1)));
+    OK(rwlock_unlock(a));
+    OK(rwlock_unlock(a));
+    OK(rwlock_close(a));
+}
